@@ -1,0 +1,41 @@
+# One virtual environment, .venv, holds everything; nothing is installed outside it.
+PYTHON ?= python3
+BIN := .venv/bin
+MADE := .venv/.made
+
+.PHONY: help install run test check format constraints clean
+
+help: ## say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+install: $(MADE) ## make .venv with both packages and the tools
+
+$(MADE): pyproject.toml sidecar/pyproject.toml plugin/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e './sidecar[simulator]' -e ./plugin
+	@touch $(MADE)
+
+run: $(MADE) ## start the gateway; with the simulator where there is no SLNG key
+	@$(BIN)/slng-sidecar serve --env-file .env --simulate-without-key
+
+test: $(MADE) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(MADE) ## format, lint, types and tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy sidecar plugin tests
+	$(MAKE) test
+
+format: $(MADE) ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: ## pin what a fresh installation takes today
+	rm -rf .venv && : > constraints.txt && $(MAKE) install
+	{ echo "# Versions that the tests ran with; made by 'make constraints'."; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.tmp && mv constraints.tmp constraints.txt && touch $(MADE)
+
+clean: ## remove what was made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,148 @@
+"""uvicorn as the gateway and the simulator run it: our signals, our socket, and a way to abort a stuck peer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+_TRANSPORT = "slng.transport"
+_BACKLOG = 1024
+
+
+class CannotListen(Exception):
+    """Raised when the address cannot be listened on; its text says why and what to do."""
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's own, which also hands the connection's transport to the application.
+
+    ASGI has no way to abort a peer that stopped reading, and a close frame would only wait behind what it does not read.
+    """
+
+    async def run_asgi(self) -> None:
+        extensions: dict[Any, Any] = self.scope["extensions"]  # type: ignore[assignment] # uvicorn's type is closed
+        extensions[_TRANSPORT] = self.transport
+        await super().run_asgi()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's own, without its signal handlers, saying when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def transport_of(scope: Scope) -> asyncio.Transport:
+    """Give the transport under a WebSocket that came through ``serving``."""
+    transport: asyncio.Transport = scope["extensions"][_TRANSPORT]
+    return transport
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """Open a listening TCP socket; port 0 takes a free one.
+
+    Raises:
+        CannotListen: the port is taken, or the address is not this machine's.
+    """
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise CannotListen(f"{host!r} is not an address to listen on ({error.strerror}).") from None
+    family, kind, protocol, _, address = infos[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            text = f"Port {port} on {host} is in use. Stop what uses it, or choose another port."
+        else:
+            text = f"Cannot listen on {host}:{port}: {error.strerror}."
+        raise CannotListen(text) from None
+    sock.setblocking(False)
+    return sock
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Open a listening Unix socket, taking the place of a dead one.
+
+    Raises:
+        CannotListen: another process listens there, or the path cannot be used.
+    """
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                path.unlink(missing_ok=True)
+            else:
+                raise CannotListen(f"{path} is in use by another process.")
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(str(path))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise CannotListen(f"Cannot listen on {path}: {error.strerror or error}.") from None
+    sock.setblocking(False)
+    return sock
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: ASGIApp, sock: socket.socket, *, max_message_size: int, shutdown_timeout: float
+) -> AsyncIterator[None]:
+    """Serve ``app`` on ``sock`` while the block runs, then stop: what is left is closed with 1012.
+
+    Args:
+        max_message_size: the longest WebSocket message taken, in bytes; a longer one is answered by close 1009.
+        shutdown_timeout: seconds that requests get to end once the block is left; then they are cancelled.
+    """
+    config = uvicorn.Config(
+        app,
+        ws=_WebSocketProtocol,
+        ws_max_size=max_message_size,
+        # Clients exist that do not read an idle socket, so nothing of ours may depend on a pong.
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=max(1, round(shutdown_timeout)),
+        server_header=False,
+        log_config=None,
+        # uvicorn logs the query string, which may hold a token.
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[sock]), name="uvicorn")
+    listening = asyncio.create_task(server.listening.wait(), name="uvicorn listening")
+    try:
+        await asyncio.wait((task, listening), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            raise CannotListen("The server ended while it started.")
+        yield
+    finally:
+        listening.cancel()
+        server.should_exit = True
+        await task
