@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 _TRANSPORT = "slng.transport"
@@ -25,13 +26,22 @@ class CannotListen(Exception):
 class _WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's own, which also hands the connection's transport to the application.
 
-    ASGI has no way to abort a peer that stopped reading, and a close frame would only wait behind what it does not read.
+    ASGI has no way to abort a peer that stopped reading, and a close frame would wait behind what it does not read.
     """
 
     async def run_asgi(self) -> None:
-        extensions: dict[Any, Any] = self.scope["extensions"]  # type: ignore[assignment] # uvicorn's type is closed
+        extensions: dict[Any, Any] = self.scope["extensions"]
         extensions[_TRANSPORT] = self.transport
         await super().run_asgi()
+
+
+class _HttpProtocol(HttpToolsProtocol):
+    """uvicorn's own, likewise."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        extensions: dict[Any, Any] = self.scope.setdefault("extensions", {})
+        extensions[_TRANSPORT] = self.transport
 
 
 class _Server(uvicorn.Server):
@@ -51,7 +61,7 @@ class _Server(uvicorn.Server):
 
 
 def transport_of(scope: Scope) -> asyncio.Transport:
-    """Give the transport under a WebSocket that came through ``serving``."""
+    """Give the transport under a request or WebSocket that came through ``serving``."""
     transport: asyncio.Transport = scope["extensions"][_TRANSPORT]
     return transport
 
@@ -120,6 +130,7 @@ async def serving(
     """
     config = uvicorn.Config(
         app,
+        http=_HttpProtocol,
         ws=_WebSocketProtocol,
         ws_max_size=max_message_size,
         # Clients exist that do not read an idle socket, so nothing of ours may depend on a pong.

@@ -1,0 +1,1 @@
+"""Sound formats: WAV in and out."""

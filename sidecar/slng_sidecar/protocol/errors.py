@@ -125,3 +125,8 @@ class GatewayError(Exception):
         if self.status in (429, 503):
             return 1013
         return 1008 if 400 <= self.status < 500 and self.status != 408 else 1011
+
+
+def closed_cleanly(error: GatewayError) -> bool:
+    """Tell whether upstream closed the lost connection in good order: with 1000, or without a code."""
+    return (error.upstream or {}).get("close_code") in (1000, 1005)

@@ -1,0 +1,1 @@
+"""The local side: routes, who may use them, and their replies."""

@@ -1,0 +1,1 @@
+"""Sessions: a local client and its upstream, joined."""

@@ -1,0 +1,1 @@
+"""The way to SLNG: dialling, one connection's life, and what its failures mean."""

@@ -1,0 +1,338 @@
+"""Every setting, said once, where it is defined.
+
+The environment comes first, then an env file, then a TOML file, then the defaults. Each secret can also be given as
+``<NAME>_FILE``, the path of a file that holds it; that file is read again when it changes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import (
+    GLOBAL_GATEWAY,
+    Kind,
+    check_base_url,
+    check_model,
+    check_region,
+    check_world_part,
+    gateway_of_world_part,
+)
+
+DEFAULT_WORLD_PART = "us-east"
+
+SECRETS = ("slng_api_key", "slng_provider_key", "slng_stt_provider_key", "slng_tts_provider_key", "sidecar_token")
+"""The settings that are secrets: shown nowhere, and each also taken from ``<NAME>_FILE``."""
+
+NOT_YET = (
+    "sidecar_finalize_timeout", "sidecar_final_lag", "sidecar_reconnect_seconds", "sidecar_context_idle",
+    "sidecar_session_rotate", "sidecar_standby", "sidecar_max_upload", "slng_http_tts",
+)  # fmt: skip
+"""Settings of the contract that nothing acts on yet; they are checked, and ``serve`` says so when one is set."""
+
+
+class ConfigError(Exception):
+    """Raised when the settings cannot be used; its text says which one, why, and what to do."""
+
+
+def _split_list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The settings of the sidecar; a field's name in capitals is its environment variable."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False)
+
+    # Upstream
+    slng_api_key: SecretStr | None = Field(None, description="SLNG's key; required unless --simulate")
+    slng_provider_key: SecretStr | None = Field(None, description="your provider's key (BYOK) for external routes")
+    slng_stt_provider_key: SecretStr | None = Field(None, description="the same for STT only; wins over the wider one")
+    slng_tts_provider_key: SecretStr | None = Field(None, description="the same for TTS only; wins over the wider one")
+    slng_world_part: str | None = Field(None, description="regional gateway {world_part}.api.slng.ai; us-east if unset")
+    slng_base_url: str | None = Field(
+        None, description="replaces the gateway: https://api.slng.ai, ws://127.0.0.1:9100"
+    )
+    slng_region_override: str | None = Field(
+        None, description="region header of the global gateway; wins over the next"
+    )
+    slng_world_part_override: str | None = Field(None, description="world part header of the global gateway")
+    slng_stt_model: str = Field("slng/deepgram/nova:3-en", description="the STT model where a request names none")
+    slng_tts_model: str = Field("slng/deepgram/aura:2-en", description="the TTS model where a request names none")
+    slng_tts_voice: str | None = Field(None, description="the voice where a request names none")
+    slng_http_tts: Literal["auto", "bridge", "websocket"] = Field("auto", description="how HTTP TTS goes upstream")
+    slng_flush: Literal["standalone", "inline"] = Field(
+        "standalone", description="how the end of a turn is said upstream: a flush message, or on the last text"
+    )
+    slng_key_passthrough: bool = Field(False, description="send the client's bearer upstream instead of our key")
+    slng_proxy_from_env: bool = Field(False, description="honour HTTPS_PROXY and the like on the way upstream")
+
+    # Where we listen, and to whom
+    sidecar_host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is needed")
+    sidecar_port: int = Field(8765, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    sidecar_uds: Path | None = Field(None, description="Unix socket to listen on instead")
+    sidecar_token: SecretStr | None = Field(None, description="what local clients must show as bearer")
+    sidecar_allow_insecure: bool = Field(False, description="allow listening beyond loopback without a token")
+    sidecar_allowed_hosts: Names = Field((), description="Host names taken besides loopback's, where no token is set")
+    sidecar_allowed_origins: Names = Field((), description="web origins that may connect")
+
+    # Speech
+    sidecar_confidence_threshold: float = Field(0.5, ge=0, le=1, description="transcripts scored lower are dropped")
+    sidecar_confidence_scope: Literal["all", "partials", "off"] = Field("all", description="what the threshold is for")
+    sidecar_plain_terminal: Literal["upstream", "audio_end", "flushed"] = Field(
+        "upstream", description="how a turn's end is told to plain TTS clients"
+    )
+    sidecar_finalize_timeout: Seconds = Field(3, description="seconds until a finalize is answered at the latest")
+    sidecar_final_lag: Seconds = Field(2, description="seconds that a final may lag behind its audio")
+    sidecar_replay_seconds: Seconds = Field(30, description="seconds of audio kept while upstream cannot take it")
+    sidecar_reconnect_seconds: Seconds = Field(60, description="seconds that a lost upstream is tried for")
+    sidecar_context_idle: Seconds = Field(60, description="seconds after which an unflushed context ends")
+    sidecar_session_rotate: Seconds = Field(1500, description="seconds after which a session moves to a new connection")
+    sidecar_standby: int = Field(0, ge=0, le=100, description="spare connections per shape")
+
+    # Limits
+    sidecar_max_sessions: int = Field(200, ge=1, description="sessions at once; more get 429")
+    sidecar_max_text: int = Field(10_000, ge=1, description="characters of one text")
+    sidecar_max_upload: ByteSize = Field(ByteSize(200_000_000), description="size of an uploaded file, such as 200 MB")
+    sidecar_max_message: ByteSize = Field(ByteSize(16_777_216), description="size of one WebSocket message, either way")
+
+    # Deadlines
+    sidecar_init_timeout: Seconds = Field(30, description="seconds a client may take to send init")
+    sidecar_open_timeout: Seconds = Field(15, description="seconds from dialling upstream to its ready, in all")
+    sidecar_send_timeout: Seconds = Field(5, description="seconds a peer may take to accept what is sent to it")
+    sidecar_first_audio_timeout: Seconds = Field(30, description="seconds from a turn's text to its first audio")
+    sidecar_terminal_timeout: Seconds = Field(15, description="seconds without audio until a turn counts as stuck")
+    sidecar_close_timeout: Seconds = Field(5, description="seconds a close may take, with what is left before it")
+    sidecar_drain_seconds: Seconds = Field(30, description="seconds that SIGTERM leaves running sessions")
+
+    # Logs
+    sidecar_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    sidecar_log_format: Literal["text", "json"] = Field("text", description="how it is logged")
+
+    @field_validator("slng_world_part")
+    @classmethod
+    def _known_world_part(cls, value: str | None) -> str | None:
+        return None if value is None else _in_words(check_world_part, value)
+
+    @field_validator("slng_base_url")
+    @classmethod
+    def _usable_base_url(cls, value: str | None) -> str | None:
+        return None if value is None else check_base_url(value)
+
+    @field_validator("slng_region_override", "slng_world_part_override")
+    @classmethod
+    def _usable_region(cls, value: str | None) -> str | None:
+        return None if value is None else _in_words(lambda text: check_region(text, "It"), value)
+
+    @field_validator("slng_stt_model", "slng_tts_model")
+    @classmethod
+    def _usable_model(cls, value: str) -> str:
+        return _in_words(check_model, value)
+
+    @field_validator(*SECRETS)
+    @classmethod
+    def _usable_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(_clean_secret(value.get_secret_value()))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        override = self.slng_region_override or self.slng_world_part_override
+        if override and self.slng_world_part and not self.slng_base_url:
+            raise ValueError(
+                f"SLNG_WORLD_PART={self.slng_world_part} picks a regional gateway, which does not honour the region "
+                f"override {override!r}. Unset one of them."
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, _TomlSource(settings_cls)
+
+    @property
+    def gateway(self) -> str:
+        """The base URL used where a client asks for nothing else."""
+        if self.slng_base_url:
+            return self.slng_base_url
+        if self.slng_world_part:
+            return gateway_of_world_part(self.slng_world_part)
+        if self.slng_region_override or self.slng_world_part_override:
+            return GLOBAL_GATEWAY
+        return gateway_of_world_part(DEFAULT_WORLD_PART)
+
+    @property
+    def fixed_gateway(self) -> str | None:
+        """What the operator fixed the gateway with, in words; None where clients may ask for a region."""
+        if self.slng_base_url and self.slng_base_url.partition("://")[2] != GLOBAL_GATEWAY.partition("://")[2]:
+            return f"SLNG_BASE_URL={self.slng_base_url}"
+        if self.slng_world_part and not self.slng_base_url:
+            return f"SLNG_WORLD_PART={self.slng_world_part}"
+        return None
+
+    @property
+    def listens_beyond_loopback(self) -> bool:
+        """Whether machines other than this one could reach the sidecar."""
+        if self.sidecar_uds is not None or self.sidecar_host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.sidecar_host).is_loopback
+        except ValueError:
+            return True
+
+
+class Secrets:
+    """The secrets as they are now: from their files where they have one, re-read when the file changes.
+
+    Only ``_cache`` is mutable: for each file what it held, and by which stamp (time, size, inode) that is known.
+    """
+
+    def __init__(self, settings: Settings, files: Mapping[str, Path] | None = None) -> None:
+        self._settings = settings
+        self._files = dict(files or {})
+        self._cache: dict[str, tuple[tuple[int, int, int], str]] = {}
+        for name in self._files:
+            self._read(name)
+
+    def __repr__(self) -> str:
+        return f"Secrets({', '.join(name for name in SECRETS if self._get(name))})"
+
+    @property
+    def api_key(self) -> str | None:
+        """SLNG's key."""
+        return self._get("slng_api_key")
+
+    @property
+    def token(self) -> str | None:
+        """What local clients must show."""
+        return self._get("sidecar_token")
+
+    def provider_key(self, kind: Kind) -> str | None:
+        """Give the operator's provider key for STT or TTS; the narrower setting wins."""
+        return self._get(f"slng_{kind}_provider_key") or self._get("slng_provider_key")
+
+    def _get(self, name: str) -> str | None:
+        if name in self._files:
+            return self._read(name)
+        value: SecretStr | None = getattr(self._settings, name)
+        return value.get_secret_value() if value is not None else None
+
+    def _read(self, name: str) -> str:
+        path = self._files[name]
+        known = self._cache.get(name)
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if known is None or known[0] != stamp:
+                known = self._cache[name] = (stamp, _clean_secret(path.read_text()))
+        except (OSError, ValueError) as error:
+            if known is None:
+                detail = error.strerror if isinstance(error, OSError) else error
+                raise ConfigError(f"{name.upper()}_FILE={path} cannot be used: {detail}.") from None
+            # A file that is being replaced may be missing for a moment: what it held still holds.
+        return known[1]
+
+
+def load_settings(
+    config_file: Path | None = None, env_file: Path | None = None, **overrides: object
+) -> tuple[Settings, Secrets]:
+    """Read the settings from the environment, an env file, a TOML file and the defaults, in this order.
+
+    Args:
+        config_file: a TOML file whose keys are the settings' names, in lower or upper case.
+        env_file: a file of NAME=value lines, below the environment.
+        overrides: settings that stand above all, from the command line; None means not given.
+
+    Raises:
+        ConfigError: naming each setting that cannot be used.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if env_file is not None and not env_file.is_file():
+        env_file = None
+    if config_file is not None and not config_file.is_file():
+        raise ConfigError(f"There is no settings file {config_file}.")
+
+    class Sources(Settings):
+        model_config = SettingsConfigDict(env_file=env_file, toml_file=config_file)
+
+    try:
+        settings = Sources(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+    files = _secret_files(env_file)
+    for name in files:
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"Both {name.upper()} and {name.upper()}_FILE are set; unset one of them.")
+    return settings, Secrets(settings, files)
+
+
+class _TomlSource(TomlConfigSettingsSource):
+    """The TOML file that ``model_config`` names, with the settings' names in either case."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        try:
+            values = {name.lower(): value for name, value in super()._read_file(file_path).items()}
+        except OSError as error:
+            raise ConfigError(f"The settings file {file_path} cannot be read: {error.strerror}.") from None
+        except ValueError as error:
+            raise ConfigError(f"The settings file {file_path} is not TOML: {error}.") from None
+        if unknown := sorted(values.keys() - Settings.model_fields.keys()):
+            raise ConfigError(
+                f"{file_path}: {', '.join(unknown)}: no such setting. 'slng-sidecar serve --help' lists them."
+            )
+        return values
+
+
+def _secret_files(env_file: Path | None) -> dict[str, Path]:
+    values: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
+    values.update(os.environ)
+    return {name: Path(path) for name in SECRETS if (path := values.get(f"{name.upper()}_FILE"))}
+
+
+def _clean_secret(value: str) -> str:
+    value = value.strip()
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("a key is one word of ASCII characters, without spaces or line breaks")
+    return value
+
+
+def _in_words(check: Any, value: str) -> str:
+    """Run one of the protocol's checks where pydantic wants a ``ValueError``."""
+    try:
+        checked: str = check(value)
+    except GatewayError as error:
+        raise ValueError(error.message) from None
+    return checked
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in item["loc"]).upper()
+    text = str(item["msg"]).removeprefix("Value error, ")
+    shown = ""
+    if name.lower() not in SECRETS and isinstance(item.get("input"), (str, int, float)):
+        shown = f"={str(item['input'])[:60]}"
+    return f"{name}{shown}: {text}" if name else text

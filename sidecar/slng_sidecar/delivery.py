@@ -1,0 +1,39 @@
+"""Sending with an end: a peer that accepts nothing is aborted, not waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+# Below asyncio's low-water mark (16 KiB of a 64 KiB high-water mark) a transport is never paused, so no send can wait.
+_NEVER_WAITS = 16_384
+
+
+async def deliver(sending: Awaitable[None], size: int, transport: asyncio.WriteTransport, seconds: float) -> None:
+    """Await ``sending``, and abort ``transport`` when its peer takes not a byte for ``seconds``.
+
+    A slow peer is waited for as long as it goes on reading. After an abort ``sending`` fails as on a lost connection.
+    A closing graceful to a stuck peer would hang as well, since the close frame goes to the same full buffer.
+
+    Args:
+        size: bytes of the message, roughly.
+    """
+    waiting = transport.get_write_buffer_size()
+    if waiting + size < _NEVER_WAITS:
+        await sending
+        return
+    loop = asyncio.get_running_loop()
+
+    def check(before: int | None) -> None:
+        nonlocal handle
+        now = transport.get_write_buffer_size()
+        if before is not None and now >= before:
+            transport.abort()
+        else:
+            handle = loop.call_later(seconds, check, now)
+
+    handle = loop.call_soon(check, None)
+    try:
+        await sending
+    finally:
+        handle.cancel()

@@ -1,0 +1,100 @@
+"""The FastAPI application: all routes, behind the guard."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from slng_sidecar import __version__
+from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.guard import Guard
+from slng_sidecar.server.replies import error_response
+from slng_sidecar.server.speech import speech_routes
+from slng_sidecar.server.streaming import streaming_routes
+
+
+def create_app(settings: Settings, secrets: Secrets) -> ASGIApp:
+    """Build the application; it opens nothing until it is asked to."""
+    gateway = Gateway(settings, secrets)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with gateway:
+            yield
+
+    app = FastAPI(
+        title="slng-sidecar",
+        version=__version__,
+        lifespan=lifespan,
+        summary="A localhost gateway to SLNG for voice bots.",
+        exception_handlers={
+            GatewayError: _gateway_error,
+            HTTPException: _http_error,
+            RequestValidationError: _validation_error,
+            Exception: _unexpected,
+        },
+    )
+    app.include_router(streaming_routes(gateway))
+    app.include_router(speech_routes(gateway))
+
+    @app.get("/healthz", summary="Is it alive?")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/readyz", summary="Does it take sessions?")
+    async def readyz() -> dict[str, str]:
+        return {"status": "ready"}
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/status", summary="What goes on now")
+    async def status() -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "gateway": settings.gateway,
+            "max_sessions": settings.sidecar_max_sessions,
+            "sessions": [live.as_json() for live in gateway.live],
+        }
+
+    return Guard(app, settings, secrets)
+
+
+async def _gateway_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    return error_response(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    match error.status_code:
+        case 404:
+            told = GatewayError("not_found", f"Nothing is at {request.url.path[:200]}. /docs lists what there is.")
+        case 405:
+            told = GatewayError("method_not_allowed", f"{request.method} is not for {request.url.path[:200]}.")
+        case status:
+            told = GatewayError("bad_request", str(error.detail), status=status)
+    return error_response(told, dict(error.headers or {}))
+
+
+async def _validation_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return error_response(GatewayError("bad_request", f"{where}: {first['msg']}."))
+
+
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    return error_response(GatewayError("internal_error", "The sidecar failed; its log says how. Please report it."))

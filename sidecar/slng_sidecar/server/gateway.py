@@ -1,0 +1,164 @@
+"""What all routes share: the settings, the dialler, the live sessions and the limit on them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import Kind, Target
+from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
+from slng_sidecar.sessions.session import Client, Session
+from slng_sidecar.tasks import Tasks
+from slng_sidecar.telemetry import Metrics
+from slng_sidecar.upstream.connection import Dialler, Limits
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LiveSession:
+    """A session that holds one of the places, as the status shows it."""
+
+    number: int
+    target: Target
+    since: float
+    session: Session | None = field(default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "session": self.number,
+            "kind": self.target.kind,
+            "model": self.target.model,
+            "gateway": self.target.base_url,
+            "session_id": self.target.session_id,
+            "agent_id": self.target.agent_id,
+            "seconds": round(time.monotonic() - self.since, 1),
+            "dials": self.session.dials if self.session else 0,
+            "dropped_or_ignored": dict(self.session.counts) if self.session else {},
+        }
+
+
+class Gateway:
+    """The sidecar as its routes see it: an asynchronous context that must be entered before sessions run.
+
+    Mutable: ``_live``, the sessions by number.
+    """
+
+    def __init__(self, settings: Settings, secrets: Secrets) -> None:
+        self.settings = settings
+        self.secrets = secrets
+        self.metrics = Metrics()
+        self._tasks = Tasks()
+        self._live: dict[int, LiveSession] = {}
+        self._numbers = itertools.count(1)
+        limits = Limits(
+            open_timeout=settings.sidecar_open_timeout,
+            send_timeout=settings.sidecar_send_timeout,
+            close_timeout=settings.sidecar_close_timeout,
+            max_message=int(settings.sidecar_max_message),
+        )
+        self._dialler = Dialler(limits, proxy_from_env=settings.slng_proxy_from_env)
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._tasks.__aexit__(kind, error, trace)
+
+    @property
+    def live(self) -> list[LiveSession]:
+        """The sessions that run now."""
+        return list(self._live.values())
+
+    @contextlib.contextmanager
+    def place(self, target: Target) -> Iterator[LiveSession]:
+        """Hold one of the places for sessions.
+
+        Raises:
+            GatewayError: ``session_limit``, where all are taken.
+        """
+        limit = self.settings.sidecar_max_sessions
+        if len(self._live) >= limit:
+            raise GatewayError(
+                "session_limit", f"All {limit} sessions of this sidecar are in use (SIDECAR_MAX_SESSIONS)."
+            )
+        live = LiveSession(next(self._numbers), target, time.monotonic())
+        self._live[live.number] = live
+        try:
+            yield live
+        finally:
+            del self._live[live.number]
+
+    def start_session(self, client: Client, target: Target) -> None:
+        """Run a session that outlives the request which asked for it, by as long as closing upstream takes.
+
+        Raises:
+            GatewayError: ``session_limit``.
+        """
+        place = self.place(target)
+        live = place.__enter__()
+        task = self._tasks.start(self.run_session(client, live), f"session {live.number}")
+        task.add_done_callback(lambda _: place.__exit__(None, None, None))
+
+    async def run_session(self, client: Client, live: LiveSession) -> None:
+        """Join a client to upstream until either has ended for good; never raises."""
+        target = live.target
+        session = live.session = Session(client, self._machine(target.kind), target, self._dialler)
+        log.info("%s session %d: %s at %s", target.kind, live.number, target.model, target.base_url)
+        outcome = "failed"
+        self.metrics.active.labels(target.kind).inc()
+        try:
+            closing = await session.run()
+            outcome = "client_left" if closing is None else "closed" if closing.code == 1000 else "failed"
+        except Exception:
+            log.exception("%s session %d: failed by a fault of the sidecar", target.kind, live.number)
+            await client.close(1011, "internal_error: the sidecar failed; its log says how")
+        finally:
+            self.metrics.active.labels(target.kind).dec()
+            self.metrics.session_ended(target.kind, outcome, session.dials, session.counts)
+            log.info(
+                "%s session %d: %s after %.1f s, %d dials%s",
+                target.kind,
+                live.number,
+                outcome,
+                time.monotonic() - live.since,
+                session.dials,
+                "".join(f", {reason} {amount}" for reason, amount in sorted(session.counts.items())),
+            )
+
+    def _machine(self, kind: Kind) -> SttMachine | TtsMachine:
+        settings = self.settings
+        if kind == "stt":
+            return SttMachine(
+                SttOptions(
+                    confidence_threshold=settings.sidecar_confidence_threshold,
+                    confidence_scope=settings.sidecar_confidence_scope,
+                    replay_seconds=settings.sidecar_replay_seconds,
+                    init_timeout=settings.sidecar_init_timeout,
+                    close_timeout=settings.sidecar_close_timeout,
+                )
+            )
+        return TtsMachine(
+            TtsOptions(
+                terminal_form=settings.sidecar_plain_terminal,
+                flush=settings.slng_flush,
+                max_text=settings.sidecar_max_text,
+                context_idle=settings.sidecar_context_idle,
+                init_timeout=settings.sidecar_init_timeout,
+                first_audio_timeout=settings.sidecar_first_audio_timeout,
+                terminal_timeout=settings.sidecar_terminal_timeout,
+                close_timeout=settings.sidecar_close_timeout,
+            )
+        )

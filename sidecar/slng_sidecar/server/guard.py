@@ -1,0 +1,95 @@
+"""Who may use the sidecar: the token, the Host and the Origin of every request, checked before any route runs.
+
+A web page must not reach a sidecar on localhost, be it by a plain request (Origin) or after DNS rebinding (Host).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.server.replies import refuse
+
+ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})
+
+
+class Guard:
+    """ASGI middleware that refuses what must not come in; everything else passes untouched."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, secrets: Secrets) -> None:
+        self._app = app
+        self._settings = settings
+        self._secrets = secrets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            try:
+                self._check(scope)
+            except GatewayError as error:
+                await refuse(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin is not None and not self._origin_allowed(origin, headers.get("host", "")):
+            raise GatewayError(
+                "forbidden_origin",
+                "Web pages of other sites may not use this sidecar. To allow one, name its origin in "
+                "SIDECAR_ALLOWED_ORIGINS.",
+            )
+        if scope["path"] in ALWAYS_OPEN:
+            return
+        token = self._secrets.token
+        if token is not None:
+            if not any(_equal(token, shown) for shown in _tokens(scope, headers)):
+                raise GatewayError(
+                    "local_auth",
+                    "This sidecar needs its token: send 'Authorization: Bearer <SIDECAR_TOKEN>', X-API-Key or ?token=.",
+                )
+        elif self._settings.sidecar_uds is None and not self._host_allowed(headers.get("host", "")):
+            raise GatewayError(
+                "forbidden_origin",
+                "This Host name is not taken. Use 127.0.0.1 or localhost, or name the host in SIDECAR_ALLOWED_HOSTS.",
+            )
+
+    def _origin_allowed(self, origin: str, host: str) -> bool:
+        if origin in self._settings.sidecar_allowed_origins:
+            return True
+        return urlsplit(origin).netloc == host and self._host_allowed(host)
+
+    def _host_allowed(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name == "localhost" or name in self._settings.sidecar_allowed_hosts:
+            return True
+        if host in self._settings.sidecar_allowed_hosts:
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+
+def bearer(headers: Headers) -> str | None:
+    """Give the bearer token of a request."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    return value.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _tokens(scope: Scope, headers: Headers) -> list[str]:
+    query = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
+    return [shown for shown in (bearer(headers), headers.get("x-api-key"), *query) if shown]
+
+
+def _equal(token: str, shown: str) -> bool:
+    return hmac.compare_digest(token.encode(), shown.encode(errors="replace"))

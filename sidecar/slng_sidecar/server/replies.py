@@ -1,0 +1,23 @@
+"""Errors as HTTP replies: the same body for a request and for a refused upgrade."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from slng_sidecar.protocol.errors import GatewayError
+
+
+def error_response(error: GatewayError, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Give the reply for an error: ``{"error": {...}}`` with its status."""
+    headers = dict(headers or {})
+    if error.status == 401 and error.code == "local_auth":
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status in (429, 503):
+        headers["Retry-After"] = "1"
+    return JSONResponse({"error": error.as_fields()}, error.status, headers)
+
+
+async def refuse(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request or an upgrade with an error instead of serving it."""
+    await error_response(error)(scope, receive, send)

@@ -1,0 +1,80 @@
+"""Running the gateway as a process: its socket, its signals and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable
+
+from slng_sidecar.config import ConfigError, Secrets, Settings
+from slng_sidecar.server.app import create_app
+from slng_sidecar.serving import listen_tcp, listen_unix, serving
+
+log = logging.getLogger(__name__)
+
+
+def check_exposure(settings: Settings, secrets: Secrets) -> None:
+    """Refuse to serve other machines without a token.
+
+    Raises:
+        ConfigError: saying what to set.
+    """
+    if settings.listens_beyond_loopback and secrets.token is None and not settings.sidecar_allow_insecure:
+        raise ConfigError(
+            f"SIDECAR_HOST={settings.sidecar_host} is reachable from other machines, and no SIDECAR_TOKEN is set, so "
+            "anyone there could spend your SLNG key. Set SIDECAR_TOKEN, or SIDECAR_ALLOW_INSECURE=true if the network "
+            "is closed."
+        )
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Open the socket that the settings ask for.
+
+    Raises:
+        CannotListen: with what to do.
+    """
+    if settings.sidecar_uds is not None:
+        return listen_unix(settings.sidecar_uds)
+    return listen_tcp(settings.sidecar_host, settings.sidecar_port)
+
+
+def address_of(sock: socket.socket) -> str:
+    """Give the base URL under which a listening socket is reached."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve_gateway(
+    settings: Settings, secrets: Secrets, sock: socket.socket, listening: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        listening: called once requests are taken.
+    """
+    app = create_app(settings, secrets)
+    async with serving(
+        app,
+        sock,
+        max_message_size=int(settings.sidecar_max_message),
+        shutdown_timeout=settings.sidecar_close_timeout,
+    ):
+        listening()
+        await stop_signal()
+        log.info("stopping")
+
+
+async def stop_signal() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+            stack.callback(loop.remove_signal_handler, number)
+        await stop.wait()

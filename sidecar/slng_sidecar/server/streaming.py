@@ -1,0 +1,83 @@
+"""The WebSocket routes: SLNG's own paths and messages."""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+from fastapi import APIRouter
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from slng_sidecar.delivery import deliver
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import Kind
+from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.replies import refuse
+from slng_sidecar.server.targets import resolve_target
+from slng_sidecar.serving import transport_of
+from slng_sidecar.sessions.session import ClientGone
+
+log = logging.getLogger(__name__)
+
+
+class WebSocketClient:
+    """A local client on a WebSocket."""
+
+    def __init__(self, websocket: WebSocket, send_timeout: float) -> None:
+        self._websocket = websocket
+        self._transport = transport_of(websocket.scope)
+        self._send_timeout = send_timeout
+
+    async def receive(self) -> str | bytes:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise ClientGone
+        data: str | bytes | None = message.get("bytes")
+        return data if data is not None else cast("str", message["text"])
+
+    async def send(self, data: str | bytes) -> None:
+        sending = self._websocket.send_bytes(data) if isinstance(data, bytes) else self._websocket.send_text(data)
+        try:
+            await deliver(sending, len(data), self._transport, self._send_timeout)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise ClientGone from error
+
+    async def close(self, code: int, reason: str) -> None:
+        try:
+            await deliver(self._websocket.close(code, reason), 0, self._transport, self._send_timeout)
+        except (WebSocketDisconnect, RuntimeError):
+            return
+
+
+def streaming_routes(gateway: Gateway) -> APIRouter:
+    """Give the routes ``WS /v1/bridges/unmute/{stt,tts}/{model}``; every other upgrade is refused by name."""
+    router = APIRouter()
+
+    async def serve(websocket: WebSocket, kind: Kind, model: str) -> None:
+        try:
+            target = resolve_target(websocket, kind, model, gateway.settings, gateway.secrets)
+            with gateway.place(target) as live:
+                await websocket.accept()
+                await gateway.run_session(WebSocketClient(websocket, gateway.settings.sidecar_send_timeout), live)
+        except GatewayError as error:
+            gateway.metrics.refused.labels(error.code).inc()
+            log.info("refused %s upgrade: %s", kind, error.code)
+            await refuse(error, websocket.scope, websocket.receive, websocket.send)
+
+    @router.websocket("/v1/bridges/unmute/stt/{model:path}")
+    async def stt(websocket: WebSocket, model: str) -> None:
+        await serve(websocket, "stt", model)
+
+    @router.websocket("/v1/bridges/unmute/tts/{model:path}")
+    async def tts(websocket: WebSocket, model: str) -> None:
+        await serve(websocket, "tts", model)
+
+    @router.websocket("/{path:path}")
+    async def unknown(websocket: WebSocket) -> None:
+        error = GatewayError(
+            "not_found",
+            "No WebSocket here. The paths are /v1/bridges/unmute/stt/{model} and /v1/bridges/unmute/tts/{model}.",
+        )
+        await refuse(error, websocket.scope, websocket.receive, websocket.send)
+
+    return router

@@ -1,0 +1,106 @@
+"""From a request to its target: the model, the gateway, the region, the keys and the tracking ids that it asks for."""
+
+from __future__ import annotations
+
+from starlette.requests import HTTPConnection
+
+from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import (
+    GLOBAL_GATEWAY,
+    Kind,
+    Target,
+    check_byok,
+    check_model,
+    check_region,
+    check_tracking_id,
+    check_world_part,
+    gateway_of_world_part,
+    is_hosted,
+)
+from slng_sidecar.server.guard import bearer
+
+
+def resolve_target(request: HTTPConnection, kind: Kind, model: str, settings: Settings, secrets: Secrets) -> Target:
+    """Give everything that an upstream connection for this request is opened with.
+
+    Raises:
+        GatewayError: what the request asks for cannot be had, with the status to refuse it by.
+    """
+    if b"%2f" in request.scope.get("raw_path", b"").lower():
+        raise GatewayError("bad_request", "Write the model's '/' as it is in the address, not as %2F.")
+    check_model(model)
+    own_key = _key(request, "X-Slng-Provider-Key")
+    check_byok(model, own_key)
+    region, world_part_override, base_url = _place(request, settings)
+    return Target(
+        kind=kind,
+        model=model,
+        base_url=base_url,
+        api_key=_api_key(request, settings, secrets),
+        provider_key=None if is_hosted(model) else own_key or secrets.provider_key(kind),
+        region=region,
+        world_part_override=world_part_override,
+        agent_id=_tracking_id(request, "X-SLNG-Agent-Id"),
+        session_id=_tracking_id(request, "X-SLNG-Session-Id"),
+    )
+
+
+def _place(request: HTTPConnection, settings: Settings) -> tuple[str | None, str | None, str]:
+    """Give the region, the world part override and the gateway."""
+    region = _asked(request, "X-Region-Override", "region")
+    world_part = _asked(request, "X-World-Part-Override", "world-part")
+    gateway = _asked(request, "X-SLNG-Gateway", "gateway")
+    if region is not None:
+        region = check_region(region, "X-Region-Override")
+    if world_part is not None:
+        world_part = check_region(world_part, "X-World-Part-Override")
+    if gateway is not None:
+        gateway = check_world_part(gateway)
+    wanted = region or world_part
+    if wanted and gateway:
+        raise GatewayError(
+            "bad_request",
+            f"The region override {wanted!r} needs the global gateway, and the regional gateway {gateway!r} was asked "
+            "for. Ask for one of them.",
+        )
+    fixed = settings.fixed_gateway
+    if fixed and (wanted or (gateway and settings.slng_base_url)):
+        asked = f"the region override {wanted!r}" if wanted else f"the gateway {gateway!r}"
+        raise GatewayError("bad_request", f"This sidecar's gateway is fixed by {fixed}; {asked} cannot be had here.")
+    if wanted:
+        return region, world_part, settings.slng_base_url or GLOBAL_GATEWAY
+    if gateway:
+        return None, None, gateway_of_world_part(gateway)
+    return settings.slng_region_override, settings.slng_world_part_override, settings.gateway
+
+
+def _api_key(request: HTTPConnection, settings: Settings, secrets: Secrets) -> str:
+    if settings.slng_key_passthrough and (key := bearer(request.headers)) is not None:
+        return _usable(key, "the bearer token")
+    key = secrets.api_key
+    if key is None:
+        raise GatewayError("auth_error", "This sidecar has no SLNG key. Set SLNG_API_KEY where it runs.")
+    return key
+
+
+def _asked(request: HTTPConnection, header: str, parameter: str) -> str | None:
+    """Give what a header asks for, else a query parameter; the header wins, and blank is nothing."""
+    value = request.headers.get(header) or request.query_params.get(parameter)
+    return value if value and value.strip() else None
+
+
+def _key(request: HTTPConnection, header: str) -> str | None:
+    value = request.headers.get(header, "").strip()
+    return _usable(value, header) if value else None
+
+
+def _usable(key: str, name: str) -> str:
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise GatewayError("bad_request", f"{name} must be a key: one word of ASCII characters.")
+    return key
+
+
+def _tracking_id(request: HTTPConnection, header: str) -> str | None:
+    value = request.headers.get(header)
+    return None if value is None else check_tracking_id(value, header)

@@ -1,0 +1,203 @@
+"""A local client and its upstream, joined by a machine: the shell that carries out what the machine decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Protocol
+
+from slng_sidecar.outbox import Outbox
+from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendClient, SendUpstream, SessionMachine
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import Target
+from slng_sidecar.tasks import Tasks
+from slng_sidecar.upstream.connection import Connection, Dialler
+
+log = logging.getLogger(__name__)
+
+# How much may wait for a slow client before upstream is read no further.
+_CLIENT_AHEAD_BYTES = 262_144
+
+
+class ClientGone(Exception):
+    """Raised by a client's methods once its connection is lost, or closed by it."""
+
+
+class Client(Protocol):
+    """The local side of a session: a WebSocket, or a request over HTTP."""
+
+    async def receive(self) -> str | bytes:
+        """Wait for the next message.
+
+        Raises:
+            ClientGone: there will be none.
+        """
+
+    async def send(self, data: str | bytes) -> None:
+        """Send a message, within a deadline of the client's own.
+
+        Raises:
+            ClientGone: it cannot be sent any more.
+        """
+
+    async def close(self, code: int, reason: str) -> None:
+        """End the connection after what was sent; never raises."""
+
+
+class Session:
+    """One session, from the accepted client to the last closed socket.
+
+    Every decision is the machine's, and its commands are carried out at once, without waiting, in the order it gave
+    them; two queues, one a direction, stand where speeds differ.
+
+    Mutable: ``_connections``, by number, while they live; ``_timer`` for ``_timer_at``, the machine's deadline;
+    ``_closing``, once the client is being closed.
+    """
+
+    def __init__(self, client: Client, machine: SessionMachine, target: Target, dialler: Dialler) -> None:
+        self._client = client
+        self._machine = machine
+        self._target = target
+        self._dialler = dialler
+        self._loop = asyncio.get_running_loop()
+        self._tasks = Tasks()
+        self._to_client = Outbox()
+        self._connections: dict[int, Connection] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._due = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._closing: CloseClient | None = None
+        self.dials = 0
+
+    def __repr__(self) -> str:
+        return f"Session({self._target}, {self._machine}, {list(self._connections.values())}, client {self._to_client})"
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What was dropped or ignored, by reason."""
+        return self._machine.counts
+
+    async def run(self) -> CloseClient | None:
+        """Run to the end; give how the client was closed, or None where it went by itself."""
+        async with self._tasks as tasks:
+            writer = tasks.start(self._write_client(), "client writer")
+            reader = tasks.start(self._read_client(), "client reader")
+            waker = tasks.start(self._wake_machine(), "deadlines")
+            self._do(self._machine.started(self._loop.time()))
+            try:
+                # The writer ends when the client has been closed or takes nothing more, the reader when it is gone.
+                await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._disarm()
+            for task in (writer, reader, waker):
+                task.cancel()
+            if self._closing is None or not writer.done():
+                self._do(self._machine.client_gone(self._loop.time()))
+            self._disarm()
+            for connection in self._connections.values():
+                connection.retire()
+            while self._connections:
+                self._changed.clear()
+                await self._changed.wait()
+        return self._closing
+
+    async def _read_client(self) -> None:
+        machine, loop = self._machine, self._loop
+        try:
+            while True:
+                data = await self._client.receive()
+                if isinstance(data, bytes):
+                    self._do(machine.client_binary(data, loop.time()))
+                else:
+                    self._do(machine.client_text(data, loop.time()))
+                for connection in tuple(self._connections.values()):
+                    await connection.outbox.room(machine.ahead_bytes)
+                while not machine.reads_client:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except ClientGone:
+            return
+
+    async def _write_client(self) -> None:
+        try:
+            while (data := await self._to_client.take()) is not None:
+                await self._client.send(data)
+        except ClientGone:
+            return
+        assert self._closing is not None
+        await self._client.close(self._closing.code, self._closing.reason)
+
+    async def _wake_machine(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            self._do(self._machine.wake(self._loop.time()))
+
+    # What upstream sends: ``ConnectionOwner``
+
+    def upstream_ready(self, connection: int, text: str) -> None:
+        self._do(self._machine.upstream_ready(connection, text, self._loop.time()))
+
+    async def upstream_message(self, connection: int, data: str | bytes) -> None:
+        now = self._loop.time()
+        if isinstance(data, bytes):
+            self._do(self._machine.upstream_binary(connection, data, now))
+        else:
+            self._do(self._machine.upstream_text(connection, data, now))
+        await self._to_client.room(_CLIENT_AHEAD_BYTES)
+
+    def upstream_lost(self, connection: int, error: GatewayError) -> None:
+        log.info("%s: connection %d lost: %s", self._target, connection, error.message)
+        self._do(self._machine.upstream_lost(connection, error, self._loop.time()))
+
+    # What the machine decides
+
+    def _do(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case SendUpstream(number, data):
+                    if (connection := self._connections.get(number)) is not None:
+                        connection.send(data)
+                case SendClient(data):
+                    self._to_client.put(data)
+                case Dial(number, init):
+                    self._dial(number, init)
+                case Retire(number):
+                    if (connection := self._connections.get(number)) is not None:
+                        connection.retire()
+                case CloseClient():
+                    self._closing = command
+                    self._to_client.finish()
+        self._changed.set()
+        self._arm()
+
+    def _dial(self, number: int, init: str) -> None:
+        self.dials += 1
+        connection = Connection(number, self._target, init, self._dialler, self)
+        self._connections[number] = connection
+        task = self._tasks.start(connection.run(), f"upstream {number}")
+        task.add_done_callback(lambda _: self._forget(number))
+
+    def _forget(self, number: int) -> None:
+        del self._connections[number]
+        self._changed.set()
+
+    def _arm(self) -> None:
+        deadline = self._machine.deadline
+        if deadline == self._timer_at:
+            return
+        self._disarm()
+        if deadline is not None:
+            self._timer_at = deadline
+            self._timer = self._loop.call_at(deadline, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = self._timer_at = None
+        self._due.set()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._timer_at = None

@@ -1,0 +1,122 @@
+"""What went wrong with upstream, said in the client's language and freed of keys."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import Target
+
+_MAX_QUOTE = 300
+
+_CODE_OF_STATUS = {
+    400: "config_error",
+    401: "auth_error",
+    403: "auth_error",
+    404: "config_error",
+    413: "payload_too_large",
+    429: "rate_limit",
+    503: "not_ready",
+}
+
+
+def quote(text: str, secrets: Iterable[str]) -> str:
+    """Give what upstream said in one short line without the keys, in case it repeats them."""
+    for secret in secrets:
+        text = text.replace(secret, "[key]")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _MAX_QUOTE else line[: _MAX_QUOTE - 1] + "…"
+
+
+def dial_failure(error: Exception, target: Target, seconds: float) -> GatewayError:
+    """Explain why no connection to upstream came about.
+
+    Args:
+        seconds: the deadline that there was.
+    """
+    host = urlsplit(target.base_url).netloc
+    match error:
+        case InvalidStatus():
+            return refused(error.response.status_code, bytes(error.response.body or b""), target)
+        case ConnectionClosed():
+            return closed(error, target)
+        case TimeoutError():
+            return GatewayError("upstream_timeout", f"{host} did not get ready within {seconds:g} s.")
+        case ssl.SSLError():
+            return GatewayError(
+                "upstream_unreachable", f"The TLS connection to {host} failed: {quote(error.reason or str(error), ())}."
+            )
+        case InvalidMessage() | InvalidHandshake() | EOFError():
+            text = f"{host} does not answer as a WebSocket server. Check SLNG_BASE_URL."
+            return GatewayError("upstream_unreachable", text)
+        case OSError():
+            detail = error.strerror or str(error) or type(error).__name__
+            return GatewayError("upstream_unreachable", f"Cannot reach {host}: {quote(detail, target.secrets)}.")
+    return GatewayError("upstream_unreachable", f"Cannot open a connection to {host}: {type(error).__name__}.")
+
+
+def refused(status: int, body: bytes, target: Target) -> GatewayError:
+    """Explain an HTTP status that upstream gave instead of a connection or of sound."""
+    host = urlsplit(target.base_url).netloc
+    said = _said(body, target)
+    code = _CODE_OF_STATUS.get(status, "backend_connection_failed" if status >= 500 else "upstream_unreachable")
+    quoted = f": {said}" if said else ""
+    match status:
+        case 400 if said:
+            text = said
+        case 401 | 403:
+            text = (
+                f"{host} refused the key (HTTP {status}{quoted}). Check SLNG_API_KEY, and that it is for this gateway."
+            )
+        case 404 | 502:
+            text = (
+                f"{host} answered HTTP {status} for {target.model}{quoted}. The model may be misspelt, or not deployed "
+                "at this gateway; the catalogue lists where each one runs."
+            )
+        case 429:
+            text = f"{host} allows no further session now (HTTP 429{quoted})."
+        case _ if status < 400:
+            text = f"{host} answered HTTP {status} instead of opening a WebSocket. Check SLNG_BASE_URL."
+        case _:
+            text = f"{host} answered HTTP {status}{quoted}."
+    return GatewayError(code, text, status=status if status >= 400 else 502, upstream={"status": status})
+
+
+def closed(error: ConnectionClosed, target: Target) -> GatewayError:
+    """Explain the end of a connection, whether upstream closed it or it was lost."""
+    host = urlsplit(target.base_url).netloc
+    if error.rcvd is None:
+        return GatewayError("upstream_closed", f"The connection to {host} was lost.", upstream={"close_code": 1006})
+    reason = quote(error.rcvd.reason, target.secrets)
+    text = f"{host} closed the connection (code {error.rcvd.code}{': ' + reason if reason else ''})."
+    return GatewayError("upstream_closed", text, upstream={"close_code": error.rcvd.code, "reason": reason})
+
+
+def cleaned(error: GatewayError, target: Target, *, fatal: bool) -> GatewayError:
+    """Give an error message of upstream's without keys, and as grave as it is here."""
+    return GatewayError(
+        quote(error.code, target.secrets),
+        quote(error.message, target.secrets),
+        status=error.status,
+        fatal=fatal,
+        upstream=error.upstream,
+    )
+
+
+def _said(body: bytes, target: Target) -> str:
+    """Give the text of an error body: upstream's JSON, or plain text, but no page of HTML."""
+    text = body[:4096].decode(errors="replace").strip()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return "" if text.startswith("<") else quote(text, target.secrets)
+    if isinstance(value, dict):
+        for name in ("error", "message", "detail"):
+            if isinstance(value.get(name), str):
+                return quote(value[name], target.secrets)
+    return quote(text, target.secrets)
