@@ -1,0 +1,40 @@
+"""A stand-in for SLNG on real sockets: manners by route, faults by script, real speech or an exact signal.
+
+For people: ``slng-sidecar simulate``, described in ``docs/simulator.md``. For tests:
+
+    async with running_simulator(SimulatorOptions.fast()) as simulator:
+        simulator.inject(do="drop", kind="tts", when="audio", after_ms=500)
+        ...  # talk to simulator.url
+        await simulator.log.until(lambda log: log.dials == 2)
+"""
+
+from slng_sidecar.simulator.app import create_simulator, running_simulator
+from slng_sidecar.simulator.ears import SIGNAL_MODELS, Speech, describe
+from slng_sidecar.simulator.faults import BadFault, Fault, parse_script
+from slng_sidecar.simulator.manners import BadManners, Manners, check_manners
+from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
+from slng_sidecar.simulator.records import Log, Record
+from slng_sidecar.simulator.speech import recognise, speak
+from slng_sidecar.simulator.state import Simulator
+
+__all__ = [
+    "BAD_PROVIDER_KEY",
+    "REFUSED_KEY",
+    "SIGNAL_MODELS",
+    "BadFault",
+    "BadManners",
+    "Fault",
+    "Log",
+    "Manners",
+    "Record",
+    "Simulator",
+    "SimulatorOptions",
+    "Speech",
+    "check_manners",
+    "create_simulator",
+    "describe",
+    "parse_script",
+    "recognise",
+    "running_simulator",
+    "speak",
+]

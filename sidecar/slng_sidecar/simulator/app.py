@@ -1,0 +1,83 @@
+"""The simulator as an application, and served on a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from slng_sidecar.serving import listen_tcp, serving
+from slng_sidecar.simulator.connection import Connection
+from slng_sidecar.simulator.http import http_routes
+from slng_sidecar.simulator.options import SimulatorOptions
+from slng_sidecar.simulator.state import Simulator
+from slng_sidecar.simulator.workers import WorkerFailed
+
+_MAX_MESSAGE = 4 << 20
+_SHUTDOWN_TIMEOUT = 2
+
+
+def create_simulator(options: SimulatorOptions | None = None) -> Starlette:
+    """Make the application; its ``state.simulator`` is the ``Simulator``.
+
+    It must be served by ``serving``, which gives it the transports that some faults need.
+
+    Raises:
+        BadManners, BadFault: an option has a field or a value that does not exist.
+        RuntimeError: real speech was asked for and is not installed.
+    """
+    simulator = Simulator(options or SimulatorOptions())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        preparing = asyncio.create_task(_prepare(simulator), name="simulator: prepare")
+        try:
+            yield
+        finally:
+            preparing.cancel()
+            await asyncio.wait([preparing])
+            await simulator.workers.close()
+
+    async def bridge(websocket: WebSocket) -> None:
+        kind = "stt" if "/stt/" in websocket.url.path else "tts"
+        await Connection(simulator, websocket, kind, websocket.path_params["model"]).serve()
+
+    bridges = [WebSocketRoute(f"/v1/bridges/unmute/{kind}/{{model:path}}", bridge) for kind in ("stt", "tts")]
+    app = Starlette(routes=[*bridges, *http_routes()], lifespan=lifespan)
+    app.state.simulator = simulator
+    return app
+
+
+@contextlib.asynccontextmanager
+async def running_simulator(
+    options: SimulatorOptions | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Simulator]:
+    """Serve a simulator while the block runs; port 0 takes a free one.
+
+    Raises:
+        CannotListen: the address cannot be listened on.
+        BadManners, BadFault: an option has a field or a value that does not exist.
+        RuntimeError: real speech was asked for and is not installed.
+    """
+    app = create_simulator(options)
+    simulator: Simulator = app.state.simulator
+    sock = listen_tcp(host, port)
+    simulator.host, simulator.port = sock.getsockname()[:2]
+    try:
+        async with serving(app, sock, max_message_size=_MAX_MESSAGE, shutdown_timeout=_SHUTDOWN_TIMEOUT):
+            try:
+                yield simulator
+            finally:
+                simulator.stopping.set()
+    finally:
+        sock.close()
+
+
+async def _prepare(simulator: Simulator) -> None:
+    if simulator.ear_name == "PocketSphinx":
+        with contextlib.suppress(WorkerFailed):
+            await simulator.workers.prepare_ear()

@@ -1,0 +1,357 @@
+"""HTTP: the bridges, Aura's native route, the catalogue, and the routes that control the simulator."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+import wave
+from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.messages import parse_object
+from slng_sidecar.simulator.faults import BadFault
+from slng_sidecar.simulator.manners import Manners
+from slng_sidecar.simulator.records import Record
+from slng_sidecar.simulator.replies import refusal_of
+from slng_sidecar.simulator.sound import wav_head
+from slng_sidecar.simulator.state import Simulator
+from slng_sidecar.simulator.workers import WorkerFailed
+
+_MAX_UPLOAD = 32 << 20
+_PIECE = 8192
+_TTS_FIELDS = frozenset({"text", "voice", "pronunciation"})
+_AURA_REFUSES = ("encoding", "sample_rate", "container", "config")
+_TYPES = {"wav": "audio/wav", "wav_exact": "audio/wav", "pcm": "audio/pcm", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
+# A frame of MPEG-1 layer 3, 64 kbit/s, 44.1 kHz, mono, whose data say nothing: silence. After an empty ID3 tag.
+_MP3 = b"ID3\x04\x00\x00\x00\x00\x00\x00" + (b"\xff\xfb\x50\xc4" + bytes(204)) * 10
+_OGG = b"OggS\x00\x02" + bytes(20) + b"\x01\x13OpusHead\x01\x01" + bytes(9)
+
+
+def http_routes() -> list[Route]:
+    """Give all routes but the WebSockets."""
+    return [
+        Route("/v1/bridges/unmute/tts/{model:path}", _bridge_tts, methods=["POST"]),
+        Route("/v1/bridges/unmute/stt/{model:path}", _bridge_stt, methods=["POST"]),
+        Route("/v1/tts/{model:path}", _native_tts, methods=["POST"]),
+        Route("/v1/catalog/models", _catalogue),
+        Route("/v1/me", _me),
+        Route("/_sim/faults", _get_faults, methods=["GET"]),
+        Route("/_sim/faults", _add_faults, methods=["POST"]),
+        Route("/_sim/faults", _remove_faults, methods=["DELETE"]),
+        Route("/_sim/faults/{number:int}", _remove_fault, methods=["DELETE"]),
+        Route("/_sim/log", _get_log, methods=["GET"]),
+        Route("/_sim/log", _clear_log, methods=["DELETE"]),
+    ]
+
+
+def _simulator(request: Request) -> Simulator:
+    simulator: Simulator = request.app.state.simulator
+    return simulator
+
+
+# The bridges
+
+
+async def _bridge_tts(request: Request) -> Response:
+    record, manners, response = await _begin(request)
+    if response is None:
+        if _simulator(request).is_regional(request.headers):
+            response = _error(405, "Method Not Allowed")
+        else:
+            response = await _tts_reply(request, record, manners)
+    return _finish(request, record, response)
+
+
+async def _tts_reply(request: Request, record: Record, manners: Manners) -> Response:
+    try:
+        body = parse_object((await _body(request)).decode())
+    except (GatewayError, UnicodeDecodeError):
+        return _error(400, "The body is not a JSON object")
+    record.received.append((0.0, body))
+    if unknown := sorted(body.keys() - _TTS_FIELDS):
+        return _error(400, f"Unsupported field {unknown[0]!r}")
+    return await _speech(request, record, manners, body)
+
+
+async def _native_tts(request: Request) -> Response:
+    """Aura's own route, which regional gateways answer too."""
+    record, manners, response = await _begin(request)
+    if response is None:
+        try:
+            body = parse_object((await _body(request)).decode())
+        except (GatewayError, UnicodeDecodeError):
+            body = {}
+        record.received.append((0.0, body))
+        if any(name in body for name in _AURA_REFUSES):
+            response = _error(400, "Audio settings are not supported for this Deepgram Aura route")
+        else:
+            response = await _speech(request, record, manners, body)
+    return _finish(request, record, response)
+
+
+async def _speech(request: Request, record: Record, manners: Manners, body: dict[str, Any]) -> Response:
+    text = body.get("text")
+    if not isinstance(text, str) or not text.strip():
+        return _error(400, "'text' is required")
+    try:
+        pcm = await _simulator(request).mouth(record.model).say(text, manners.http_rate)
+    except WorkerFailed as error:
+        return _error(502, str(error))
+    whole = _in_format(pcm, manners)
+    record.audio_out = len(pcm)
+    media_type = manners.http_type or _TYPES[manners.http_format]
+    if manners.break_bytes:
+        return _Broken(whole[: manners.break_bytes], media_type)
+    if manners.truncate_bytes:
+        whole = whole[: manners.truncate_bytes]
+    return StreamingResponse(_pieces(whole), media_type=media_type, headers={"x-slng-request-id": f"r-{record.id}"})
+
+
+async def _bridge_stt(request: Request) -> Response:
+    record, manners, response = await _begin(request)
+    if response is None:
+        if _simulator(request).is_regional(request.headers):
+            response = _error(405, "Method Not Allowed")
+        else:
+            response = await _stt_reply(request, record, manners)
+    return _finish(request, record, response)
+
+
+async def _stt_reply(request: Request, record: Record, manners: Manners) -> Response:
+    simulator = _simulator(request)
+    body = await _body(request)
+    if len(body) > _MAX_UPLOAD:
+        return _error(413, "Payload Too Large")
+    try:
+        fields, audio = _upload(request.headers.get("content-type", ""), body)
+    except ValueError as error:
+        return _error(400, str(error))
+    record.received.append((0.0, fields))
+    simulator.log.heard(record, audio)
+    try:
+        rate, pcm = _samples(audio, fields)
+    except ValueError as error:
+        return _error(400, str(error))
+    ear = simulator.ear(record.model, rate, manners.endpoint_ms)
+    cuts = ear.feed(pcm)
+    if (last := ear.cut(last=True)) is not None:
+        cuts.append(last)
+    try:
+        words = [word.text for cut in cuts for word in await ear.words(cut)]
+    except WorkerFailed as error:
+        return _error(502, str(error))
+    alternative = {"transcript": " ".join(words), "confidence": manners.confidence or 0.0}
+    reply = {"type": "transcription", "is_final": True, "alternatives": [alternative], "channel": 0}
+    return JSONResponse(reply | {"language": fields.get("language", "en")})
+
+
+async def _begin(request: Request) -> tuple[Record, Manners, Response | None]:
+    """Record a request, and refuse it where SLNG would or a fault says so."""
+    simulator = _simulator(request)
+    model = request.path_params["model"]
+    kind = "tts" if "/tts/" in request.url.path else "stt"
+    record = simulator.log.dialled("http", model, request.headers, request.query_params)
+    simulator.faults.opened(record.id, "http", model)
+    manners = simulator.manners_for(kind, model)
+    refusal = simulator.refusal(kind, model, request.headers, request.query_params)
+    if refusal is None and simulator.provider_refuses(model, request.headers):
+        refusal = JSONResponse({"error": "upstream 401"}, 401, {"X-Slng-Auth-Source": "client_key"})
+    for fault in simulator.faults.due(record.id, "http", model, "request"):
+        record.faults.append(fault.do)
+        simulator.log.touch()
+        match fault.do:
+            case "refuse":
+                refusal = refusal_of(fault.arguments)
+            case "hang":
+                await _until_gone(request)
+                refusal = _error(503, "the simulator stops")
+            case "manners":
+                manners = dataclasses.replace(manners, **fault.arguments["set"])
+    return record, manners, refusal
+
+
+async def _until_gone(request: Request) -> None:
+    with suppress(Exception):
+        await request.body()
+    await request.receive()
+
+
+def _finish(request: Request, record: Record, response: Response) -> Response:
+    record.status = response.status_code
+    record.ended = "simulator"
+    _simulator(request).log.touch()
+    return response
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        if len(body) <= _MAX_UPLOAD:
+            body += piece
+    return bytes(body)
+
+
+def _upload(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Read multipart, JSON with base64, or raw audio into (fields, audio)."""
+    kind, _, parameters = content_type.partition(";")
+    match kind.strip().lower():
+        case "multipart/form-data":
+            fields = dict(_multipart(parameters, body))
+            audio = fields.pop("audio", None)
+            if audio is None:
+                raise ValueError("the part 'audio' is missing")
+            return {name: value.decode(errors="replace") for name, value in fields.items()}, audio
+        case "application/json":
+            try:
+                given = parse_object(body.decode())
+                return given, base64.b64decode(given.pop("audio"), validate=True)
+            except (GatewayError, UnicodeDecodeError, KeyError, TypeError, binascii.Error):
+                raise ValueError("'audio' takes base64; the simulator fetches no 'url'") from None
+    return {}, body
+
+
+def _multipart(parameters: str, body: bytes) -> Iterator[tuple[str, bytes]]:
+    boundary = next((p.partition("=")[2] for p in parameters.split(";") if p.strip().startswith("boundary=")), "")
+    mark = b"\r\n--" + boundary.strip().strip('"').encode()
+    for part in (b"\r\n" + body).split(mark)[1:-1]:
+        head, _, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        for line in head.decode(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() == "content-disposition" and 'name="' in value:
+                yield value.partition(' name="')[2].partition('"')[0], content
+
+
+def _samples(audio: bytes, fields: dict[str, Any]) -> tuple[int | None, bytes]:
+    """Give (rate, samples); rate None where it is compressed."""
+    if audio[:4] == b"RIFF":
+        try:
+            with wave.open(BytesIO(audio)) as file:
+                if file.getsampwidth() != 2 or file.getnchannels() != 1:
+                    raise ValueError("the simulator hears 16-bit mono")
+                return file.getframerate(), file.readframes(file.getnframes())
+        except (wave.Error, EOFError):
+            raise ValueError("that WAV cannot be read") from None
+    if str(fields.get("encoding", "linear16")) != "linear16":
+        return None, audio
+    try:
+        rate = int(fields.get("sample_rate", 16_000))
+    except (TypeError, ValueError):
+        raise ValueError("sample_rate takes a number") from None
+    if not 8000 <= rate <= 48_000:
+        raise ValueError("sample_rate is 8000 to 48000")
+    return rate, audio
+
+
+def _in_format(pcm: bytes, manners: Manners) -> bytes:
+    match manners.http_format:
+        case "wav":
+            return wav_head(manners.http_rate, None) + pcm
+        case "wav_exact":
+            return wav_head(manners.http_rate, len(pcm)) + pcm
+        case "mp3":
+            return _MP3
+        case "ogg":
+            return _OGG
+    return pcm
+
+
+def _pieces(whole: bytes) -> Iterator[bytes]:
+    return (whole[at : at + _PIECE] for at in range(0, len(whole), _PIECE))
+
+
+def _error(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"error": text}, status)
+
+
+class _Broken(Response):
+    """A body that stops in the middle: the server drops the connection when the response is not completed."""
+
+    def __init__(self, body: bytes, media_type: str) -> None:
+        super().__init__(body, media_type=media_type)
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+
+
+# The catalogue
+
+
+async def _catalogue(request: Request) -> Response:
+    query = request.query_params
+    if "limit" in query:
+        return _error(400, "Unknown parameter 'limit'")
+    items = [
+        {
+            "code": model,
+            "name": model,
+            "service_type": kind,
+            "provider_code": model.removeprefix("slng/").split("/")[0],
+            "languages": ["en"],
+            "streaming": True,
+            "api_path": f"/v1/bridges/unmute/{kind}/{model}",
+            "available_regions": [],
+            "region_details": [],
+            "supported_protocols": ["https", "wss"],
+        }
+        for kind, model in _simulator(request).known_models()
+        if query.get("service_type", kind) == kind
+    ]
+    return JSONResponse({"data": items, "page": 1, "page_size": 100, "total": len(items)})
+
+
+async def _me(request: Request) -> Response:
+    refused = _simulator(request).unauthorized(request.headers, request.query_params)
+    return refused or JSONResponse({"organization": "simulator"})
+
+
+# Control
+
+
+async def _get_faults(request: Request) -> Response:
+    return JSONResponse({"faults": [fault.as_dict() for fault in _simulator(request).faults]})
+
+
+async def _add_faults(request: Request) -> Response:
+    try:
+        script = json.loads(await _body(request))
+    except ValueError:
+        return _error(400, 'A script is JSON: one fault, a list of faults, or {"faults": [...]}')
+    try:
+        added = _simulator(request).add_faults(script)
+    except BadFault as error:
+        return _error(400, str(error))
+    return JSONResponse({"faults": [fault.as_dict() for fault in added]}, 201)
+
+
+async def _remove_faults(request: Request) -> Response:
+    _simulator(request).faults.clear()
+    return Response(status_code=204)
+
+
+async def _remove_fault(request: Request) -> Response:
+    number = request.path_params["number"]
+    if _simulator(request).faults.remove(number):
+        return Response(status_code=204)
+    return _error(404, f"There is no fault {number}")
+
+
+async def _get_log(request: Request) -> Response:
+    log = _simulator(request).log
+    return JSONResponse({"dials": log.dials, "open": len(log.open), "records": [r.as_dict() for r in log.records]})
+
+
+async def _clear_log(request: Request) -> Response:
+    _simulator(request).log.clear()
+    return Response(status_code=204)

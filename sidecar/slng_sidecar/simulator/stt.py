@@ -1,0 +1,254 @@
+"""The STT bridge: audio in, partials and finals out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slng_sidecar.protocol.messages import type_of
+from slng_sidecar.simulator.connection import Connection
+from slng_sidecar.simulator.ears import Cut, Ear
+from slng_sidecar.simulator.speech import HeardWord
+from slng_sidecar.simulator.workers import WorkerFailed
+
+ENCODINGS = ("linear16", "mp3", "opus")
+"""What SLNG takes for STT; mu-law and A-law are not among them."""
+
+_MIN_RATE, _MAX_RATE = 8000, 48_000
+_DEFAULT_RATE = 16_000
+_MAX_WAITING = 256
+_TO_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMERALS = {word: str(number) for number, word in enumerate(_TO_TEN)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Final:
+    """A final, or several, to be sent.
+
+    Attributes:
+        cut: what it says; None is an empty final.
+        due: when, by the loop's clock.
+        from_finalize: whether it answers a finalize.
+        closes: whether the connection is closed after it.
+    """
+
+    cut: Cut | None
+    due: float
+    from_finalize: bool = False
+    closes: bool = False
+
+
+class SttSession:
+    """One connection of the STT bridge."""
+
+    def __init__(
+        self, connection: Connection, tasks: asyncio.TaskGroup, *, refused: tuple[str, str] | None = None
+    ) -> None:
+        """Begin; ``refused`` is the code and message of an error in ``ready``'s place."""
+        self._connection = connection
+        self._tasks = tasks
+        self._refused = refused
+        self._ear: Ear | None = None
+        self._ready = False
+        self._bytes_a_ms = 0.0
+        self._language: str | None = None
+        self._partials_wanted = False
+        self._partial_at_ms = 0.0
+        self._partial: asyncio.Task[None] | None = None
+        self._said = ""
+        self._utterance = 0
+        self._finals: asyncio.Queue[_Final] = asyncio.Queue(_MAX_WAITING)
+        tasks.create_task(self._send_finals(), name="simulator: finals")
+
+    async def on_message(self, message: dict[str, Any]) -> None:
+        match type_of(message):
+            case "init":
+                await self._init(message)
+            case "audio":
+                await self._connection.send_error("invalid_request", "Send audio as binary messages.")
+            case "finalize":
+                await self._finalize()
+            case "close" | "stop":
+                await self._close()
+
+    async def on_binary(self, data: bytes) -> None:
+        connection = self._connection
+        if not self._ready or self._ear is None:
+            await connection.close(1008, "audio before ready")
+        elif data:
+            for cut in self._ear.feed(data):
+                self._utterance += 1
+                await self._finals.put(_Final(cut, self._due()))
+            await connection.audio_moment(connection.record.audio_in / self._bytes_a_ms)
+            self._think_of_a_partial(self._ear)
+
+    async def _init(self, message: dict[str, Any]) -> None:
+        connection, manners = self._connection, self._connection.manners
+        if self._ear is not None:
+            return
+        if self._refused:
+            await connection.send_error(*self._refused)
+            return
+        given = message.get("config")
+        config = given if isinstance(given, dict) else {}
+        encoding = config.get("encoding", "linear16")
+        rate = config.get("sample_rate", _DEFAULT_RATE)
+        if encoding not in ENCODINGS:
+            text = f"encoding {encoding!r} is not supported; it is one of {', '.join(ENCODINGS)}"
+            if manners.bad_encoding == "close":
+                await connection.close(1008, text)
+            await connection.send_error("config_error", text)
+            return
+        if isinstance(rate, bool) or not isinstance(rate, int) or not _MIN_RATE <= rate <= _MAX_RATE:
+            await connection.send_error("config_error", f"sample_rate is {_MIN_RATE} to {_MAX_RATE}, not {rate!r}")
+            return
+        self._language = config.get("language") if isinstance(config.get("language"), str) else None
+        if manners.languages and self._language and self._language not in manners.languages.split(","):
+            await connection.close(1008, f"language {self._language} is not supported")
+        self._partials_wanted = bool(config.get("enable_partials") or config.get("enable_partial_transcripts"))
+        # Compressed audio has no fixed length: a message counts as 20 ms, as such streams are usually cut.
+        self._bytes_a_ms = rate / 500
+        pcm_rate = rate if encoding == "linear16" else None
+        self._ear = connection.simulator.ear(connection.model, pcm_rate, manners.endpoint_ms)
+        # Reading goes on: audio before ready is a violation.
+        self._tasks.create_task(self._become_ready(), name="simulator: ready")
+
+    async def _become_ready(self) -> None:
+        connection = self._connection
+        self._ready = await connection.become_ready()
+        if self._ready:
+            if connection.manners.results:
+                await connection.send({"type": "Metadata", "request_id": f"r-{connection.record.id}"})
+            await connection.moment("ready")
+
+    async def _finalize(self) -> None:
+        manners = self._connection.manners
+        if self._ear is None or not self._ready:
+            return
+        if manners.stray_final:
+            await self._send_final([HeardWord(manners.stray_final, 0, 0)], from_finalize=False, times=False)
+        if manners.finalize_answer == "none":
+            return
+        if manners.finalize_answer == "empty":
+            await self._finals.put(_Final(None, self._due(), from_finalize=True))
+            return
+        cut = self._ear.cut()
+        if cut is None and manners.empty_finalize == "ignore":
+            return
+        self._utterance += 1
+        await self._finals.put(_Final(cut, self._due(), from_finalize=True))
+
+    async def _close(self) -> None:
+        if self._connection.manners.close_answer == "ignore":
+            return
+        cut = self._ear.cut(last=True) if self._ear else None
+        await self._finals.put(_Final(cut, self._due() if cut else 0, closes=True))
+
+    def _due(self) -> float:
+        return self._connection.loop.time() + self._connection.manners.final_ms / 1000
+
+    # Finals
+
+    async def _send_finals(self) -> None:
+        connection = self._connection
+        while True:
+            final = await self._finals.get()
+            try:
+                words = await self._ear.words(final.cut) if self._ear and final.cut else ()
+            except WorkerFailed as error:
+                await connection.send_error("provider_error", str(error))
+                words = ()
+            await connection.sleep_until(final.due)
+            if final.cut or not final.closes:
+                await self._send_utterance(words, from_finalize=final.from_finalize)
+            if final.closes:
+                await connection.close(connection.manners.close_code)
+
+    async def _send_utterance(self, words: Sequence[HeardWord], *, from_finalize: bool) -> None:
+        connection, manners = self._connection, self._connection.manners
+        if not words and not from_finalize:
+            return
+        count = max(1, min(manners.finals, len(words)))
+        for part in range(count):
+            said = words[part * len(words) // count : (part + 1) * len(words) // count]
+            await connection.moment("final")
+            await self._send_final(said, from_finalize=from_finalize and part == count - 1, times=manners.words)
+        if manners.utterance_end and words:
+            await connection.send({"type": "utterance_end", "last_word_end": words[-1].end})
+
+    async def _send_final(self, words: Sequence[HeardWord], *, from_finalize: bool, times: bool) -> None:
+        manners = self._connection.manners
+        fields = self._fields(words)
+        if times and words:
+            fields["words"] = [{"word": word.text, "start": word.start, "end": word.end} for word in words]
+            fields["duration"] = round(words[-1].end - words[0].start, 3)
+        if self._language:
+            fields["language"] = self._language
+        if manners.results:
+            await self._connection.send(_results(fields, final=True, from_finalize=from_finalize))
+        else:
+            answers = {"from_finalize": from_finalize} if manners.from_finalize else {}
+            await self._connection.send({"type": "final_transcript", **fields, **answers})
+        self._said = ""
+
+    def _fields(self, words: Sequence[HeardWord]) -> dict[str, Any]:
+        manners = self._connection.manners
+        texts = (_NUMERALS.get(word.text.lower(), word.text) if manners.numerals else word.text for word in words)
+        fields: dict[str, Any] = {"transcript": " ".join(texts)}
+        scores = [word.confidence for word in words if word.confidence is not None]
+        score = round(sum(scores) / len(scores), 3) if scores else manners.confidence
+        if words and manners.confidence is not None:
+            fields["confidence"] = score
+        return fields
+
+    # Partials
+
+    def _think_of_a_partial(self, ear: Ear) -> None:
+        manners = self._connection.manners
+        wanted = self._partials_wanted and manners.partials
+        if not wanted or ear.position_ms < self._partial_at_ms or self._partial is not None:
+            return
+        if not ear.free or (cut := ear.so_far()) is None:
+            return
+        self._partial_at_ms = ear.position_ms + manners.partial_every_ms
+        self._partial = self._tasks.create_task(self._send_partial(ear, cut), name="simulator: partial")
+
+    async def _send_partial(self, ear: Ear, cut: Cut) -> None:
+        connection, utterance = self._connection, self._utterance
+        try:
+            words = await ear.words(cut)
+        except WorkerFailed:
+            words = ()
+        finally:
+            self._partial = None
+        fields = self._fields(words)
+        # What has been cut since is said by its final.
+        if words and utterance == self._utterance and fields["transcript"] != self._said:
+            await connection.moment("partial")
+            if connection.manners.results:
+                if not self._said:
+                    await connection.send({"type": "SpeechStarted", "timestamp": words[0].start})
+                await connection.send(_results(fields, final=False, from_finalize=False))
+            else:
+                await connection.send({"type": "partial_transcript", **fields})
+            self._said = fields["transcript"]
+
+
+def _results(fields: dict[str, Any], *, final: bool, from_finalize: bool) -> dict[str, Any]:
+    """Say a transcript as Deepgram does."""
+    alternative = {"confidence": 0.0, "words": [], **fields}
+    alternative.pop("duration", None)
+    alternative.pop("language", None)
+    words = alternative["words"]
+    return {
+        "type": "Results",
+        "channel_index": [0, 1],
+        "start": words[0]["start"] if words else 0.0,
+        "duration": fields.get("duration", 0.0),
+        "is_final": final,
+        "speech_final": final,
+        "from_finalize": from_finalize,
+        "channel": {"alternatives": [alternative]},
+    }

@@ -1,0 +1,378 @@
+"""The TTS bridge: text in, sound and the ends of turns out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from slng_sidecar.protocol.messages import type_of
+from slng_sidecar.simulator.connection import Connection
+from slng_sidecar.simulator.ears import Mouth
+from slng_sidecar.simulator.sound import ENCODINGS, encode
+from slng_sidecar.simulator.workers import WorkerFailed
+
+RATES = (8000, 16_000, 22_050, 24_000, 32_000, 48_000)
+"""The sample rates that SLNG documents."""
+
+_DEFAULT_RATE = 24_000
+_MAX_WAITING = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    text: str
+    arrived: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Clear:
+    due: float
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Expired:
+    pass
+
+
+class TtsSession:
+    """One connection of the TTS bridge. One task speaks, in the order of what came."""
+
+    def __init__(
+        self, connection: Connection, tasks: asyncio.TaskGroup, *, refused: tuple[str, str] | None = None
+    ) -> None:
+        """Begin; ``refused`` is the code and message of an error in ``ready``'s place."""
+        self._connection = connection
+        self._tasks = tasks
+        self._refused = refused
+        self._mouth: Mouth | None = None
+        self._encoding, self._rate = "linear16", _DEFAULT_RATE
+        self._initialised = False
+        self._ready = asyncio.Event()
+        self._waiting: asyncio.Queue[_Text | _Flush | _Clear | _Expired] = asyncio.Queue(_MAX_WAITING)
+        self._cleared = asyncio.Event()
+        self._clear_due = 0.0
+        self._texts_unflushed = 0
+        # The speaking task's own:
+        self._turn = 0
+        self._in_turn = False
+        self._hangs = False
+        self._spent = False
+        self._turn_bytes = 0
+        self._sound_until = 0.0
+        self._segment = 0
+        self._sequence = 0
+        self._output_at = connection.loop.time()
+        self._unsent = b""
+        tasks.create_task(self._speak(), name="simulator: speak")
+        tasks.create_task(self._watch_expiry(), name="simulator: expiry")
+
+    async def on_message(self, message: dict[str, Any]) -> None:
+        kind = type_of(message)
+        if kind in ("text", "flush") and not self._initialised:
+            await self._connection.send_error("invalid_request", f"'{kind}' came before 'init'")
+            return
+        match kind:
+            case "init":
+                await self._init(message)
+            case "text":
+                await self._text(message)
+            case "flush":
+                await self._flush()
+            case "clear":
+                await self._clear(answered=True)
+            case "cancel":
+                await self._clear(answered=False)
+            case "close" if self._connection.manners.close_answer == "close":
+                await self._connection.close(self._connection.manners.close_code)
+
+    async def on_binary(self, data: bytes) -> None:
+        match self._connection.manners.binary:
+            case "error":
+                await self._connection.send_error("invalid_request", "This bridge takes no binary messages.")
+            case "close":
+                await self._connection.close(1003, "no binary messages here")
+
+    async def _init(self, message: dict[str, Any]) -> None:
+        connection, manners = self._connection, self._connection.manners
+        if self._initialised:
+            return
+        if self._refused:
+            await connection.send_error(*self._refused)
+            return
+        given = message.get("config")
+        config = given if isinstance(given, dict) else {}
+        encoding = config.get("encoding", manners.default_encoding)
+        rate = config.get("sample_rate", _DEFAULT_RATE)
+        if encoding not in ENCODINGS:
+            text = f"the simulator makes {', '.join(ENCODINGS)}, not {encoding!r}"
+            await connection.send_error("config_error", text)
+            return
+        if rate not in RATES:
+            text = f"sample_rate is one of {', '.join(map(str, RATES))}, not {rate!r}"
+            await connection.send_error("config_error", text)
+            return
+        if await self._unknown_dictionary(config.get("pronunciation")):
+            return
+        self._encoding, self._rate = encoding, int(rate)
+        self._mouth = connection.simulator.mouth(connection.model)
+        self._initialised = True
+        # Reading goes on: text before ready is taken and spoken.
+        self._tasks.create_task(self._become_ready(), name="simulator: ready")
+
+    async def _become_ready(self) -> None:
+        if await self._connection.become_ready():
+            self._ready.set()
+            await self._connection.moment("ready")
+
+    async def _text(self, message: dict[str, Any]) -> None:
+        connection, manners = self._connection, self._connection.manners
+        text = message.get("text")
+        if not isinstance(text, str):
+            await connection.send_error("invalid_request", "'text' takes a text")
+            return
+        if await self._unknown_dictionary(message.get("pronunciation")):
+            return
+        if manners.letterless == "refuse" and text.strip() and not any(map(str.isalnum, text)):
+            await connection.send_error("config_error", "the text has no letter of a supported language")
+            return
+        self._texts_unflushed += 1
+        await self._waiting.put(_Text(text, connection.loop.time()))
+        if message.get("flush") is True and manners.flush != "standalone":
+            self._texts_unflushed = 0
+            await self._waiting.put(_Flush())
+
+    async def _flush(self) -> None:
+        manners = self._connection.manners
+        if manners.flush == "inline":
+            return
+        if self._texts_unflushed:
+            self._texts_unflushed = 0
+            await self._waiting.put(_Flush())
+            return
+        match manners.empty_flush:
+            case "terminal":
+                await self._waiting.put(_Flush())
+            case "error":
+                await self._connection.send_error("invalid_request", "'flush' without text")
+
+    async def _clear(self, *, answered: bool) -> None:
+        connection = self._connection
+        owed = []
+        while not self._waiting.empty():
+            # Answers to earlier clears are still owed; what else waits is dropped.
+            if isinstance(waiting := self._waiting.get_nowait(), _Clear):
+                owed.append(waiting)
+        self._texts_unflushed = 0
+        due = connection.loop.time() + (connection.manners.clear_ms / 1000 if answered else 0)
+        if not self._cleared.is_set():
+            self._clear_due = due
+            self._cleared.set()
+        for clear in (*owed, _Clear(due, answered)):
+            await self._waiting.put(clear)
+
+    async def _unknown_dictionary(self, pronunciation: object) -> bool:
+        if not isinstance(pronunciation, dict):
+            return False
+        name = pronunciation.get("name") or pronunciation.get("dictionary_id")
+        if name not in (None, "unknown"):
+            return False
+        await self._connection.send_error("pronunciation_not_found", f"there is no pronunciation dictionary {name!r}")
+        return True
+
+    # Speaking
+
+    async def _speak(self) -> None:
+        await self._ready.wait()
+        while True:
+            item = await self._waiting.get()
+            match item:
+                case _Clear():
+                    await self._connection.sleep_until(item.due)
+                    if item.answered:
+                        await self._answer_clear()
+                case _Expired():
+                    await self._connection.send_error("", "session expired: no output", shape="message")
+                case _Text() if self._spent:
+                    await self._refuse_spent(item)
+                case _Text():
+                    await self._say(item)
+                case _Flush() if not self._spent:
+                    await self._end_turn()
+            self._interrupted_turn()
+
+    def _interrupted_turn(self) -> None:
+        """Forget the turn that a clear cut off."""
+        if not self._cleared.is_set():
+            return
+        self._cleared.clear()
+        if self._in_turn and self._connection.manners.clear_spends:
+            self._spent = True
+        self._in_turn = self._hangs = False
+
+    async def _refuse_spent(self, item: _Text) -> None:
+        connection = self._connection
+        await self._wait_until(item.arrived + connection.manners.spent_ms / 1000)
+        message = f"Stream {connection.record.id} not found. Send a start message first."
+        await connection.send_error("provider_error", message)
+
+    async def _say(self, item: _Text) -> None:
+        connection, manners = self._connection, self._connection.manners
+        first = not self._in_turn
+        if first:
+            self._turn += 1
+            self._in_turn = True
+            self._turn_bytes = 0
+            self._sound_until = max(self._sound_until, item.arrived + manners.first_audio_ms / 1000)
+        if not any(map(str.isalnum, item.text)):
+            self._hangs = self._hangs or manners.letterless == "hang"
+            return
+        if manners.silent:
+            return
+        assert self._mouth is not None
+        try:
+            sound = await self._mouth.say(item.text, self._rate)
+        except WorkerFailed as error:
+            await connection.send_error("provider_error", str(error))
+            return
+        if manners.zero_length and first:
+            await connection.send_audio(b"")
+        self._segment += 1
+        segment = {"segment_id": f"g-{self._segment}"}
+        if manners.segments:
+            await connection.send({"type": "segment_start", **segment})
+        await self._play(encode(sound, self._encoding))
+        if manners.segments:
+            await connection.send({"type": "segment_end", **segment})
+        if manners.segment_terminal and not self._cleared.is_set():
+            await self._send_terminal()
+
+    async def _play(self, sound: bytes) -> None:
+        """Send sound by the clock; a clear lets it go on only until its answer is due, or not at all."""
+        connection, manners = self._connection, self._connection.manners
+        width = ENCODINGS[self._encoding]
+        chunk = max(1, round(self._rate * manners.chunk_ms / 1000)) * width
+        bytes_a_ms = self._rate * width / 1000
+        begun = max(self._sound_until, connection.loop.time())
+        for at in range(0, len(sound), chunk):
+            if not manners.pace:
+                await asyncio.sleep(0)
+            ahead = at / bytes_a_ms / 1000 / manners.pace if manners.pace else 0
+            await self._wait_until(begun + ahead)
+            if self._cleared.is_set() and (not manners.clear_drains or connection.loop.time() >= self._clear_due):
+                self._unsent = sound[at:]
+                return
+            await connection.audio_moment(self._turn_bytes / bytes_a_ms, self._turn)
+            piece = sound[at : at + chunk]
+            await self._send_sound(piece)
+            self._turn_bytes += len(piece)
+            self._output_at = connection.loop.time()
+        await connection.audio_moment(self._turn_bytes / bytes_a_ms, self._turn)
+        self._unsent = b""
+        self._sound_until = begun + (len(sound) / bytes_a_ms / 1000 / manners.pace if manners.pace else 0)
+
+    async def _wait_until(self, due: float) -> None:
+        """Sleep until ``due``; where a clear comes, or has come, only until its answer is due."""
+        loop = self._connection.loop
+        if not self._cleared.is_set() and due > loop.time():
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._cleared.wait()
+            except TimeoutError:
+                return
+        await self._connection.sleep_until(min(due, self._clear_due))
+
+    async def _send_sound(self, data: bytes) -> None:
+        connection = self._connection
+        form = connection.manners.audio_form
+        if form == "binary":
+            await connection.send_audio(data)
+            return
+        encoded = base64.b64encode(data).decode()
+        self._sequence += 1
+        message: dict[str, Any]
+        match form:
+            case "audio_chunk":
+                message = {"type": "audio_chunk", "data": encoded, "sequence": self._sequence}
+            case "data.audio":
+                message = {"type": "audio", "data": {"audio": encoded}}
+            case "typeless":
+                message = {"audio": encoded}
+            case _:
+                message = {"type": form, "audio": encoded}
+        connection.record.audio_out += len(data)
+        await connection.send(message)
+
+    async def _end_turn(self) -> None:
+        connection, manners = self._connection, self._connection.manners
+        in_turn, self._in_turn = self._in_turn, False
+        sound_until = max(self._sound_until if in_turn else 0, connection.loop.time())
+        await self._wait_until(sound_until + manners.terminal_ms / 1000)
+        if self._cleared.is_set() or self._hangs:
+            self._in_turn = in_turn
+            return
+        await connection.moment("terminal")
+        await self._send_terminal()
+        self._output_at = connection.loop.time()
+        if manners.stray_terminal_ms:
+            due = connection.loop.time() + manners.stray_terminal_ms / 1000
+            self._tasks.create_task(self._stray_terminal(due), name="simulator: stray terminal")
+        if manners.after_turn == "spent":
+            self._spent = True
+        elif manners.after_turn == "close":
+            await connection.sleep_until(connection.loop.time() + manners.after_turn_ms / 1000)
+            await connection.close(1000)
+
+    async def _stray_terminal(self, due: float) -> None:
+        await self._connection.sleep_until(due)
+        await self._send_terminal()
+
+    async def _send_terminal(self) -> None:
+        connection = self._connection
+        seconds = self._turn_bytes / ENCODINGS[self._encoding] / self._rate
+        for message in _TERMINALS[connection.manners.terminal](round(seconds, 3)):
+            await connection.send(message)
+
+    async def _answer_clear(self) -> None:
+        connection, manners = self._connection, self._connection.manners
+        if manners.clear_answer != "none":
+            await connection.moment("cleared")
+            await connection.send({"type": manners.clear_answer})
+        self._output_at = connection.loop.time()
+        if manners.late_audio_ms and self._unsent:
+            count = round(self._rate * manners.late_audio_ms / 1000) * ENCODINGS[self._encoding]
+            await self._send_sound(self._unsent[:count])
+        self._unsent = b""
+
+    async def _watch_expiry(self) -> None:
+        loop = self._connection.loop
+        expired_at = None
+        while True:
+            limit = self._connection.manners.expiry_s
+            due = self._output_at + limit
+            if limit and loop.time() >= due and self._output_at != expired_at:
+                expired_at = self._output_at
+                await self._waiting.put(_Expired())
+            await self._connection.nap(due if limit and self._output_at != expired_at else None)
+
+
+_Terminals = Callable[[float], list[dict[str, Any]]]
+_TERMINALS: dict[str, _Terminals] = {
+    "audio_end": lambda seconds: [{"type": "audio_end", "duration": seconds}],
+    "flushed": lambda seconds: [{"type": "flushed"}],
+    "both": lambda seconds: [{"type": "audio_end", "duration": seconds}, {"type": "flushed"}],
+    "flushed_first": lambda seconds: [{"type": "flushed"}, {"type": "audio_end", "duration": seconds}],
+    "twice": lambda seconds: [{"type": "audio_end", "duration": seconds}] * 2,
+    "none": lambda seconds: [],
+    "done": lambda seconds: [{"type": "done"}],
+    "event": lambda seconds: [{"type": "event", "data": {"event_type": "final"}}],
+    "is_final": lambda seconds: [{"isFinal": True}],
+}
