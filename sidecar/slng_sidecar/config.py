@@ -84,6 +84,7 @@ class Settings(BaseSettings):
         "standalone", description="how the end of a turn is said upstream: a flush message, or on the last text"
     )
     slng_key_passthrough: bool = Field(False, description="send the client's bearer upstream instead of our key")
+    sidecar_simulate: bool = Field(False, description="start the simulator and use it as upstream, as --simulate does")
     slng_proxy_from_env: bool = Field(False, description="honour HTTPS_PROXY and the like on the way upstream")
 
     # Where we listen, and to whom
@@ -187,10 +188,10 @@ class Settings(BaseSettings):
 
     @property
     def fixed_gateway(self) -> str | None:
-        """What the operator fixed the gateway with, in words; None where clients may ask for a region."""
-        if self.slng_base_url and self.slng_base_url.partition("://")[2] != GLOBAL_GATEWAY.partition("://")[2]:
+        """What the operator fixed the gateway with, in words."""
+        if self.slng_base_url and not self.sidecar_simulate:
             return f"SLNG_BASE_URL={self.slng_base_url}"
-        if self.slng_world_part and not self.slng_base_url:
+        if self.slng_world_part and not self.sidecar_simulate:
             return f"SLNG_WORLD_PART={self.slng_world_part}"
         return None
 

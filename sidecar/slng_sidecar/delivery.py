@@ -22,18 +22,28 @@ async def deliver(sending: Awaitable[None], size: int, transport: asyncio.WriteT
     if waiting + size < _NEVER_WAITS:
         await sending
         return
-    loop = asyncio.get_running_loop()
-
-    def check(before: int | None) -> None:
-        nonlocal handle
-        now = transport.get_write_buffer_size()
-        if before is not None and now >= before:
-            transport.abort()
-        else:
-            handle = loop.call_later(seconds, check, now)
-
-    handle = loop.call_soon(check, None)
+    watchdog = _Watchdog(transport, seconds)
     try:
         await sending
     finally:
-        handle.cancel()
+        watchdog.cancel()
+
+
+class _Watchdog:
+    """Aborts a transport whose write buffer has not shrunk between two looks at it."""
+
+    def __init__(self, transport: asyncio.WriteTransport, seconds: float) -> None:
+        self._transport = transport
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.Handle = self._loop.call_soon(self._look, None)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _look(self, before: int | None) -> None:
+        now = self._transport.get_write_buffer_size()
+        if before is not None and now >= before:
+            self._transport.abort()
+        else:
+            self._handle = self._loop.call_later(self._seconds, self._look, now)

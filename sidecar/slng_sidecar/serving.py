@@ -138,6 +138,7 @@ async def serving(
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=max(1, round(shutdown_timeout)),
         server_header=False,
+        proxy_headers=False,
         log_config=None,
         # uvicorn logs the query string, which may hold a token.
         log_level="warning",

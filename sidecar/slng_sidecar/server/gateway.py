@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -82,9 +80,8 @@ class Gateway:
         """The sessions that run now."""
         return list(self._live.values())
 
-    @contextlib.contextmanager
-    def place(self, target: Target) -> Iterator[LiveSession]:
-        """Hold one of the places for sessions.
+    def take_place(self, target: Target) -> LiveSession:
+        """Take one of the places for sessions, until ``free_place``.
 
         Raises:
             GatewayError: ``session_limit``, where all are taken.
@@ -96,10 +93,11 @@ class Gateway:
             )
         live = LiveSession(next(self._numbers), target, time.monotonic())
         self._live[live.number] = live
-        try:
-            yield live
-        finally:
-            del self._live[live.number]
+        return live
+
+    def free_place(self, live: LiveSession) -> None:
+        """Give a place back."""
+        del self._live[live.number]
 
     def start_session(self, client: Client, target: Target) -> None:
         """Run a session that outlives the request which asked for it, by as long as closing upstream takes.
@@ -107,10 +105,9 @@ class Gateway:
         Raises:
             GatewayError: ``session_limit``.
         """
-        place = self.place(target)
-        live = place.__enter__()
+        live = self.take_place(target)
         task = self._tasks.start(self.run_session(client, live), f"session {live.number}")
-        task.add_done_callback(lambda _: place.__exit__(None, None, None))
+        task.add_done_callback(lambda _: self.free_place(live))
 
     async def run_session(self, client: Client, live: LiveSession) -> None:
         """Join a client to upstream until either has ended for good; never raises."""

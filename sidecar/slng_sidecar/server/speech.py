@@ -59,9 +59,8 @@ class SpeechResponse(Response):
     The reply starts only once there is sound, so a failure before it has a status and a body of its own.
     """
 
-    media_type = "audio/wav"
-
     def __init__(self, gateway: Gateway, target: Target, request: SpeechRequest, *, wav: bool) -> None:
+        super().__init__()
         self._gateway = gateway
         self._target = target
         self._request = request

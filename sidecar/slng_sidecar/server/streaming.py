@@ -56,13 +56,17 @@ def streaming_routes(gateway: Gateway) -> APIRouter:
     async def serve(websocket: WebSocket, kind: Kind, model: str) -> None:
         try:
             target = resolve_target(websocket, kind, model, gateway.settings, gateway.secrets)
-            with gateway.place(target) as live:
-                await websocket.accept()
-                await gateway.run_session(WebSocketClient(websocket, gateway.settings.sidecar_send_timeout), live)
+            live = gateway.take_place(target)
         except GatewayError as error:
             gateway.metrics.refused.labels(error.code).inc()
             log.info("refused %s upgrade: %s", kind, error.code)
             await refuse(error, websocket.scope, websocket.receive, websocket.send)
+            return
+        try:
+            await websocket.accept()
+            await gateway.run_session(WebSocketClient(websocket, gateway.settings.sidecar_send_timeout), live)
+        finally:
+            gateway.free_place(live)
 
     @router.websocket("/v1/bridges/unmute/stt/{model:path}")
     async def stt(websocket: WebSocket, model: str) -> None:

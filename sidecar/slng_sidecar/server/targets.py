@@ -65,13 +65,19 @@ def _place(request: HTTPConnection, settings: Settings) -> tuple[str | None, str
             "for. Ask for one of them.",
         )
     fixed = settings.fixed_gateway
-    if fixed and (wanted or (gateway and settings.slng_base_url)):
-        asked = f"the region override {wanted!r}" if wanted else f"the gateway {gateway!r}"
-        raise GatewayError("bad_request", f"This sidecar's gateway is fixed by {fixed}; {asked} cannot be had here.")
+    if wanted and fixed and settings.gateway != GLOBAL_GATEWAY:
+        raise GatewayError(
+            "bad_request",
+            f"This sidecar's gateway is fixed by {fixed}, and the region override {wanted!r} needs the global gateway.",
+        )
+    if gateway and fixed and settings.slng_base_url:
+        raise GatewayError(
+            "bad_request", f"This sidecar's gateway is fixed by {fixed}; {gateway!r} cannot be had here."
+        )
     if wanted:
         return region, world_part, settings.slng_base_url or GLOBAL_GATEWAY
     if gateway:
-        return None, None, gateway_of_world_part(gateway)
+        return None, None, settings.slng_base_url or gateway_of_world_part(gateway)
     return settings.slng_region_override, settings.slng_world_part_override, settings.gateway
 
 

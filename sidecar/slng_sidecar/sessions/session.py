@@ -9,7 +9,7 @@ from typing import Protocol
 
 from slng_sidecar.outbox import Outbox
 from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendClient, SendUpstream, SessionMachine
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.tasks import Tasks
 from slng_sidecar.upstream.connection import Connection, Dialler
@@ -149,7 +149,8 @@ class Session:
         await self._to_client.room(_CLIENT_AHEAD_BYTES)
 
     def upstream_lost(self, connection: int, error: GatewayError) -> None:
-        log.info("%s: connection %d lost: %s", self._target, connection, error.message)
+        if not closed_cleanly(error):
+            log.info("%s: connection %d lost: %s", self._target, connection, error.message)
         self._do(self._machine.upstream_lost(connection, error, self._loop.time()))
 
     # What the machine decides

@@ -61,10 +61,10 @@ class SpeechClient:
     # The client that the session sees
 
     async def receive(self) -> str | bytes:
-        if self._to_say:
-            return self._to_say.pop(0)
-        await self._left.wait()
-        raise ClientGone
+        if not self._to_say:
+            await self._left.wait()
+            raise ClientGone
+        return self._to_say.pop(0)
 
     async def send(self, data: str | bytes) -> None:
         if isinstance(data, bytes):

@@ -1,0 +1,73 @@
+"""Where a running sidecar is, for the commands that talk to one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
+
+DEFAULT_URL = "http://127.0.0.1:8765"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A sidecar's base URL, ``http://host:port`` or ``unix:/path``, and its token; ``repr`` shows no token."""
+
+    url: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Address({self.url})"
+
+    @classmethod
+    def of(cls, url: str | None, token: str | None) -> Address:
+        """Take what was given, else ``SLNG_SIDECAR_URL`` and ``SIDECAR_TOKEN``, else the default.
+
+        Raises:
+            ValueError: it is no address.
+        """
+        url = (url or os.environ.get("SLNG_SIDECAR_URL") or DEFAULT_URL).rstrip("/")
+        if not url.startswith("unix:"):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{url!r} is not a sidecar's address; give one such as {DEFAULT_URL} or unix:/path.")
+        return cls(url, token or os.environ.get("SIDECAR_TOKEN") or None)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    @property
+    def _socket(self) -> str | None:
+        return self.url.removeprefix("unix:").removeprefix("//") if self.url.startswith("unix:") else None
+
+    def http(self, timeout: float | None) -> httpx.AsyncClient:
+        """Give an HTTP client for it."""
+        return httpx.AsyncClient(
+            base_url="http://localhost" if self._socket else self.url,
+            transport=httpx.AsyncHTTPTransport(uds=self._socket) if self._socket else None,
+            headers=self.headers,
+            timeout=timeout,
+            trust_env=False,
+        )
+
+    async def websocket(self, path: str) -> ClientConnection:
+        """Open a WebSocket on it.
+
+        Raises:
+            OSError, websockets.exceptions.InvalidHandshake: as websockets does.
+        """
+        settings: dict[str, Any] = {
+            "additional_headers": self.headers,
+            "compression": None,
+            "ping_interval": None,
+            "max_size": 16_777_216,
+        }
+        path = quote(path, safe="/:")
+        if self._socket:
+            return await unix_connect(self._socket, uri=f"ws://localhost{path}", **settings)
+        return await connect(self.url.replace("http", "ws", 1) + path, proxy=None, **settings)

@@ -1,0 +1,230 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from slng_sidecar import __version__
+from slng_sidecar.cli import check as checking
+from slng_sidecar.cli import simulation
+from slng_sidecar.cli.address import DEFAULT_URL, Address
+from slng_sidecar.cli.speech import SpeechFailed, say, transcribe
+from slng_sidecar.config import NOT_YET, SECRETS, ConfigError, Secrets, Settings, load_settings
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import check_model
+from slng_sidecar.server.run import address_of, check_exposure, listen, serve_gateway
+from slng_sidecar.serving import CannotListen
+from slng_sidecar.telemetry import setup_logging
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="slng-sidecar",
+    help="A localhost gateway to SLNG for voice bots: it holds the keys and the connections.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings, below the environment.")]
+EnvFile = Annotated[Path | None, typer.Option("--env-file", help="File of NAME=value lines, if it exists.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", help=f"The sidecar: http://host:port or unix:/path. Else SLNG_SIDECAR_URL, else {DEFAULT_URL}."
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", help="Its token, where it needs one. Better in SIDECAR_TOKEN: others can see this."),
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        print(f"slng-sidecar {__version__}")
+        raise typer.Exit
+
+
+def _settings_help() -> str:
+    rows = ["Settings, from the environment (each secret also as NAME_FILE), then --env-file, then --config:"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "" if default in (None, ()) or name in SECRETS else f" [default: {_plain(default)}]"
+        rows.append(f"{name.upper()}: {field.description}{shown}")
+    return "\n\n".join(rows)
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@app.command(epilog=_settings_help())
+def serve(
+    config: ConfigFile = None,
+    env_file: EnvFile = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Use a simulator instead of SLNG: no key, no network.")
+    ] = False,
+    simulate_without_key: Annotated[
+        bool, typer.Option("--simulate-without-key", help="The same, but only where no SLNG key is set.")
+    ] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on, above SIDECAR_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port, above SIDECAR_PORT; 0 takes any.")] = None,
+    uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead, above SIDECAR_UDS.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the gateway."""
+    settings, secrets = _load(config, env_file, host=host, port=port, uds=uds, log_level=log_level)
+    setup_logging(settings.sidecar_log_level, settings.sidecar_log_format)
+    if not settings.slng_key_passthrough and secrets.api_key is None:
+        if simulate_without_key:
+            simulate = True
+        elif not simulate and not settings.sidecar_simulate:
+            _fail(
+                "There is no SLNG key. Set SLNG_API_KEY (or SLNG_API_KEY_FILE), or try it without one: "
+                "slng-sidecar serve --simulate"
+            )
+    try:
+        check_exposure(settings, secrets)
+        sock = listen(settings)
+    except (ConfigError, CannotListen) as error:
+        _fail(str(error))
+    for name in sorted(settings.model_fields_set.intersection(NOT_YET)):
+        _say(f"{name.upper()} has no effect yet in this version.")
+    _run(_serve(settings, secrets, sock, simulate=simulate or settings.sidecar_simulate))
+
+
+async def _serve(settings: Settings, secrets: Secrets, sock: Any, *, simulate: bool) -> None:
+    address = address_of(sock)
+    if not simulate:
+        await serve_gateway(
+            settings,
+            secrets,
+            sock,
+            lambda: _say(f"slng-sidecar {__version__} at {address}, upstream {settings.gateway}"),
+        )
+        return
+    async with simulation.child() as simulator:
+        settings, secrets = simulation.settings_for(settings, simulator.url)
+        _say(f"No SLNG here: a simulator stands in for it ({simulator.description}).")
+        await serve_gateway(settings, secrets, sock, lambda: _say(f"slng-sidecar {__version__} at {address}"))
+
+
+app.command(name="simulate")(simulation.simulate)
+
+
+@app.command()
+def check(config: ConfigFile = None, env_file: EnvFile = None) -> None:
+    """Check the settings, and whether upstream can be reached with them (opens and closes two sessions)."""
+    settings, secrets = _load(config, env_file)
+    if not _run(checking.check(settings, secrets, print)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def wait(
+    url: Url = None,
+    token: Token = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at the most.")] = 30,
+) -> None:
+    """Wait until a sidecar is ready; for start scripts and health checks."""
+    if reason := _run(checking.wait(_address(url, token), timeout)):
+        _fail(reason)
+
+
+@app.command(name="say")
+def say_command(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="WAV file to write; - is standard output.")],
+    model: Annotated[str | None, typer.Option(help="TTS model; else SLNG_TTS_MODEL.")] = None,
+    voice: Annotated[str | None, typer.Option(help="One of the model's voices.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language code such as en.")] = None,
+    speed: Annotated[float | None, typer.Option(min=0.1, max=10, help="Speed, where the model honours it.")] = None,
+    sample_rate: Annotated[int, typer.Option(min=8000, max=48000, help="Hz.")] = 24_000,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Say a text into a WAV file, through a running sidecar."""
+    if text == "-":
+        text = sys.stdin.read()
+    config: dict[str, Any] = {"sample_rate": sample_rate}
+    if language:
+        config["language"] = language
+    if speed:
+        config["speed"] = speed
+    seconds = _run(say(_address(url, token), text, _model(model, "slng_tts_model"), voice, config, out))
+    if str(out) != "-":
+        _say(f"{out}: {seconds:.1f} s of speech")
+
+
+@app.command(name="transcribe")
+def transcribe_command(
+    file: Annotated[Path, typer.Argument(help="WAV file, 16-bit PCM, one channel.")],
+    model: Annotated[str | None, typer.Option(help="STT model; else SLNG_STT_MODEL.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language code such as en.")] = None,
+    pace: Annotated[
+        float, typer.Option(min=0, help="How fast to send: 1 is real time, 0 as fast as it is taken.")
+    ] = 1.0,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Write down what is said in a WAV file, a line for each utterance, through a running sidecar."""
+    address = _address(url, token)
+    _run(
+        transcribe(address, file, _model(model, "slng_stt_model"), language, pace, lambda text: print(text, flush=True))
+    )
+
+
+def _load(config: Path | None, env_file: Path | None, **overrides: Any) -> tuple[Settings, Secrets]:
+    try:
+        return load_settings(config, env_file, **{f"sidecar_{name}": value for name, value in overrides.items()})
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _address(url: str | None, token: str | None) -> Address:
+    try:
+        return Address.of(url, token)
+    except ValueError as error:
+        _fail(str(error))
+
+
+def _model(given: str | None, setting: str) -> str:
+    model = given or os.environ.get(setting.upper()) or Settings.model_fields[setting].default
+    try:
+        return check_model(model)
+    except GatewayError as error:
+        _fail(error.message)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ConfigError, CannotListen, SpeechFailed, simulation.SimulatorFailed) as error:
+        _fail(str(error))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fail(text: str) -> NoReturn:
+    _say(f"slng-sidecar: {text}")
+    raise typer.Exit(1)

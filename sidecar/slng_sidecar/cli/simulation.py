@@ -1,0 +1,177 @@
+"""The simulator from the command line: alone, and as a child of ``serve --simulate``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import SecretStr
+
+from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.server.run import stop_signal
+from slng_sidecar.serving import CannotListen
+from slng_sidecar.simulator import BadFault, BadManners, SimulatorOptions, describe, running_simulator
+from slng_sidecar.telemetry import setup_logging
+
+SIMULATED_KEY = "simulated"
+"""What ``serve --simulate`` shows the simulator as its key."""
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+_SPEECHES = ("auto", "real", "signal", "tone")
+
+
+class SimulatorFailed(Exception):
+    """Raised when the simulator cannot run; its text says why and what to do."""
+
+
+def simulate(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any.")] = 9100,
+    speech: Annotated[
+        str,
+        typer.Option(
+            help="auto: real voices and ears where installed; real: insist on them; signal: numbered words; tone."
+        ),
+    ] = "auto",
+    faults: Annotated[
+        Path | None, typer.Option(help="JSON file with faults; docs/simulator.md has the language.")
+    ] = None,
+    manner: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE: a route's manner, such as ready_ms=600. Repeatable.")
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option(help="An API key that is taken; repeatable. Else all but 'bad'.")
+    ] = None,
+    regional: Annotated[bool, typer.Option("--regional", help="Be a regional gateway: no HTTP bridge (405).")] = False,
+    max_connections: Annotated[int, typer.Option(min=0, help="Refuse more WebSockets at once; 0 is no limit.")] = 0,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+) -> None:
+    """Run the stand-in for SLNG alone; point SLNG_BASE_URL or any SLNG client at it."""
+    if speech not in _SPEECHES:
+        _fail(f"--speech takes {', '.join(_SPEECHES)}, not {speech!r}.")
+    setup_logging("warning", "text")
+    try:
+        options = SimulatorOptions(
+            speech=speech,  # type: ignore[arg-type] # checked above
+            keys=tuple(key or ()),
+            regional=regional,
+            max_connections=max_connections,
+            overrides=_manners(manner or ()),
+            faults=_faults(faults),
+        )
+        asyncio.run(_simulate(options, host, port, child=child))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (SimulatorFailed, BadFault, BadManners, CannotListen, RuntimeError) as error:
+        _fail(str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSimulator:
+    """The child: where it listens, and with which voice and ear."""
+
+    url: str
+    description: str
+
+
+@contextlib.asynccontextmanager
+async def child() -> AsyncIterator[RunningSimulator]:
+    """Run the simulator in a process of its own while the block runs, so that its work slows nothing here.
+
+    The child ends with its standard input, so it does not outlive a parent that was killed.
+
+    Raises:
+        SimulatorFailed: it did not start.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "slng_sidecar", "simulate", "--port", "0", "--child",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
+            told = json.loads(line)
+        except (TimeoutError, ValueError):
+            raise SimulatorFailed("The simulator did not start; what it says is above.") from None
+        yield RunningSimulator(told["url"], told["description"])
+    finally:
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:
+    """Point the settings at a simulator; the real key stays out of it."""
+    changed: dict[str, Any] = {
+        "slng_base_url": url,
+        "slng_api_key": SecretStr(SIMULATED_KEY),
+        "sidecar_simulate": True,
+    }
+    settings = settings.model_copy(update=changed)
+    return settings, Secrets(settings)
+
+
+async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: bool) -> None:
+    voice, ear = describe(options.speech)
+    description = f"voice: {voice}, ear: {ear}"
+    async with running_simulator(options, host, port) as simulator:
+        if child:
+            print(json.dumps({"url": simulator.url, "description": description}), flush=True)
+            await _input_closed()
+        else:
+            print(f"SLNG simulator at {simulator.url} ({description})", file=sys.stderr, flush=True)
+            await stop_signal()
+
+
+async def _input_closed() -> None:
+    """Wait for the end of standard input; signals are for the parent, which ends this process by it."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        await reader.read()
+    finally:
+        transport.close()
+
+
+def _manners(pairs: Iterable[str]) -> dict[str, Any]:
+    manners: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SimulatorFailed(f"--set takes NAME=VALUE, not {pair!r}.")
+        try:
+            manners[name] = json.loads(value)
+        except ValueError:
+            manners[name] = value
+    return manners
+
+
+def _faults(path: Path | None) -> tuple[dict[str, Any], ...]:
+    if path is None:
+        return ()
+    try:
+        script = json.loads(path.read_text())
+    except OSError as error:
+        raise SimulatorFailed(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise SimulatorFailed(f"{path} is not JSON: {error}.") from None
+    return tuple(script) if isinstance(script, list) else (script,)
+
+
+def _fail(text: str) -> NoReturn:
+    print(f"slng-sidecar: {text}", file=sys.stderr)
+    raise typer.Exit(1)
