@@ -19,7 +19,8 @@ class SpeechClient:
     It speaks the same messages as a WebSocket client, so HTTP speech and WebSocket speech share one path. ``next``
     gives the sound; whoever reads no more calls ``leave``.
 
-    Mutable: ``_to_say``, what the session has not read yet; ``_sound`` and its size; ``_outcome``, once it is known.
+    Mutable: ``_to_say``, what the session has not read yet; ``_sound`` and its size; ``_left``, once nobody listens;
+    ``_outcome``, once it is known.
     """
 
     def __init__(self, text: str, voice: str | None, config: dict[str, Any]) -> None:
@@ -32,7 +33,8 @@ class SpeechClient:
         self._outcome: GatewayError | bool | None = None  # True: said whole
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
-        self._left = asyncio.Event()
+        self._left = False
+        self._wanted = asyncio.Event()
 
     async def next(self) -> bytes | None:
         """Wait for more sound; None once all was given.
@@ -54,15 +56,19 @@ class SpeechClient:
         return data
 
     def leave(self) -> None:
-        """End the session: nobody listens any more."""
-        self._left.set()
-        self._room.set()
+        """End the session, if it is not over anyway: nobody listens any more."""
+        if self._outcome is not True:
+            self._left = True
+            self._room.set()
+            self._wanted.set()
 
     # The client that the session sees
 
     async def receive(self) -> str | bytes:
-        if not self._to_say:
-            await self._left.wait()
+        while not self._to_say and not self._left:
+            self._wanted.clear()
+            await self._wanted.wait()
+        if self._left:
             raise ClientGone
         return self._to_say.pop(0)
 
@@ -73,7 +79,7 @@ class SpeechClient:
         else:
             self._hear(parse_object(data))
         self._changed.set()
-        while self._waiting >= _AHEAD_BYTES and not self._left.is_set():
+        while self._waiting >= _AHEAD_BYTES and not self._left:
             self._room.clear()
             await self._room.wait()
 
@@ -93,6 +99,8 @@ class SpeechClient:
                     )
                 )
             case "audio_end" | "flushed":
+                self._to_say.append(dump({"type": "close"}))
+                self._wanted.set()
                 self._finish(True)
 
     def _finish(self, outcome: GatewayError | bool) -> None:
