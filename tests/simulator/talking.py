@@ -8,10 +8,9 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator, signal
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-
-from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator, signal
 
 NOVA = "slng/deepgram/nova:3-en"
 AURA = "slng/deepgram/aura:2-en"

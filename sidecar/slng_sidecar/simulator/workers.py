@@ -1,6 +1,6 @@
 """Processes beside the event loop that speak and hear: both hold Python's lock for hundreds of milliseconds.
 
-A worker is this module run as a program. It takes pickled calls on its standard input and ends when that does, so it
+A worker is ``main`` run as a program. It takes pickled calls on its standard input and ends when that does, so it
 cannot outlive the simulator, however that ends.
 """
 
@@ -87,8 +87,8 @@ class _Worker:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                __name__,
+                "-c",
+                f"from {__name__} import main; main()",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the simulator, which ends its workers itself
@@ -147,7 +147,3 @@ def main() -> None:
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):
         _work(calls, answers)
-
-
-if __name__ == "__main__":
-    main()
