@@ -32,6 +32,15 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         extensions: dict[Any, Any] = self.scope["extensions"]
         extensions[_TRANSPORT] = self.transport
+        app = self.app
+
+        async def noting_refusals(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, send)
+            if self.initial_response is not None:
+                # Else uvicorn logs an error for every upgrade that is refused by a response.
+                self.handshake_complete = True
+
+        self.app = noting_refusals
         await super().run_asgi()
 
 
@@ -45,11 +54,17 @@ class _HttpProtocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own, without its signal handlers, saying when it listens."""
+    """uvicorn's own, without its signal handlers, saying when it listens and stopping at once when told."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let ``serve`` return once what is open is closed."""
+        self.should_exit = True
+        self._stopping.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -58,6 +73,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        """Keep the Date header current until ``stop``, without uvicorn's ten wake-ups a second."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 1)
 
 
 def transport_of(scope: Scope) -> asyncio.Transport:
@@ -156,5 +177,5 @@ async def serving(
         yield
     finally:
         listening.cancel()
-        server.should_exit = True
+        server.stop()
         await task

@@ -61,9 +61,8 @@ class Metrics:
             registry=self.registry,
         )
 
-    def session_ended(self, kind: str, outcome: str, dials: int, counts: Tally[str]) -> None:
+    def session_ended(self, kind: str, outcome: str, counts: Tally[str]) -> None:
         """Add up one session."""
         self.sessions.labels(kind, outcome).inc()
-        self.dials.labels(kind).inc(dials)
         for reason, amount in counts.items():
             self.events.labels(kind, reason).inc(amount)

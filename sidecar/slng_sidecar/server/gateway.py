@@ -112,7 +112,8 @@ class Gateway:
     async def run_session(self, client: Client, live: LiveSession) -> None:
         """Join a client to upstream until either has ended for good; never raises."""
         target = live.target
-        session = live.session = Session(client, self._machine(target.kind), target, self._dialler)
+        on_dial = self.metrics.dials.labels(target.kind).inc
+        session = live.session = Session(client, self._machine(target.kind), target, self._dialler, on_dial)
         log.info("%s session %d: %s at %s", target.kind, live.number, target.model, target.base_url)
         outcome = "failed"
         self.metrics.active.labels(target.kind).inc()
@@ -124,7 +125,7 @@ class Gateway:
             await client.close(1011, "internal_error: the sidecar failed; its log says how")
         finally:
             self.metrics.active.labels(target.kind).dec()
-            self.metrics.session_ended(target.kind, outcome, session.dials, session.counts)
+            self.metrics.session_ended(target.kind, outcome, session.counts)
             log.info(
                 "%s session %d: %s after %.1f s, %d dials%s",
                 target.kind,

@@ -37,6 +37,8 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
+        if not scope["path"].isprintable():
+            raise GatewayError("bad_request", "The address holds control characters; it is not a model's.")
         headers = Headers(scope=scope)
         origin = headers.get("origin")
         if origin is not None and not self._origin_allowed(origin, headers.get("host", "")):
@@ -54,7 +56,7 @@ class Guard:
                     "local_auth",
                     "This sidecar needs its token: send 'Authorization: Bearer <SIDECAR_TOKEN>', X-API-Key or ?token=.",
                 )
-        elif self._settings.sidecar_uds is None and not self._host_allowed(headers.get("host", "")):
+        elif self._settings.sidecar_uds is None and not all(map(self._host_allowed, headers.getlist("host") or [""])):
             raise GatewayError(
                 "forbidden_origin",
                 "This Host name is not taken. Use 127.0.0.1 or localhost, or name the host in SIDECAR_ALLOWED_HOSTS.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 from slng_sidecar.outbox import Outbox
@@ -55,7 +56,14 @@ class Session:
     ``_closing``, once the client is being closed.
     """
 
-    def __init__(self, client: Client, machine: SessionMachine, target: Target, dialler: Dialler) -> None:
+    def __init__(
+        self,
+        client: Client,
+        machine: SessionMachine,
+        target: Target,
+        dialler: Dialler,
+        on_dial: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = client
         self._machine = machine
         self._target = target
@@ -69,6 +77,7 @@ class Session:
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
         self._closing: CloseClient | None = None
+        self._on_dial = on_dial
         self.dials = 0
 
     def __repr__(self) -> str:
@@ -176,6 +185,7 @@ class Session:
 
     def _dial(self, number: int, init: str) -> None:
         self.dials += 1
+        self._on_dial()
         connection = Connection(number, self._target, init, self._dialler, self)
         self._connections[number] = connection
         task = self._tasks.start(connection.run(), f"upstream {number}")
