@@ -50,6 +50,12 @@ class Client:
         self.times.append(asyncio.get_running_loop().time())
         return message
 
+    async def next_sound(self) -> bytes:
+        """Read what must be a binary message."""
+        data = await self.next()
+        assert isinstance(data, bytes)
+        return data
+
     async def until(self, kind: str) -> dict[str, Any]:
         """Read until a text message of the type comes, and give it."""
         while True:

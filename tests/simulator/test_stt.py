@@ -44,7 +44,7 @@ async def test_a_final_comes_late_and_covers_only_what_had_been_said() -> None:
         await client.send(FINALIZE)
         await _say(client, 2, 3)
         assert (await client.until("final_transcript"))["transcript"] == "n1"
-        assert 0.075 < loop.time() - sent < 0.2
+        assert 0.075 < loop.time() - sent < 1
         await client.send(FINALIZE)
         assert (await client.until("final_transcript"))["transcript"] == "n2 n3"
 

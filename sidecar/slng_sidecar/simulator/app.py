@@ -81,3 +81,4 @@ async def _prepare(simulator: Simulator) -> None:
     if simulator.ear_name == "PocketSphinx":
         with contextlib.suppress(WorkerFailed):
             await simulator.workers.prepare_ear()
+    simulator.prepared.set()

@@ -62,6 +62,7 @@ class Connection:
         self._tasks: asyncio.TaskGroup | None = None
         self._muted = False
         self._reading = True
+        self._manners_changed = asyncio.Event()
         self._stalled_until = 0.0
         self._heard_at = 0.0
 
@@ -236,9 +237,10 @@ class Connection:
         return True
 
     async def nap(self, due: float | None) -> None:
-        """Sleep until ``due``, a second at most: a fault may have changed the manners by then."""
-        wait = 1.0 if due is None else due - self.loop.time()
-        await asyncio.sleep(min(max(wait, 0.001), 1.0))
+        """Sleep until ``due``, or for ever, but not beyond a change of the manners."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self._manners_changed.wait()
 
     # What comes in
 
@@ -373,6 +375,8 @@ class Connection:
                 self._stalled_until = self.loop.time() + arguments["ms"] / 1000
             case "manners":
                 self.manners = dataclasses.replace(self.manners, **arguments["set"])
+                self._manners_changed.set()
+                self._manners_changed.clear()
 
     async def _send_as_given(self, arguments: Mapping[str, Any]) -> None:
         if "base64" in arguments:

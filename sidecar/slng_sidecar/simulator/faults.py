@@ -79,6 +79,7 @@ _ACTIONS: dict[str, dict[str, tuple[_Check, str]]] = {
     "manners": {"set": (lambda v: True, "an object of manners")},
 }
 _BEFORE_THE_101 = frozenset({"refuse", "hang", "drop", "manners"})
+# These need no 'when': they are about the dial, unless it is said otherwise.
 _OF_A_REQUEST = frozenset({"refuse", "hang", "manners"})
 
 
@@ -237,7 +238,7 @@ def parse_fault(entry: object, number: int) -> Fault:
     if do == "stall" and not rest:
         raise BadFault("the fault 'stall' needs 'ms'")
     if "when" not in where:
-        if do not in _BEFORE_THE_101:
+        if do not in _OF_A_REQUEST:
             raise BadFault(f"the fault {do!r} needs 'when'; it is one of {', '.join(MOMENTS)}")
         where["when"] = "request" if where.get("kind") == "http" else "upgrade"
     _check_moment(do, where)

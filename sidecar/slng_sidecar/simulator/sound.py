@@ -6,6 +6,7 @@ import math
 import struct
 import sys
 from array import array
+from collections.abc import Callable
 from functools import lru_cache
 from operator import mul
 
@@ -75,14 +76,12 @@ def resample(pcm: bytes, rate: int, wanted: int) -> bytes:
 
 def to_mulaw(pcm: bytes) -> bytes:
     """Encode as G.711 mu-law."""
-    table = _mulaw_table()
-    return bytes(table[sample >> 2] for sample in samples_of(pcm))
+    return bytes(map(_table(_mulaw).__getitem__, samples_of(pcm)))
 
 
 def to_alaw(pcm: bytes) -> bytes:
     """Encode as G.711 A-law."""
-    table = _alaw_table()
-    return bytes(table[sample >> 3] for sample in samples_of(pcm))
+    return bytes(map(_table(_alaw).__getitem__, samples_of(pcm)))
 
 
 def encode(pcm: bytes, encoding: str) -> bytes:
@@ -126,16 +125,10 @@ def _sinc(x: float) -> float:
     return math.sin(math.pi * x) / (math.pi * x) if x else 1.0
 
 
-@lru_cache(maxsize=1)
-def _mulaw_table() -> list[int]:
-    """Give the code of each 14-bit value; negative values count from the list's end."""
-    return [_mulaw(value << 2) for value in (*range(1 << 13), *range(-(1 << 13), 0))]
-
-
-@lru_cache(maxsize=1)
-def _alaw_table() -> list[int]:
-    """Give the code of each 13-bit value; negative values count from the list's end."""
-    return [_alaw(value << 3) for value in (*range(1 << 12), *range(-(1 << 12), 0))]
+@lru_cache(maxsize=2)
+def _table(code: Callable[[int], int]) -> bytes:
+    """Give the code of each sample; negative ones count from the end."""
+    return bytes(code(sample) for sample in (*range(1 << 15), *range(-(1 << 15), 0)))
 
 
 def _mulaw(sample: int) -> int:

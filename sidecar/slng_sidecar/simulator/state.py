@@ -29,6 +29,7 @@ class Simulator:
         log: everything that was dialled.
         faults: the script in force.
         live: the WebSockets that stand, in the order they were accepted.
+        prepared: set once the recogniser is loaded, where there is one.
         stopping: set once all are to end.
         host, port: where it is served; empty and 0 until it is.
     """
@@ -47,6 +48,7 @@ class Simulator:
         self.log = Log(options.keep_audio)
         self.faults = FaultBook(parse_script(list(options.faults)))
         self.live: dict[Connection, None] = {}
+        self.prepared = asyncio.Event()
         self.stopping = asyncio.Event()
         self.workers = Workers()
         self.host, self.port = "", 0

@@ -357,11 +357,12 @@ class TtsSession:
         expired_at = None
         while True:
             limit = self._connection.manners.expiry_s
-            due = self._output_at + limit
-            if limit and loop.time() >= due and self._output_at != expired_at:
+            expired = self._output_at == expired_at
+            due = (loop.time() if expired else self._output_at) + limit
+            if limit and not expired and loop.time() >= due:
                 expired_at = self._output_at
                 await self._waiting.put(_Expired())
-            await self._connection.nap(due if limit and self._output_at != expired_at else None)
+            await self._connection.nap(due if limit else None)
 
 
 _Terminals = Callable[[float], list[dict[str, Any]]]

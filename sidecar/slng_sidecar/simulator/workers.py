@@ -84,7 +84,7 @@ class _Worker:
         self._calls = 0
 
     async def call(self, name: str, *arguments: Any) -> Any:
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",
@@ -109,6 +109,7 @@ class _Worker:
                 if answered == number:
                     break
         except (OSError, asyncio.IncompleteReadError):
+            await self.close()
             raise WorkerFailed(f"the worker ended while it was to {name.replace('_', ' ')}") from None
         if failure:
             raise WorkerFailed(failure)

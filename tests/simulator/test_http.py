@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from simulator.talking import AURA, KEY, NOVA, fast
+from slng_sidecar.simulator import BAD_PROVIDER_KEY, Simulator, signal
+from slng_sidecar.simulator.sound import wav_head
+
+TTS = f"/v1/bridges/unmute/tts/{AURA}"
+STT = f"/v1/bridges/unmute/stt/{NOVA}"
+
+
+@asynccontextmanager
+async def _client(**options: Any) -> AsyncIterator[tuple[Simulator, httpx.AsyncClient]]:
+    async with (
+        fast(**options) as simulator,
+        httpx.AsyncClient(base_url=simulator.http_url, headers=KEY, timeout=5) as client,
+    ):
+        yield simulator, client
+
+
+async def test_speech_is_a_wav_with_the_streaming_sizes() -> None:
+    async with _client() as (_, http):
+        reply = await http.post(TTS, json={"text": "n1 n2", "voice": "v"})
+        assert (reply.status_code, reply.headers["content-type"]) == (200, "audio/wav")
+        head, sound = reply.content[:44], reply.content[44:]
+        assert int.from_bytes(head[4:8], "little") == 2_147_418_148
+        assert int.from_bytes(head[40:44], "little") == 2_147_418_112
+        assert int.from_bytes(head[24:28], "little") == 24_000
+        assert [word.text for word in signal.decode(sound, 24_000)] == ["n1", "n2"]
+
+
+@pytest.mark.parametrize(
+    ("manner", "begins", "media_type"),
+    [
+        ("wav_exact", b"RIFF", "audio/wav"),
+        ("pcm", signal.encode([1], 24_000)[:8], "audio/pcm"),
+        ("mp3", b"ID3", "audio/mpeg"),
+        ("ogg", b"OggS", "audio/ogg"),
+    ],
+)
+async def test_speech_comes_in_other_forms(manner: str, begins: bytes, media_type: str) -> None:
+    async with _client(http_format=manner) as (_, http):
+        reply = await http.post(TTS, json={"text": "n1"})
+        assert reply.content.startswith(begins)
+        assert reply.headers["content-type"] == media_type
+
+
+@pytest.mark.parametrize(
+    "body", [{"text": "n1", "config": {}}, {"text": ""}, {}, {"text": "n1", "speed": 2}, {"text": 1}]
+)
+async def test_refuses_a_body_that_the_bridge_does_not_take(body: dict[str, Any]) -> None:
+    async with _client() as (_, http):
+        assert (await http.post(TTS, json=body)).status_code == 400
+
+
+async def test_refuses_a_key_a_model_and_byok_as_the_upgrade_does() -> None:
+    async with _client() as (_, http):
+        body = {"text": "n1"}
+        refused = await http.post(TTS, json=body, headers={"Authorization": "Bearer bad"})
+        assert (refused.status_code, refused.json()) == (401, {"error": "Unauthorized"})
+        refused = await http.post(TTS, json=body, headers={"X-Slng-Provider-Key": "mine"})
+        assert (refused.status_code, refused.json()) == (
+            400,
+            {"error": "BYOK is only supported for external STT/TTS routes"},
+        )
+        assert (await http.post("/v1/bridges/unmute/tts/acme/mouth:1", json=body)).status_code == 404
+        external = "/v1/bridges/unmute/tts/deepgram/aura:2"
+        refused = await http.post(external, json=body, headers={"X-Slng-Provider-Key": BAD_PROVIDER_KEY})
+        assert (refused.status_code, refused.headers["x-slng-auth-source"]) == (401, "client_key")
+
+
+async def test_a_regional_gateway_has_no_http_bridge_but_auras_own_route() -> None:
+    async with _client(regional=True) as (_, http):
+        assert (await http.post(TTS, json={"text": "n1"})).status_code == 405
+        assert (await http.post(STT, content=bytes(640))).status_code == 405
+        native = await http.post(f"/v1/tts/{AURA}", json={"model": "aura-2-thalia-en", "text": "n1"})
+        assert [word.text for word in signal.decode(native.content, 24_000)] == ["n1"]
+
+
+@pytest.mark.parametrize(("host", "status"), [("eu-west.api.slng.ai", 405), ("api.slng.ai", 200)])
+async def test_the_host_header_decides_where_it_is_slngs(host: str, status: int) -> None:
+    async with _client(regional=status == 200) as (_, http):
+        assert (await http.post(TTS, json={"text": "n1"}, headers={"Host": host})).status_code == status
+
+
+async def test_auras_own_route_refuses_audio_settings() -> None:
+    async with _client() as (_, http):
+        refused = await http.post(f"/v1/tts/{AURA}", json={"text": "n1", "encoding": "linear16"})
+        assert refused.status_code == 400
+        assert refused.json() == {"error": "Audio settings are not supported for this Deepgram Aura route"}
+
+
+@pytest.mark.parametrize(("status", "headers"), [(413, {}), (429, {"retry-after": "7"}), (503, {})])
+async def test_a_request_can_be_refused(status: int, headers: dict[str, str]) -> None:
+    async with _client() as (simulator, http):
+        fault = simulator.inject(do="refuse", kind="http", status=status, headers=headers)
+        refused = await http.post(TTS, json={"text": "n1"})
+        assert refused.status_code == status
+        assert headers.items() <= dict(refused.headers).items()
+        assert len(fault.fired) == 1
+        assert (await http.post(TTS, json={"text": "n1"})).status_code == 200
+
+
+async def test_a_request_can_hang() -> None:
+    async with _client() as (simulator, http):
+        fault = simulator.inject(do="hang", kind="http")
+        with pytest.raises(httpx.ReadTimeout):
+            await http.post(TTS, json={"text": "n1"}, timeout=0.1)
+        await simulator.until_fired(fault)
+
+
+async def test_a_body_can_end_early_as_if_it_were_whole() -> None:
+    async with _client(truncate_bytes=500) as (_, http):
+        assert len((await http.post(TTS, json={"text": "n1"})).content) == 500
+
+
+@pytest.mark.logs_errors  # uvicorn says that the response was not completed
+async def test_a_body_can_break_off() -> None:
+    async with _client() as (simulator, http):
+        simulator.inject(do="manners", kind="http", set={"break_bytes": 500})
+        with pytest.raises(httpx.RemoteProtocolError):
+            await http.post(TTS, json={"text": "n1"})
+
+
+@pytest.mark.parametrize("way", ["raw", "wav", "json", "multipart"])
+async def test_hears_audio_in_every_kind_of_body(way: str) -> None:
+    sound = signal.encode([1, 2])
+    async with _client() as (simulator, http):
+        match way:
+            case "raw":
+                reply = await http.post(STT, content=sound)
+            case "wav":
+                reply = await http.post(STT, content=wav_head(16_000, len(sound)) + sound)
+            case "json":
+                encoded = base64.b64encode(sound).decode()
+                reply = await http.post(STT, json={"audio": encoded, "language": "hi", "sample_rate": 16_000})
+            case _:
+                files = {"audio": ("a.wav", wav_head(16_000, len(sound)) + sound, "audio/wav")}
+                reply = await http.post(STT, files=files, data={"language": "hi"})
+        body = reply.json()
+        assert body["alternatives"][0]["transcript"] == "n1 n2"
+        assert (body["type"], body["is_final"]) == ("transcription", True)
+        assert body["language"] == ("hi" if way in ("json", "multipart") else "en")
+        assert simulator.log.records[0].audio.endswith(sound)
+
+
+async def test_refuses_audio_that_it_cannot_read() -> None:
+    async with _client() as (_, http):
+        assert (await http.post(STT, content=b"RIFFnonsense")).status_code == 400
+        assert (await http.post(STT, json={"url": "http://127.0.0.1/a.wav"})).status_code == 400
+        assert (await http.post(STT, files={"sound": b"abc"})).status_code == 400
+        assert (await http.post(STT, content=bytes((32 << 20) + 1))).status_code == 413
+
+
+async def test_the_catalogue_is_open_and_filters_by_kind() -> None:
+    async with _client() as (_, http):
+        http.headers.clear()
+        items = (await http.get("/v1/catalog/models", params={"service_type": "tts"})).json()["data"]
+        assert {item["service_type"] for item in items} == {"tts"}
+        assert AURA in {item["code"] for item in items}
+        assert (await http.get("/v1/catalog/models", params={"limit": 5})).status_code == 400
+
+
+async def test_me_tells_a_good_key_from_a_bad_one() -> None:
+    async with _client(keys=("key",)) as (_, http):
+        assert (await http.get("/v1/me")).status_code == 200
+        assert (await http.get("/v1/me", headers={"Authorization": "Bearer other"})).status_code == 401
