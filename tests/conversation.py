@@ -1,0 +1,232 @@
+"""A session machine as its shell treats it: events in, commands out, and time moves only when a test says so.
+
+Commands come back as short tuples, so that a test reads like a conversation. On the way every command is held against
+what the shell can carry out: only connections that are open are written to or retired, nothing is said to a client
+that was told goodbye, every text is JSON and UTF-8, and no deadline stays in the past.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from hypothesis import strategies as st
+from slng_sidecar.protocol.commands import (
+    CloseClient,
+    Command,
+    Dial,
+    Retire,
+    SendClient,
+    SendUpstream,
+    SessionMachine,
+)
+from slng_sidecar.protocol.errors import GatewayError
+
+Said = tuple[Any, ...]
+READY = {"type": "ready", "session_id": "s1"}
+# More wakes than these without time going on are a busy loop.
+_SETTLED = 20
+
+
+def dial(connection: int) -> Said:
+    return ("dial", connection)
+
+
+def up(message: dict[str, Any] | bytes, connection: int = 0) -> Said:
+    return ("up", connection, message)
+
+
+def retire(connection: int) -> Said:
+    return ("retire", connection)
+
+
+def down(message: dict[str, Any] | bytes) -> Said:
+    return ("down", message)
+
+
+def refusal(code: str) -> Said:
+    """An error after which the session goes on."""
+    return ("error", code, "goes on")
+
+
+def fatal(code: str) -> Said:
+    return ("error", code, "fatal")
+
+
+def goodbye(code: int) -> Said:
+    return ("goodbye", code)
+
+
+def strictly(text: str) -> Any:
+    """Read JSON as strict readers do, which take no NaN and no Infinity, after its way over the wire."""
+    return json.loads(text.encode().decode(), parse_constant=_not_json)
+
+
+def hung_up(code: int = 1006, reason: str = "") -> GatewayError:
+    """What the loss of an upstream connection is reported with."""
+    return GatewayError("upstream_closed", "upstream closed", upstream={"close_code": code, "reason": reason})
+
+
+class Conversation:
+    """A machine with its client and its upstream.
+
+    Attributes:
+        open: the connections that were dialled and neither lost nor retired, and whether each one is ready.
+        inits: the ``init`` of each connection dialled.
+        errors: the error messages the client got.
+        over: whether the client was told goodbye, or went.
+    """
+
+    def __init__(self, machine: SessionMachine) -> None:
+        self.machine = machine
+        self.now = 1000.0
+        self.open: dict[int, bool] = {}
+        self.inits: list[dict[str, Any]] = []
+        self.errors: list[dict[str, Any]] = []
+        self.over = False
+        assert self._done(machine.started(self.now)) == []
+
+    @property
+    def newest(self) -> int:
+        """The connection dialled last."""
+        return len(self.inits) - 1
+
+    def client(self, *messages: dict[str, Any] | str | bytes) -> list[Said]:
+        """The client sends messages."""
+        found: list[Said] = []
+        for message in messages:
+            if isinstance(message, bytes):
+                found += self._done(self.machine.client_binary(message, self.now))
+            else:
+                text = message if isinstance(message, str) else json.dumps(message)
+                found += self._done(self.machine.client_text(text, self.now))
+        return found
+
+    def client_goes(self) -> list[Said]:
+        found = self._done(self.machine.client_gone(self.now))
+        self.over = True
+        return found
+
+    def ready(self, **fields: Any) -> list[Said]:
+        """The newest connection answers its init."""
+        assert self.open[self.newest] is False
+        self.open[self.newest] = True
+        return self._done(self.machine.upstream_ready(self.newest, json.dumps({**READY, **fields}), self.now))
+
+    def upstream(self, *messages: dict[str, Any] | str | bytes, connection: int | None = None) -> list[Said]:
+        """Upstream sends messages, on the newest connection unless told otherwise."""
+        found: list[Said] = []
+        number = self.newest if connection is None else connection
+        for message in messages:
+            if isinstance(message, bytes):
+                found += self._done(self.machine.upstream_binary(number, message, self.now))
+            else:
+                text = message if isinstance(message, str) else json.dumps(message)
+                found += self._done(self.machine.upstream_text(number, text, self.now))
+        return found
+
+    def lost(self, error: GatewayError | int = 1006) -> list[Said]:
+        """The newest connection ends, with an error or a close code."""
+        del self.open[self.newest]
+        reported = hung_up(error) if isinstance(error, int) else error
+        return self._done(self.machine.upstream_lost(self.newest, reported, self.now))
+
+    def wait(self, seconds: float) -> list[Said]:
+        """Let time go by, waking the machine whenever it asked for it."""
+        found: list[Said] = []
+        until = self.now + seconds
+        woken_at, wakes = self.now, 0
+        while (deadline := self.machine.deadline) is not None and deadline <= until:
+            self.now = max(self.now, deadline)
+            wakes = wakes + 1 if self.now == woken_at else 1
+            woken_at = self.now
+            assert wakes < _SETTLED, f"the machine asks to be woken at {deadline} without end; it is {self.now}"
+            found += self._done(self.machine.wake(self.now))
+        self.now = until
+        return found
+
+    def _done(self, commands: list[Command]) -> list[Said]:
+        return [self._carried_out(command) for command in commands]
+
+    def _carried_out(self, command: Command) -> Said:
+        match command:
+            case Dial(number, init):
+                assert not self.over, "a dial after the end"
+                assert number == len(self.inits), "a number was used twice or left out"
+                self.inits.append(strictly(init))
+                self.open[number] = False
+                return dial(number)
+            case SendUpstream(number, data):
+                assert self.open.get(number), f"something was sent on connection {number}, which is not ready"
+                return up(data if isinstance(data, bytes) else strictly(data), number)
+            case Retire(number):
+                assert number in self.open, f"connection {number} was retired, which is not open"
+                del self.open[number]
+                return retire(number)
+            case SendClient(data):
+                assert not self.over, "something was said after goodbye"
+                return down(data) if isinstance(data, bytes) else self._heard(strictly(data))
+            case CloseClient(code, reason):
+                assert not self.over, "goodbye was said twice"
+                assert len(reason.encode()) <= 123
+                self.over = True
+                return goodbye(code)
+
+    def _heard(self, message: dict[str, Any]) -> Said:
+        if message["type"] != "error":
+            return down(message)
+        self.errors.append(message)
+        assert message["data"] == {"code": message["code"], "message": message["message"]}
+        return fatal(message["code"]) if message["fatal"] else refusal(message["code"])
+
+
+# What can come, in messages that nobody should send
+
+_leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["1", "401", "QUJD"])
+)
+json_values = st.recursive(
+    _leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+"""Anything that Python's ``json`` writes, NaN, Infinity and lone surrogates included."""
+
+_TYPES = (
+    "init", "text", "flush", "clear", "cancel", "close", "stop", "finalize", "keepalive", "audio", "ready", "Results",
+    "partial_transcript", "final_transcript", "audio_end", "flushed", "done", "cleared", "event", "error", "Error",
+    "audio_chunk", "chunk", "segment_end", "Metadata", "Flushed", "unheard_of", None, 7,
+)  # fmt: skip
+_FIELDS = (
+    "text", "flush", "config", "voice", "data", "audio", "isFinal", "error", "code", "status_code", "err_code",
+    "message", "transcript", "confidence", "words", "channel", "is_final", "from_finalize", "event_type", "session_id",
+)  # fmt: skip
+_CHANNELS = st.fixed_dictionaries(
+    {"alternatives": st.lists(st.dictionaries(st.sampled_from(["transcript", "confidence", "words"]), json_values))}
+)
+_VALUES = json_values | _CHANNELS | st.dictionaries(st.sampled_from(_FIELDS), json_values, max_size=3)
+odd_objects = st.builds(
+    lambda kind, fields: {**fields, **kind},
+    st.just({}) | st.fixed_dictionaries({"type": st.sampled_from(_TYPES)}),
+    st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=4),
+)
+"""Objects whose types and fields are those of the bridge, with anything in them."""
+
+
+def odd_client_messages(*without: str) -> st.SearchStrategy[str]:
+    """Texts that a client may send, but no message of the types ``without``."""
+    objects = odd_objects.filter(lambda found: str(found.get("type")).lower() not in without)
+    return st.text(max_size=10) | objects.map(json.dumps)
+
+
+def odd_upstream_messages() -> st.SearchStrategy[str | bytes]:
+    return st.binary(max_size=4) | st.text(max_size=10) | odd_objects.map(json.dumps)
+
+
+def _not_json(name: str) -> NoReturn:
+    raise AssertionError(f"{name} is not JSON")
