@@ -291,6 +291,20 @@ def load_settings(
     return settings, Secrets(settings, files)
 
 
+def check_exposure(settings: Settings, secrets: Secrets) -> None:
+    """Refuse to serve other machines without a token.
+
+    Raises:
+        ConfigError: saying what to set.
+    """
+    if settings.listens_beyond_loopback and secrets.token is None and not settings.sidecar_allow_insecure:
+        raise ConfigError(
+            f"SIDECAR_HOST={settings.sidecar_host} is reachable from other machines, and no SIDECAR_TOKEN is set, so "
+            "anyone there could spend your SLNG key. Set SIDECAR_TOKEN, or SIDECAR_ALLOW_INSECURE=true if the network "
+            "is closed."
+        )
+
+
 class _TomlSource(TomlConfigSettingsSource):
     """The TOML file that ``model_config`` names, with the settings' names in either case."""
 

@@ -16,11 +16,9 @@ from slng_sidecar.cli import check as checking
 from slng_sidecar.cli import simulation
 from slng_sidecar.cli.address import DEFAULT_URL, Address
 from slng_sidecar.cli.speech import SpeechFailed, say, transcribe
-from slng_sidecar.config import NOT_YET, SECRETS, ConfigError, Secrets, Settings, load_settings
+from slng_sidecar.config import NOT_YET, SECRETS, ConfigError, Secrets, Settings, check_exposure, load_settings
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import check_model
-from slng_sidecar.server.run import address_of, check_exposure, listen, serve_gateway
-from slng_sidecar.serving import CannotListen
 from slng_sidecar.telemetry import setup_logging
 
 T = TypeVar("T")
@@ -89,6 +87,10 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run the gateway."""
+    # Here and not above, so that commands which need none of it start faster.
+    from slng_sidecar.server.run import listen
+    from slng_sidecar.serving import CannotListen
+
     settings, secrets = _load(config, env_file, host=host, port=port, uds=uds, log_level=log_level)
     setup_logging(settings.sidecar_log_level, settings.sidecar_log_format)
     if not settings.slng_key_passthrough and secrets.api_key is None:
@@ -110,6 +112,8 @@ def serve(
 
 
 async def _serve(settings: Settings, secrets: Secrets, sock: Any, *, simulate: bool) -> None:
+    from slng_sidecar.server.run import address_of, serve_gateway
+
     address = address_of(sock)
     if not simulate:
         await serve_gateway(
@@ -217,7 +221,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (ConfigError, CannotListen, SpeechFailed, simulation.SimulatorFailed) as error:
+    except (ConfigError, SpeechFailed, simulation.SimulatorFailed) as error:
         _fail(str(error))
 
 

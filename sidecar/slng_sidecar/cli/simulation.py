@@ -9,16 +9,16 @@ import sys
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import SecretStr
 
 from slng_sidecar.config import Secrets, Settings
-from slng_sidecar.server.run import stop_signal
-from slng_sidecar.serving import CannotListen
-from slng_sidecar.simulator import BadFault, BadManners, SimulatorOptions, describe, running_simulator
 from slng_sidecar.telemetry import setup_logging
+
+if TYPE_CHECKING:
+    from slng_sidecar.simulator import SimulatorOptions
 
 SIMULATED_KEY = "simulated"
 """What ``serve --simulate`` shows the simulator as its key."""
@@ -55,6 +55,10 @@ def simulate(
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
 ) -> None:
     """Run the stand-in for SLNG alone; point SLNG_BASE_URL or any SLNG client at it."""
+    # Here and not above, so that commands which need none of it start faster.
+    from slng_sidecar.serving import CannotListen
+    from slng_sidecar.simulator import BadFault, BadManners, SimulatorOptions
+
     if speech not in _SPEECHES:
         _fail(f"--speech takes {', '.join(_SPEECHES)}, not {speech!r}.")
     setup_logging("warning", "text")
@@ -125,6 +129,9 @@ def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:
 
 
 async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: bool) -> None:
+    from slng_sidecar.serving import stop_signal
+    from slng_sidecar.simulator import describe, running_simulator
+
     voice, ear = describe(options.speech)
     description = f"voice: {voice}, ear: {ear}"
     async with running_simulator(options, host, port) as simulator:

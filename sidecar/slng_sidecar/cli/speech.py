@@ -166,10 +166,10 @@ def _open_output(out: Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    part = out.with_name(out.name + ".part")
     try:
         if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        part = out.with_name(out.name + ".part")
         file = part.open("wb")
     except OSError as error:
         raise SpeechFailed(f"{out} cannot be written: {error.strerror}.") from None

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import signal
 import socket
 from collections.abc import Callable
 
-from slng_sidecar.config import ConfigError, Secrets, Settings
+from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.server.app import create_app
-from slng_sidecar.serving import listen_tcp, listen_unix, serving
+from slng_sidecar.serving import listen_tcp, listen_unix, serving, stop_signal
 
 log = logging.getLogger(__name__)
-
-
-def check_exposure(settings: Settings, secrets: Secrets) -> None:
-    """Refuse to serve other machines without a token.
-
-    Raises:
-        ConfigError: saying what to set.
-    """
-    if settings.listens_beyond_loopback and secrets.token is None and not settings.sidecar_allow_insecure:
-        raise ConfigError(
-            f"SIDECAR_HOST={settings.sidecar_host} is reachable from other machines, and no SIDECAR_TOKEN is set, so "
-            "anyone there could spend your SLNG key. Set SIDECAR_TOKEN, or SIDECAR_ALLOW_INSECURE=true if the network "
-            "is closed."
-        )
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -67,14 +50,3 @@ async def serve_gateway(
         listening()
         await stop_signal()
         log.info("stopping")
-
-
-async def stop_signal() -> None:
-    """Wait for SIGTERM or SIGINT."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    with contextlib.ExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-            stack.callback(loop.remove_signal_handler, number)
-        await stop.wait()

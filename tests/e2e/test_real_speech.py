@@ -1,0 +1,87 @@
+"""Real input: spoken sentences through the whole of it, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import wave
+from pathlib import Path
+
+import pytest
+import soundfile
+from processes import run
+from slng_sidecar.simulator import recognise, speak
+
+SENTENCES = (
+    "Please call the front desk and ask for a quiet room.",
+    "The train to the city leaves at nine in the morning.",
+    "I would like to change my order before it is too late.",
+    "She opened the window and looked at the garden.",
+    "Can you tell me where the nearest station is?",
+)
+
+
+def write_wav(path: Path, pcm: bytes, rate: int = 16_000) -> Path:
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, rate, 0, "NONE", ""))
+        sound.writeframes(pcm)
+    return path
+
+
+def words_in_common(said: str, heard: str) -> float:
+    """Give the share of the words said that were heard."""
+    expected = said.lower().replace(".", "").replace("?", "").split()
+    found = heard.lower().split()
+    return sum(word in found for word in expected) / len(expected)
+
+
+async def test_a_spoken_wav_at_real_time_comes_out_as_the_recogniser_hears_it_directly(
+    tmp_path: Path, shared_gateway: str
+) -> None:
+    sound = [await asyncio.to_thread(speak, sentence) for sentence in SENTENCES]
+    directly = [await asyncio.to_thread(recognise, pcm) for pcm in sound]
+    assert all(directly)
+    files = [write_wav(tmp_path / f"{number}.wav", pcm) for number, pcm in enumerate(sound)]
+    done = await asyncio.gather(*(run("transcribe", file, "--url", shared_gateway) for file in files))
+    assert [result.err for result in done] == [""] * len(files)
+    assert [" ".join(result.out.split()) for result in done] == directly
+
+
+async def test_a_long_text_of_several_utterances_keeps_their_order(tmp_path: Path, shared_gateway: str) -> None:
+    pause = bytes(2 * 16_000)
+    pcm = b"".join([await asyncio.to_thread(speak, sentence) + pause for sentence in SENTENCES])
+    directly = await asyncio.to_thread(recognise, pcm)
+    done = await run("transcribe", write_wav(tmp_path / "long.wav", pcm), "--pace", "4", "--url", shared_gateway)
+    assert " ".join(done.out.split()) == directly
+    assert len(done.out.splitlines()) >= len(SENTENCES)
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
+async def test_what_is_said_can_be_read_and_has_speech_in_it(tmp_path: Path, shared_gateway: str, rate: int) -> None:
+    out = tmp_path / "said.wav"
+    sentence = SENTENCES[0]
+    done = await run("say", sentence, "-o", out, "--sample-rate", str(rate), "--url", shared_gateway)
+    assert done.code == 0, done.err
+    samples, read_rate = soundfile.read(out, dtype="int16")
+    assert (read_rate, samples.ndim) == (rate, 1)
+    assert 1.5 < len(samples) / rate < 6
+    assert abs(samples).max() > 3000
+    heard = await asyncio.to_thread(recognise, samples.tobytes(), rate)
+    assert words_in_common(sentence, heard) >= 0.4
+
+
+async def test_sox_reads_what_is_said(tmp_path: Path, shared_gateway: str) -> None:
+    if shutil.which("sox") is None:
+        assert not os.environ.get("CI"), "CI must have sox"
+        pytest.skip("sox is not installed")
+    out = tmp_path / "said.wav"
+    await run("say", SENTENCES[0], "-o", out, "--url", shared_gateway)
+    done = await asyncio.to_thread(
+        subprocess.run, ["sox", out, "-n", "stat"], capture_output=True, text=True, check=True
+    )
+    found = dict(line.split(":", 1) for line in done.stderr.splitlines() if ":" in line)
+    assert 1.5 < float(found["Length (seconds)"]) < 6
+    assert float(found["RMS     amplitude"]) > 0.01
+    assert "WARN" not in done.stderr

@@ -1,0 +1,115 @@
+"""The command as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).with_name("slng-sidecar")
+WAIT = 30.0
+
+
+@dataclass(slots=True)
+class Finished:
+    """A command that ran to its end."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(slots=True)
+class Running:
+    """A command that runs; ``err`` is what it has said so far."""
+
+    process: asyncio.subprocess.Process
+    err: str = ""
+    url: str = ""
+    code: int | None = None
+    _said: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read(self) -> None:
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            self.err += line.decode()
+            self._said.set()
+        self.code = await self.process.wait()
+        self._said.set()
+
+    async def says(self, pattern: str) -> re.Match[str]:
+        """Wait until standard error matches."""
+        async with asyncio.timeout(WAIT):
+            while (found := re.search(pattern, self.err)) is None:
+                assert self.code is None, f"it ended with {self.code}:\n{self.err}"
+                self._said.clear()
+                await self._said.wait()
+            return found
+
+    async def ends(self) -> int:
+        """Wait for its end and give its code."""
+        async with asyncio.timeout(WAIT):
+            while self.code is None:
+                self._said.clear()
+                await self._said.wait()
+        return self.code
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Give the environment without settings of ours, but for those given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLNG_", "SIDECAR_"))}
+    return {**kept, **changes}
+
+
+async def run(*arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None, **env: Any) -> Finished:
+    """Run ``slng-sidecar`` to its end."""
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, *arguments,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment(**env), cwd=cwd,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(WAIT):
+            out, err = await process.communicate(stdin)
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(errors="replace"), err.decode())
+
+
+@contextlib.asynccontextmanager
+async def started(*arguments: str | Path, cwd: Path | None = None, **env: str) -> AsyncIterator[Running]:
+    """Run ``slng-sidecar`` while the block runs; it is ended by SIGTERM, and must then end well."""
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, *arguments,
+        stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=environment(**env), cwd=cwd,
+    )  # fmt: skip
+    running = Running(process)
+    reading = asyncio.create_task(running.read())
+    try:
+        yield running
+        if running.code is None:
+            process.send_signal(signal.SIGTERM)
+            assert await running.ends() == 0, running.err
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await reading
+    assert "Traceback" not in running.err, running.err
+
+
+@contextlib.asynccontextmanager
+async def serving(*arguments: str | Path, cwd: Path | None = None, **env: str) -> AsyncIterator[Running]:
+    """Run ``slng-sidecar serve`` on a free port; ``url`` is where it listens."""
+    async with started("serve", "--port", "0", *arguments, cwd=cwd, **env) as running:
+        running.url = (await running.says(r"slng-sidecar \S+ at (http://\S+?),?\s")).group(1)
+        yield running
