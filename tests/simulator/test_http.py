@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -113,6 +114,15 @@ async def test_a_request_can_hang() -> None:
         with pytest.raises(httpx.ReadTimeout):
             await http.post(TTS, json={"text": "n1"}, timeout=0.1)
         await simulator.until_fired(fault)
+
+
+async def test_the_simulator_stops_while_a_request_hangs() -> None:
+    async with _client() as (simulator, http):
+        fault = simulator.inject(do="hang", kind="http")
+        request = asyncio.create_task(http.post(TTS, json={"text": "n1"}))
+        await simulator.until_fired(fault)
+        simulator.stopping.set()
+        assert (await request).status_code == 503
 
 
 async def test_a_body_can_end_early_as_if_it_were_whole() -> None:

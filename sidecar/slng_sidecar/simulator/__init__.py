@@ -11,7 +11,7 @@ For people: ``slng-sidecar simulate``, described in ``docs/simulator.md``. For t
 from slng_sidecar.simulator.app import create_simulator, running_simulator
 from slng_sidecar.simulator.ears import SIGNAL_MODELS, Speech, describe
 from slng_sidecar.simulator.faults import BadFault, Fault, parse_script
-from slng_sidecar.simulator.manners import BadManners, Manners, check_manners
+from slng_sidecar.simulator.manners import BadManners, Manners, check_manners, parse_manners
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
 from slng_sidecar.simulator.records import Log, Record
 from slng_sidecar.simulator.speech import recognise, speak
@@ -33,6 +33,7 @@ __all__ = [
     "check_manners",
     "create_simulator",
     "describe",
+    "parse_manners",
     "parse_script",
     "recognise",
     "running_simulator",

@@ -197,6 +197,11 @@ class FaultBook:
         return due
 
 
+def actions() -> dict[str, tuple[str, ...]]:
+    """Give the names that ``do`` takes, each with its own arguments."""
+    return {name: tuple(arguments) for name, arguments in _ACTIONS.items()}
+
+
 def parse_script(script: object) -> list[Mapping[str, Any]]:
     """Read a script: one fault, a list of them, or ``{"faults": [...]}``.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import dataclasses
 import json
 import wave
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -181,9 +181,20 @@ async def _begin(request: Request) -> tuple[Record, Manners, Response | None]:
 
 
 async def _until_gone(request: Request) -> None:
-    with suppress(Exception):
-        await request.body()
-    await request.receive()
+    """Wait until the client leaves or the simulator stops."""
+    leaving = asyncio.create_task(_disconnected(request), name="simulator: client leaves")
+    stopping = asyncio.create_task(_simulator(request).stopping.wait(), name="simulator: stops")
+    try:
+        await asyncio.wait((leaving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        stopping.cancel()
+        await asyncio.wait((leaving, stopping))
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _finish(request: Request, record: Record, response: Response) -> Response:

@@ -7,8 +7,8 @@ changelogs, ``livekit-plugins-slng`` up to 1.8.9, and notes of third parties on 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args, get_type_hints
@@ -43,14 +43,19 @@ class Manners:
     idle_s: float = 0
     """Seconds without a text or binary frame from the client until it is closed; pings do not count. 0 is never."""
     idle_code: int = 1008
+    """The close code of that: 1008, 1011 or 1012 were seen; there is no error message."""
     idle_reason: str = "idle timeout"
+    """The close reason of that."""
     max_s: float = 0
     """Seconds until a connection is closed, even in the middle of a reply. 0 is never."""
     max_code: int = 1011
+    """The close code of that; there is no error message."""
     max_reason: str = "max connection duration"
+    """The close reason of that."""
     over_limit: Literal["429", "rate_limit"] = "429"
     """How one connection too many is refused: at the upgrade, or by an error in ``ready``'s place (unknown)."""
     close_answer: Literal["close", "ignore"] = "close"
+    """Whether the client's ``close`` is answered."""
     close_code: int = 1000
     """The close code that answers the client's ``close`` (unknown)."""
 
@@ -72,6 +77,7 @@ class Manners:
     silent: bool = False
     """Whether turns have a terminal but no sound (Cartesia, one afternoon)."""
     terminal: Terminal = "audio_end"
+    """What ends a turn: one message, both in either order, one twice, none, or a provider's own."""
     terminal_ms: float = 0
     """From the last sound to the terminal."""
     stray_terminal_ms: float = 0
@@ -91,6 +97,7 @@ class Manners:
     clear_ms: float = 0
     """From ``clear`` to its answer (300 to 500 recorded)."""
     clear_answer: Literal["cleared", "audio_end", "none"] = "cleared"
+    """What answers ``clear``."""
     clear_drains: bool = True
     """Whether sound already made goes on until ``cleared``, as recorded."""
     late_audio_ms: float = 0
@@ -126,7 +133,7 @@ class Manners:
     words: bool = True
     """Whether finals have word times."""
     confidence: float | None = 0.95
-    """The score of what is heard; None leaves it out. A recogniser's own score takes its place where there is one."""
+    """The score of what is heard; null leaves it out. A recogniser's own score takes its place where there is one."""
     from_finalize: bool = False
     """Whether finals say ``from_finalize``, true or false."""
     results: bool = False
@@ -146,6 +153,7 @@ class Manners:
     http_type: str = ""
     """The Content-Type in place of the usual one."""
     http_rate: int = 24_000
+    """The sample rate of HTTP speech."""
     truncate_bytes: int = 0
     """Bytes after which a body ends as if it were whole; 0 is never."""
     break_bytes: int = 0
@@ -159,10 +167,11 @@ REALISTIC: dict[str, Any] = {
     "pace": 4,
     "clear_ms": 400,
     "final_ms": 200,
-    "idle_s": 60,
+    "idle_s": 180,
     "max_s": 1800,
 }
-"""The latencies of a live gateway: the middle of what was recorded. How long SLNG lets a connection idle is unknown."""
+"""The latencies of a live gateway: the middle of what was recorded. How long SLNG lets a connection idle is unknown; it
+is longer than the 150 s that ``pipecat-slng`` 0.7.0 may leave between two messages."""
 
 FAST: dict[str, Any] = {"partial_every_ms": 100, "chunk_ms": 40}
 """Everything at once, for tests."""
@@ -234,6 +243,24 @@ def check_manners(fields: object) -> dict[str, Any]:
     return checked
 
 
+def parse_manners(assignments: Iterable[str]) -> dict[str, Any]:
+    """Read fields of ``Manners`` written as ``name=value``; a value is JSON, or a text as it stands.
+
+    Raises:
+        BadManners: one is not of that form, does not exist, or cannot have that value.
+    """
+    fields: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise BadManners(f"a manner is set by name=value, not {assignment!r}")
+        try:
+            fields[name] = json.loads(value)
+        except ValueError:
+            fields[name] = value
+    return check_manners(fields)
+
+
 def _check(name: str, value: Any, hint: Any) -> Any:
     choices = get_args(hint)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -253,8 +280,3 @@ def _check(name: str, value: Any, hint: Any) -> Any:
     if not good:
         raise BadManners(f"{name} takes {wanted}, not {value!r}")
     return value
-
-
-def as_dict(manners: Manners) -> dict[str, Any]:
-    """Give all fields, for the log."""
-    return dataclasses.asdict(manners)
