@@ -17,7 +17,7 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import Failure, Ready, dump, parse_stt
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.tasks import Tasks
-from slng_sidecar.upstream.failures import cleaned, closed, dial_failure
+from slng_sidecar.upstream.failures import cleaned, closed, dial_failure, without_keys
 
 # The idle timer upstream counts messages, not pings; LiveKit's newest client sends one as often.
 _KEEPALIVE_SECONDS = 20.0
@@ -174,8 +174,7 @@ class Connection:
             if self._retiring:
                 continue
             if isinstance(data, str):
-                for secret in self._target.secrets:
-                    data = data.replace(secret, "[key]")
+                data = without_keys(data, self._target.secrets)
             await self._owner.upstream_message(self.number, data)
 
     async def _write(self) -> None:

@@ -13,6 +13,8 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
 
 _MAX_QUOTE = 300
+# A shorter key is a placeholder of somebody's test, and would be found in the middle of words.
+_SHORTEST_KEY = 8
 
 _CODE_OF_STATUS = {
     400: "config_error",
@@ -25,10 +27,17 @@ _CODE_OF_STATUS = {
 }
 
 
-def quote(text: str, secrets: Iterable[str]) -> str:
-    """Give what upstream said in one short line without the keys, in case it repeats them."""
+def without_keys(text: str, secrets: Iterable[str]) -> str:
+    """Give what upstream said without the keys, in case it repeats them."""
     for secret in secrets:
-        text = text.replace(secret, "[key]")
+        if len(secret) >= _SHORTEST_KEY:
+            text = text.replace(secret, "[key]")
+    return text
+
+
+def quote(text: str, secrets: Iterable[str]) -> str:
+    """Give what upstream said in one short line without the keys."""
+    text = without_keys(text, secrets)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_QUOTE else line[: _MAX_QUOTE - 1] + "…"
 
