@@ -173,7 +173,7 @@ class Conversation:
                 return goodbye(code)
 
     def _heard(self, message: dict[str, Any]) -> Said:
-        if message["type"] != "error":
+        if message.get("type") != "error":
             return down(message)
         self.errors.append(message)
         assert message["data"] == {"code": message["code"], "message": message["message"]}
