@@ -1,0 +1,88 @@
+"""The real SLNG: each disputed fact is asked, and the answer printed (run with ``-s``, or read the summary)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+import live_probes as ask
+import pytest
+from live_probes import Gateway
+from slng_sidecar.config import load_settings
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(not os.environ.get("SLNG_API_KEY"), reason="needs SLNG_API_KEY: this talks to the real SLNG"),
+]
+
+STT, EXTERNAL_STT = "slng/deepgram/nova:3-en", "deepgram/nova:3"
+TTS, EXTERNAL_TTS = "slng/deepgram/aura:2-en", "deepgram/aura:2"
+ROUTES = (TTS, EXTERNAL_TTS, "cartesia/sonic:3.5", "gradium/tts:default", "soniox/tts-rt:v1", "sarvam/bulbul:v3")
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    settings, secrets = load_settings()
+    assert secrets.api_key
+    return Gateway(settings.gateway, secrets.api_key)
+
+
+async def tell(question: str, answer: Awaitable[str]) -> None:
+    """Print an answer; whatever it is, it is news and no failure."""
+    try:
+        said = await answer
+    except Exception as error:
+        said = f"no answer ({type(error).__name__}: {error})"
+    print(f"\nSLNG: {question}: {said}")
+
+
+async def test_does_the_global_gateway_answer(gateway: Gateway) -> None:
+    await tell("api.slng.ai", ask.does_it_answer(Gateway("https://api.slng.ai", gateway.key)))
+    await tell(ask.host(gateway.url), ask.does_it_answer(gateway))
+
+
+@pytest.mark.parametrize("model", ROUTES)
+async def test_is_a_standalone_flush_honoured(gateway: Gateway, model: str) -> None:
+    await tell(f"flush honoured on {model}", ask.is_a_standalone_flush_honoured(gateway, model))
+
+
+@pytest.mark.parametrize("model", ROUTES)
+async def test_which_terminal_ends_a_turn(gateway: Gateway, model: str) -> None:
+    await tell(f"terminal of {model}", ask.which_terminal(gateway, model))
+
+
+@pytest.mark.parametrize("model", ROUTES)
+async def test_does_a_connection_outlive_its_turn(gateway: Gateway, model: str) -> None:
+    await tell(f"after a turn {model}", ask.what_becomes_of_the_connection(gateway, model))
+
+
+@pytest.mark.parametrize(("kind", "model"), [("stt", STT), ("stt", EXTERNAL_STT), ("tts", TTS), ("tts", EXTERNAL_TTS)])
+async def test_is_the_slng_prefix_needed(gateway: Gateway, kind: str, model: str) -> None:
+    await tell(f"route {kind} {model}", ask.is_the_route_taken(gateway, kind, model))
+
+
+@pytest.mark.parametrize("header", [{"X-Region-Override": "eu-north-1"}, {"X-World-Part-Override": "eu"}])
+async def test_are_region_headers_taken(gateway: Gateway, header: dict[str, str]) -> None:
+    for base in ("https://api.slng.ai", gateway.url):
+        await tell(
+            f"{header} at {ask.host(base)}", ask.is_the_route_taken(Gateway(base, gateway.key), "tts", TTS, header)
+        )
+
+
+@pytest.mark.parametrize("model", ROUTES)
+async def test_how_does_sound_come(gateway: Gateway, model: str) -> None:
+    await tell(f"sound of {model}", ask.how_does_sound_come(gateway, model))
+
+
+@pytest.mark.parametrize(
+    ("question", "probe"),
+    [
+        ("HTTP TTS", lambda gateway: ask.is_http_tts_served(gateway, TTS)),
+        ("an empty finalize draws", lambda gateway: ask.what_answers_an_empty_finalize(gateway, STT)),
+        ("an empty flush draws", lambda gateway: ask.what_answers_an_empty_flush(gateway, TTS)),
+        ("close on STT is answered by", lambda gateway: ask.how_is_close_answered(gateway, "stt", STT)),
+        ("close on TTS is answered by", lambda gateway: ask.how_is_close_answered(gateway, "tts", TTS)),
+    ],
+)
+async def test_what_is_not_known(gateway: Gateway, question: str, probe: Callable[[Gateway], Awaitable[str]]) -> None:
+    await tell(question, probe(gateway))
