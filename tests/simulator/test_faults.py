@@ -132,6 +132,8 @@ async def test_silence_after_the_101() -> None:
 
 async def test_a_simulator_that_stops_reading_makes_the_client_wait() -> None:
     async def talk(client: Client) -> None:
+        # Several messages reach the server in one piece; those after the first are not read either.
+        await client.send(*[bytes(640)] * 20)
         while True:
             await client.send(bytes(64_000))
 
@@ -140,7 +142,7 @@ async def test_a_simulator_that_stops_reading_makes_the_client_wait() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(talk(client), 0.3)
         record = await simulator.until_fired(fault)
-        assert record.audio_in == 64_000
+        assert record.audio_in == 640
         client.websocket.transport.abort()
 
 
@@ -266,6 +268,15 @@ async def test_a_fault_can_be_for_the_second_turn() -> None:
         await client.until("audio_end")
         await client.send(text("n2"), FLUSH)
         assert (await client.until_closed())[0] == 1006
+
+
+async def test_a_fault_of_the_sound_happens_once_in_each_turn() -> None:
+    async with fast() as simulator, tts(simulator) as client:
+        simulator.inject(do="error", when="audio", after_ms=80, times=0)
+        for _ in range(2):
+            await client.send(text(LONG), FLUSH)
+            await client.until("audio_end")
+        assert client.types() == ["ready", "error", "audio_end", "error", "audio_end"]
 
 
 async def test_a_fault_can_come_some_time_after_its_moment() -> None:

@@ -107,6 +107,20 @@ def test_a_fragment_is_reported_once_silence_shows_that_it_ended() -> None:
     assert not decoder.in_word
 
 
+def test_a_frame_with_a_wrong_bit_is_not_believed() -> None:
+    sound = bytearray(signal.encode([Word(7, frames=10)]))
+    third, run = 3 * 640, 8
+    for at in range(third + 30 * run, third + 31 * run):  # a bit of the number
+        sound[at] ^= 0xFF
+    heard = signal.decode(bytes(sound))
+    assert [(word.text, word.frames) for word in heard] == [("frag:7", 3), ("frag:7", 6)]
+
+
+def test_a_frame_that_broke_off_does_not_hide_the_next_one() -> None:
+    begun = signal.encode([Word(7, frames=10)])[: 2 * 4 * 40]
+    assert [word.text for word in signal.decode(begun + signal.encode([8]))] == ["n8"]
+
+
 def test_says_where_words_stand() -> None:
     (first, second) = signal.decode(bytes(640) + signal.encode([Word(1, frames=5, gap=2), Word(2, frames=6)]))
     assert (first.start_ms, first.end_ms) == (20, 120)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from simulator.talking import CLOSE, FINALIZE, NOVA, Client, dialled, fast, stt
 from slng_sidecar.simulator import Simulator, signal
+from slng_sidecar.simulator.ears import Cut, SignalEar
 from slng_sidecar.simulator.signal import Word
 from slng_sidecar.simulator.sound import tone
+from slng_sidecar.simulator.speech import HeardWord
 
 SILENCE = bytes(2 * 16 * 400)
 
@@ -160,6 +163,27 @@ async def test_partials_grow_and_never_follow_their_final() -> None:
         assert partials == sorted(partials)
         assert len(set(partials)) == len(partials)
         await client.nothing_for(0.05)
+
+
+async def test_a_partial_that_took_long_is_not_sent_after_its_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def words(_ear: SignalEar, cut: Cut) -> Sequence[HeardWord]:
+        if not asked.is_set():
+            asked.set()
+            await answered.wait()
+        return cut.words
+
+    monkeypatch.setattr(SignalEar, "words", words)
+    async with fast() as simulator, stt(simulator, enable_partials=True) as client:
+        await _say(client, 1, 2)
+        await asked.wait()
+        await client.send(FINALIZE)
+        await client.until("final_transcript")
+        answered.set()
+        await client.send(CLOSE)
+        await client.until_closed()
+        assert client.types() == ["ready", "final_transcript"]
 
 
 async def test_an_empty_final_can_answer_and_the_words_come_later() -> None:

@@ -232,6 +232,16 @@ async def test_clear_is_answered_in_its_time_once_the_sound_in_flight_has_draine
         assert "audio_end" not in client.types()
 
 
+async def test_a_turn_cleared_before_its_terminal_has_none() -> None:
+    async with fast(terminal_ms=80) as simulator, tts(simulator) as client:
+        await client.send(text("n1"), FLUSH)
+        while client.words() != ["n1"]:
+            await client.next()
+        await client.send(CLEAR)
+        await client.until("cleared")
+        await client.nothing_for(0.15)
+
+
 async def test_text_right_after_clear_is_spoken_after_the_answer() -> None:
     async with fast(pace=1, clear_ms=60, clear_drains=False) as simulator, tts(simulator) as client:
         await client.send(text("n1 n2 n3"), FLUSH)

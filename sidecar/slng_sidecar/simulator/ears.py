@@ -88,7 +88,7 @@ class SignalEar:
         for at in range(0, len(audio), self._step):
             self._take(self._decoder.feed(audio[at : at + self._step]))
             silence = self._decoder.position_ms - self._decoder.last_frame_ms
-            if self._pending and not self._decoder.in_word and self._endpoint_ms and silence >= self._endpoint_ms:
+            if self._pending and self._endpoint_ms and silence >= self._endpoint_ms:
                 cuts.append(self._cut())
         return cuts
 
