@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 COMMAND = Path(sys.executable).with_name("slng-sidecar")
 WAIT = 30.0
@@ -60,6 +63,13 @@ class Running:
                 self._said.clear()
                 await self._said.wait()
         return self.code
+
+
+def need(tool: str) -> None:
+    """Skip a test that needs another program where that is missing; CI must have it."""
+    if shutil.which(tool) is None:
+        assert not os.environ.get("CI"), f"CI must have {tool}"
+        pytest.skip(f"{tool} is not installed")
 
 
 def environment(**changes: str) -> dict[str, str]:
