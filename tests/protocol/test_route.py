@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,8 +47,8 @@ def test_a_route_is_a_model(model: str) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        "", "nova", "nova:3", "/a/b", "a/b/", "a//b", "a/b:", "a/b:c:d", "a:b/c", "a/.b", "../b", "a/..", "a/b?c", "a/b#c",
-        "a/b c", "a/b\n", "a/é", "a/b%2f", "-a/b", "a/b:-c", "a/" + "b" * 200,
+        "", "nova", "nova:3", "/a/b", "a/b/", "a//b", "a/b:", "a/b:c:d", "a:b/c", "a/.b", "../b", "a/..", "a/b?c",
+        "a/b#c", "a/b c", "a/b\n", "a/é", "a/b%2f", "-a/b", "a/b:-c", "a/" + "b" * 200,
     ],
 )  # fmt: skip
 def test_anything_else_is_not(model: str) -> None:
@@ -61,11 +61,9 @@ def test_anything_else_is_not(model: str) -> None:
 
 @given(st.text(max_size=250))
 def test_any_text_is_a_model_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(GatewayError):
         assert check_model(text) == text
         assert text.isascii()
-    except GatewayError as error:
-        assert error.code == "bad_request"
 
 
 @pytest.mark.parametrize(
@@ -137,10 +135,8 @@ def test_a_bad_region_is_refused_with_the_settings_name(value: str) -> None:
 
 @given(st.text(max_size=30))
 def test_no_region_breaks_a_header(text: str) -> None:
-    try:
+    with contextlib.suppress(GatewayError):
         assert check_region(text, "region").isprintable()
-    except GatewayError as error:
-        assert error.code == "bad_request"
 
 
 @pytest.mark.parametrize(
@@ -222,4 +218,4 @@ def test_targets_that_are_equal_can_stand_for_each_other() -> None:
     assert target() == target()
     assert hash(target()) == hash(target())
     for name in ("kind", "model", "base_url", "api_key", "provider_key", "region", "session_id"):
-        assert dataclasses.replace(target(), **{name: "stt"}) != target()
+        assert target(**{name: "stt"}) != target()
