@@ -125,6 +125,18 @@ async def test_the_simulator_stops_while_a_request_hangs() -> None:
         assert (await request).status_code == 503
 
 
+async def test_a_body_comes_by_the_clock() -> None:
+    async with _client(first_audio_ms=60, pace=4) as (_, http):
+        loop = asyncio.get_running_loop()
+        sent = loop.time()
+        async with http.stream("POST", TTS, json={"text": "n1 n2 n3 n4"}) as reply:
+            pieces = [(loop.time() - sent, piece) async for piece in reply.aiter_raw()]
+        seconds = sum(len(piece) for _, piece in pieces) / 48_000
+        assert pieces[0][0] >= 0.06
+        assert pieces[-1][0] >= 0.06 + (seconds - 8192 / 48_000) / 4
+        assert len(pieces) > 2
+
+
 async def test_a_body_can_end_early_as_if_it_were_whole() -> None:
     async with _client(truncate_bytes=500) as (_, http):
         assert len((await http.post(TTS, json={"text": "n1"})).content) == 500

@@ -8,7 +8,7 @@ import binascii
 import dataclasses
 import json
 import wave
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -114,7 +114,9 @@ async def _speech(request: Request, record: Record, manners: Manners, body: dict
         return _Broken(whole[: manners.break_bytes], media_type)
     if manners.truncate_bytes:
         whole = whole[: manners.truncate_bytes]
-    return StreamingResponse(_pieces(whole), media_type=media_type, headers={"x-slng-request-id": f"r-{record.id}"})
+    return StreamingResponse(
+        _pieces(whole, manners), media_type=media_type, headers={"x-slng-request-id": f"r-{record.id}"}
+    )
 
 
 async def _bridge_stt(request: Request) -> Response:
@@ -276,8 +278,15 @@ def _in_format(pcm: bytes, manners: Manners) -> bytes:
     return pcm
 
 
-def _pieces(whole: bytes) -> Iterator[bytes]:
-    return (whole[at : at + _PIECE] for at in range(0, len(whole), _PIECE))
+async def _pieces(whole: bytes, manners: Manners) -> AsyncIterator[bytes]:
+    """Give the body by the clock, as the bridge gives its sound."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time() + manners.first_audio_ms / 1000
+    bytes_a_second = 2 * manners.http_rate * manners.pace
+    for at in range(0, len(whole), _PIECE):
+        due = begun + (at / bytes_a_second if bytes_a_second else 0)
+        await asyncio.sleep(max(0, due - loop.time()))
+        yield whole[at : at + _PIECE]
 
 
 def _error(status: int, text: str) -> JSONResponse:
