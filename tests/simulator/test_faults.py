@@ -80,6 +80,18 @@ async def test_an_upgrade_can_be_refused_with_a_body(status: int) -> None:
             pass
 
 
+async def test_an_upgrade_can_be_refused_late() -> None:
+    async with fast() as simulator:
+        fault = simulator.inject(do="refuse", delay_ms=80)
+        loop = asyncio.get_running_loop()
+        dialled_at = loop.time()
+        with pytest.raises(InvalidStatus):
+            async with stt(simulator):
+                pass
+        assert loop.time() - dialled_at >= 0.08
+        assert (await simulator.until_fired(fault)).faults == ["refuse"]
+
+
 async def test_an_upgrade_can_be_answered_by_a_page() -> None:
     async with fast() as simulator:
         simulator.inject(do="refuse", status=200, body="<html>", content_type="text/html")

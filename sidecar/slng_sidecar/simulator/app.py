@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket
 
 from slng_sidecar.serving import listen_tcp, serving
 from slng_sidecar.simulator.connection import Connection
+from slng_sidecar.simulator.ears import hears_really
 from slng_sidecar.simulator.http import http_routes
 from slng_sidecar.simulator.options import SimulatorOptions
 from slng_sidecar.simulator.state import Simulator
@@ -78,7 +79,7 @@ async def running_simulator(
 
 
 async def _prepare(simulator: Simulator) -> None:
-    if simulator.ear_name == "PocketSphinx":
+    if hears_really(simulator.options.speech):
         with contextlib.suppress(WorkerFailed):
             await simulator.workers.prepare_ear()
     simulator.prepared.set()

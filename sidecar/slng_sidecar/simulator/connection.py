@@ -114,8 +114,10 @@ class Connection:
             pass
 
     async def _fail_upgrade(self, fault: Fault) -> None:
+        await self.sleep_until(self.loop.time() + fault.delay_ms / 1000)
         match fault.do:
             case "refuse":
+                self.record.faults.append("refuse")
                 await self._refuse(refusal_of(fault.arguments))
             case "hang":
                 self.record.faults.append("hang")

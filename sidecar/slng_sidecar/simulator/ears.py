@@ -236,26 +236,27 @@ def ear_for(
     """Give what hears a connection; ``rate`` None is compressed audio."""
     if rate is None:
         return ScriptEar(script, None, endpoint_ms)
-    match _settled(choice, model):
+    match _settled(choice, model, speech.ear_installed()):
         case "signal":
             return SignalEar(rate, endpoint_ms)
         case "real":
-            return RealEar(rate, endpoint_ms, workers)
-        case "auto" if speech.ear_installed():
             return RealEar(rate, endpoint_ms, workers)
     return ScriptEar(script, rate, endpoint_ms)
 
 
 def mouth_for(choice: Speech, model: str, workers: Workers) -> Mouth:
     """Give what speaks for a connection."""
-    match _settled(choice, model):
+    match _settled(choice, model, speech.voice_installed() is not None):
         case "signal":
             return SignalMouth()
         case "real":
             return RealMouth(workers)
-        case "auto" if speech.voice_installed():
-            return RealMouth(workers)
     return ToneMouth()
+
+
+def hears_really(choice: Speech) -> bool:
+    """Tell whether audio is recognised."""
+    return _settled(choice, "", speech.ear_installed()) == "real"
 
 
 def describe(choice: Speech) -> tuple[str, str]:
@@ -276,5 +277,9 @@ def describe(choice: Speech) -> tuple[str, str]:
     return {"flite": "flite", "espeak": "eSpeak NG", None: "a tone"}[voice], "PocketSphinx" if ear else "a script"
 
 
-def _settled(choice: Speech, model: str) -> Speech:
-    return "signal" if model.removeprefix("slng/").split(":")[0] == SIGNAL_MODELS else choice
+def _settled(choice: Speech, model: str, installed: bool) -> Literal["real", "signal", "tone"]:
+    if model.removeprefix("slng/").split(":")[0] == SIGNAL_MODELS:
+        return "signal"
+    if choice == "auto":
+        return "real" if installed else "tone"
+    return choice

@@ -171,6 +171,7 @@ async def _begin(request: Request) -> tuple[Record, Manners, Response | None]:
     for fault in simulator.faults.due(record.id, "http", model, "request"):
         record.faults.append(fault.do)
         simulator.log.touch()
+        await asyncio.sleep(fault.delay_ms / 1000)
         match fault.do:
             case "refuse":
                 refusal = refusal_of(fault.arguments)

@@ -32,6 +32,7 @@ class Simulator:
         prepared: set once the recogniser is loaded, where there is one.
         stopping: set once all are to end.
         host, port: where it is served; empty and 0 until it is.
+        voice_name, ear_name: which voice and ear are in use, for people.
     """
 
     def __init__(self, options: SimulatorOptions) -> None:
@@ -43,7 +44,7 @@ class Simulator:
         """
         check_manners(options.manners)
         check_manners(options.overrides)
-        self.voice, self.ear_name = describe(options.speech)
+        self.voice_name, self.ear_name = describe(options.speech)
         self.options = options
         self.log = Log(options.keep_audio)
         self.faults = FaultBook(parse_script(list(options.faults)))
