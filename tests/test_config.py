@@ -316,6 +316,15 @@ def test_every_secret_can_be_given_in_every_way(
     assert KEY not in repr(settings) + str(settings) + repr(secrets) + settings.model_dump_json()
 
 
+def test_a_secret_file_of_the_environment_stands_above_the_env_files(
+    monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    env_file = write("s.env", f"SLNG_API_KEY_FILE={write('low', 'low-key')}\n")
+    monkeypatch.setenv("SLNG_API_KEY_FILE", str(write("high", "high-key")))
+
+    assert load_settings(env_file=env_file)[1].api_key == "high-key"
+
+
 def test_the_narrower_provider_key_wins() -> None:
     secrets = load_settings(slng_provider_key="wide", slng_tts_provider_key="narrow")[1]
 

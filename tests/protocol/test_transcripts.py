@@ -115,6 +115,15 @@ def test_an_overflow_leaves_a_finalize_at_its_place_among_the_audio_that_stays()
     assert talk.ready()[1:] == [up(FINALIZE), up(second), up(third), up(FINALIZE)]
 
 
+def test_an_overflow_gives_up_no_finalize() -> None:
+    talk = opening(replay_seconds=1)
+    half, whole = bytes(SECOND // 2), bytes([1]) * SECOND
+
+    talk.client(half, FINALIZE, half, whole)
+
+    assert talk.ready()[1:] == [up(FINALIZE), up(whole)]
+
+
 def test_a_message_larger_than_the_bound_is_given_up_as_a_whole() -> None:
     talk = opening(replay_seconds=1)
 
