@@ -524,9 +524,14 @@ def test_a_turn_of_spaces_between_two_ends_in_its_order() -> None:
     talk = live()
     talk.client(text("one"), FLUSH, text(" "), FLUSH, text("three"), FLUSH)
 
-    assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
-    said = talk.wait(QUIET)
-    assert [what for what in said if what[0] != "error"] == [down(AUDIO_END), up(text("three")), up(FLUSH)]
+    said = talk.upstream(b"1", AUDIO_END) + talk.wait(QUIET)
+    assert [what for what in said if what[0] != "error"] == [
+        down(b"1"),
+        down(AUDIO_END),
+        down(AUDIO_END),
+        up(text("three")),
+        up(FLUSH),
+    ]
 
 
 def test_any_number_of_turns_of_spaces_ends() -> None:
@@ -693,7 +698,7 @@ def test_a_clean_close_before_the_flush_is_a_failure() -> None:
     talk.client(text("one"))
     talk.upstream(b"1")
 
-    assert talk.lost(1000) == [refusal("upstream_closed"), down(AUDIO_END)]
+    assert talk.lost(1000)[0] == refusal("upstream_closed")
 
 
 @pytest.mark.parametrize("form", ["upstream", "flushed"])
@@ -842,29 +847,56 @@ def test_an_error_after_sound_fails_the_turn() -> None:
 # One terminal a turn, also where it failed before the client had said all of it
 
 
-def test_the_flush_of_a_turn_that_failed_draws_no_second_terminal() -> None:
+def failed_before_its_flush() -> tuple[Conversation, list[Said]]:
     talk = live()
     talk.client(text("one"))
     talk.upstream(b"1")
-    assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END)]
+    said = talk.lost()
+    assert said[0] == refusal("upstream_closed")
+    return talk, said
 
-    assert down(AUDIO_END) not in talk.client(FLUSH)
+
+def test_a_turn_that_failed_before_its_flush_has_one_terminal() -> None:
+    talk, said = failed_before_its_flush()
+
+    said += talk.client(FLUSH)
+    said += talk.wait(1000)
+
+    assert said.count(down(AUDIO_END)) == 1
+    assert talk.client(text("two"), FLUSH) == [dial(1)]
 
 
-def test_the_rest_of_a_turn_that_failed_draws_no_second_terminal() -> None:
-    talk = live()
-    talk.client(text("one"))
-    talk.upstream(b"1")
-    assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END)]
+def test_a_turn_that_failed_before_its_flush_has_one_terminal_whatever_else_it_says() -> None:
+    talk, said = failed_before_its_flush()
 
-    talk.client(text("the rest"), FLUSH, text("new"), FLUSH)
-    ends = 0
-    for _ in range(2):
-        if talk.open and not talk.open[talk.newest]:
-            talk.ready()
-        ends += talk.upstream(b"x", AUDIO_END).count(down(AUDIO_END))
-        talk.wait(QUIET)
-    assert ends == 1
+    said += talk.client(text("the rest"), FLUSH, text("new"), FLUSH)
+    for _ in range(3):
+        if talk.open.get(talk.newest) is False:
+            said += talk.ready()
+        if talk.open.get(talk.newest):
+            said += talk.upstream(AUDIO_END)
+        said += talk.wait(QUIET)
+
+    assert said.count(down(AUDIO_END)) == 2  # its own and that of the new one
+    assert talk.machine.deadline is None
+
+
+def test_a_turn_that_failed_and_is_never_flushed_ends_by_itself() -> None:
+    talk, said = failed_before_its_flush()
+
+    said += talk.wait(1000)
+
+    assert said.count(down(AUDIO_END)) == 1
+    assert talk.machine.deadline is None
+
+
+def test_a_turn_that_failed_can_be_cleared_and_the_next_is_whole() -> None:
+    talk, _ = failed_before_its_flush()
+
+    assert talk.client(CLEAR) == [down(CLEARED)]
+    assert talk.client(text("new"), FLUSH) == [dial(1)]
+    assert talk.ready() == [up(text("new"), 1), up(FLUSH, 1)]
+    assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END)]
 
 
 def test_the_flush_of_a_turn_that_idled_away_draws_no_second_terminal() -> None:
@@ -874,7 +906,10 @@ def test_the_flush_of_a_turn_that_idled_away_draws_no_second_terminal() -> None:
     assert talk.wait(60) == [up(FLUSH)]
     assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]
 
-    assert down(AUDIO_END) not in talk.client(FLUSH)
+    talk.wait(QUIET)
+    assert talk.client(FLUSH) == []
+    assert talk.client(text("two"), FLUSH) == [up(text("two")), up(FLUSH)]
+    assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]
 
 
 # Deadlines
@@ -1100,7 +1135,8 @@ class Upstream:
     """A provider in good order: it says what it was told, turn after turn, and acknowledges a clear."""
 
     turns: deque[tuple[int, bool]] = field(default_factory=deque)  # (which, flushed)
-    clearing: bool = False
+    clearing: bool = False  # what was sent is to be dropped, and that acknowledged
+    late: bool = False  # it had ended before it could be dropped; that is acknowledged all the same
 
     def take(self, message: dict[str, Any]) -> None:
         if message["type"] == "clear":
@@ -1177,6 +1213,7 @@ class OrderlySpeech(RuleBasedStateMachine):
         self.turns[-1].flushed = True
         self.follow(self.talk.client(FLUSH))
 
+    @precondition(lambda self: not ((upstream := self.current()) and upstream.late))
     @rule(message=st.sampled_from([CLEAR, {"type": "cancel"}]))
     def clear(self, message: dict[str, Any]) -> None:
         self.turns.clear()
@@ -1201,11 +1238,21 @@ class OrderlySpeech(RuleBasedStateMachine):
         upstream = self.current()
         assert upstream
         upstream.turns.popleft()
+        if upstream.clearing:
+            upstream.clearing, upstream.late = False, True
         self.follow(self.talk.upstream(terminal))
         if twice:
             self.follow(self.talk.upstream(terminal))
         if closes:
             self.lost(1000)
+
+    @precondition(lambda self: (upstream := self.current()) and upstream.late)
+    @rule()
+    def confirm_late(self) -> None:
+        upstream = self.current()
+        assert upstream
+        upstream.late = False
+        self.follow(self.talk.upstream(CLEARED))
 
     @precondition(lambda self: (upstream := self.current()) and upstream.clearing)
     @rule()
