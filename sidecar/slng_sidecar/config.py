@@ -274,6 +274,11 @@ def load_settings(
     given = {name: value for name, value in overrides.items() if value is not None}
     if env_file is not None and not env_file.is_file():
         env_file = None
+    if env_file is not None:
+        try:
+            env_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"The env file {env_file} cannot be read: {error}.") from None
     if config_file is not None and not config_file.is_file():
         raise ConfigError(f"There is no settings file {config_file}.")
 

@@ -182,12 +182,16 @@ async def serving(
         await task
 
 
-async def stop_signal() -> None:
-    """Wait for SIGTERM or SIGINT."""
+@contextlib.contextmanager
+def stop_signal() -> Iterator[asyncio.Event]:
+    """Give an event that SIGTERM or SIGINT sets, while the block runs; enter it before telling anyone that we run."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    with contextlib.ExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-            stack.callback(loop.remove_signal_handler, number)
-        await stop.wait()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -50,6 +50,9 @@ def simulate(
     key: Annotated[
         list[str] | None, typer.Option(help="An API key that is taken; repeatable. Else all but 'bad'.")
     ] = None,
+    script: Annotated[
+        Path | None, typer.Option(help="File with a line for each utterance, for the ear that hears by script.")
+    ] = None,
     regional: Annotated[bool, typer.Option("--regional", help="Be a regional gateway: no HTTP bridge (405).")] = False,
     max_connections: Annotated[int, typer.Option(min=0, help="Refuse more WebSockets at once; 0 is no limit.")] = 0,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
@@ -57,7 +60,7 @@ def simulate(
     """Run the stand-in for SLNG alone; point SLNG_BASE_URL or any SLNG client at it."""
     # Here and not above, so that commands which need none of it start faster.
     from slng_sidecar.serving import CannotListen
-    from slng_sidecar.simulator import BadFault, BadManners, SimulatorOptions
+    from slng_sidecar.simulator import BadFault, BadManners, SimulatorOptions, parse_manners, parse_script
 
     if speech not in _SPEECHES:
         _fail(f"--speech takes {', '.join(_SPEECHES)}, not {speech!r}.")
@@ -68,9 +71,11 @@ def simulate(
             keys=tuple(key or ()),
             regional=regional,
             max_connections=max_connections,
-            overrides=_manners(manner or ()),
-            faults=_faults(faults),
+            overrides=parse_manners(manner or ()),
+            faults=tuple(parse_script(_read_json(faults))) if faults else (),
         )
+        if script:
+            options = replace(options, script=tuple(_read(script).splitlines()))
         asyncio.run(_simulate(options, host, port, child=child))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -134,17 +139,19 @@ async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: b
 
     voice, ear = describe(options.speech)
     description = f"voice: {voice}, ear: {ear}"
-    async with running_simulator(options, host, port) as simulator:
-        if child:
-            print(json.dumps({"url": simulator.url, "description": description}), flush=True)
-            await _input_closed()
-        else:
-            print(f"SLNG simulator at {simulator.url} ({description})", file=sys.stderr, flush=True)
-            await stop_signal()
+    with stop_signal() as stop:
+        async with running_simulator(options, host, port) as simulator:
+            if child:
+                # Its parent ends it, so a Ctrl-C at the terminal, which reaches both, must not do so first.
+                print(json.dumps({"url": simulator.url, "description": description}), flush=True)
+                await _input_closed()
+            else:
+                print(f"SLNG simulator at {simulator.url} ({description})", file=sys.stderr, flush=True)
+                await stop.wait()
 
 
 async def _input_closed() -> None:
-    """Wait for the end of standard input; signals are for the parent, which ends this process by it."""
+    """Wait for the end of standard input."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -154,29 +161,18 @@ async def _input_closed() -> None:
         transport.close()
 
 
-def _manners(pairs: Iterable[str]) -> dict[str, Any]:
-    manners: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise SimulatorFailed(f"--set takes NAME=VALUE, not {pair!r}.")
-        try:
-            manners[name] = json.loads(value)
-        except ValueError:
-            manners[name] = value
-    return manners
-
-
-def _faults(path: Path | None) -> tuple[dict[str, Any], ...]:
-    if path is None:
-        return ()
+def _read(path: Path) -> str:
     try:
-        script = json.loads(path.read_text())
-    except OSError as error:
-        raise SimulatorFailed(f"{path} cannot be read: {error.strerror}.") from None
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SimulatorFailed(f"{path} cannot be read: {error}.") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
     except ValueError as error:
         raise SimulatorFailed(f"{path} is not JSON: {error}.") from None
-    return tuple(script) if isinstance(script, list) else (script,)
 
 
 def _fail(text: str) -> NoReturn:

@@ -73,12 +73,13 @@ class _Context:
     flush_sent: bool = False
     audio_bytes: int = 0
     retried: bool = False
+    failed: bool = False  # the client was told of a failure; what it still adds is said, and its flush ends it
     touched: float = 0.0  # when the client last added to it
     progress: float = 0.0  # when upstream last showed a sign of it
 
     @property
     def blank(self) -> bool:
-        """Whether there is nothing in it to say yet."""
+        """Whether there is nothing in it to say."""
         return not self.sent and not self.audio_bytes and all(text["text"].isspace() for text in self.texts)
 
     def __repr__(self) -> str:
@@ -90,7 +91,8 @@ class TtsMachine:
 
     Mutable: ``_init``, once known; ``_contexts``, oldest first, of which only the head may be upstream; ``_link`` with
     ``_connection``, its number, and ``_quiet_at``, when it may be used again; the deadlines ``_init_by``, ``_clear_by``
-    and ``_closing_at``; ``_told_ready``, ``_ended``.
+    and ``_closing_at``; ``_flush_owed``, once a context ended by idling, so that its flush is not taken for another's;
+    ``_told_ready``, ``_ended``.
     """
 
     def __init__(self, options: TtsOptions) -> None:
@@ -103,6 +105,7 @@ class TtsMachine:
         self._init_by: float | None = None
         self._clear_by: float | None = None
         self._closing_at: float | None = None
+        self._flush_owed = False
         self._told_ready = False
         self._ended = False
         self.counts: Counter[str] = Counter()
@@ -118,7 +121,7 @@ class TtsMachine:
         if self._contexts:
             head = self._contexts[0]
             times.append(self._stuck_at(head))
-            if self._link is _Link.READY:
+            if self._link is _Link.READY and (head.flushed or not head.blank):
                 times.append(self._quiet_at)
             if not self._contexts[-1].flushed:
                 times.append(self._contexts[-1].touched + self._options.context_idle)
@@ -196,7 +199,7 @@ class TtsMachine:
         commands: list[Command] = []
         if not self._told_ready:
             self._told_ready = True
-            commands.append(SendClient(text))
+            commands.append(SendClient(dump(parse_object(text))))
         return commands + self._pump(now)
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
@@ -209,7 +212,7 @@ class TtsMachine:
             return self._upstream_failed(error, now) if error.code == "unsupported_audio_format" else []
         commands: list[Command] = []
         for message in messages:
-            commands += self._upstream_message(message, text, now)
+            commands += self._upstream_message(message, now)
         return commands
 
     def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
@@ -218,6 +221,9 @@ class TtsMachine:
         if self._link is not _Link.BUSY:
             return self._stray_audio(len(data), now)
         head = self._contexts[0]
+        if not head.audio_bytes:
+            del head.texts[: head.sent]
+            head.sent = 0
         head.audio_bytes += len(data)
         head.progress = now
         return [SendClient(data)]
@@ -249,7 +255,7 @@ class TtsMachine:
             last = self._contexts[-1]
             if not last.flushed and now >= last.touched + self._options.context_idle:
                 self.counts["idle_contexts_ended"] += 1
-                last.flushed = True
+                last.flushed = self._flush_owed = True
             stuck_at = self._stuck_at(self._contexts[0])
             if stuck_at is not None and now >= stuck_at:
                 return commands + self._upstream_failed(self._stuck(self._contexts[0]), now)
@@ -278,6 +284,7 @@ class TtsMachine:
             )
         if not self._contexts or self._contexts[-1].flushed:
             self._contexts.append(_Context())
+            self._flush_owed = False
         last = self._contexts[-1]
         last.texts.append(message)
         last.touched = now
@@ -286,9 +293,10 @@ class TtsMachine:
 
     def _flush(self, now: float) -> list[Command]:
         if not self._contexts or self._contexts[-1].flushed:
-            # Upstream's reaction to a flush without a text is not known; nobody waits long for a turn of nothing.
+            # Upstream's reaction to a flush without a text is not known, so it is not asked.
             self.counts["empty_flushes"] += 1
-            return [] if self._contexts else [SendClient(dump({"type": self._terminal_form("audio_end")}))]
+            owed, self._flush_owed = self._flush_owed, False
+            return [] if owed or self._contexts else [SendClient(dump({"type": self._terminal_form("audio_end")}))]
         self._contexts[-1].flushed = True
         return self._pump(now)
 
@@ -308,7 +316,7 @@ class TtsMachine:
 
     # What upstream says
 
-    def _upstream_message(self, message: TtsMessage, text: str, now: float) -> list[Command]:
+    def _upstream_message(self, message: TtsMessage, now: float) -> list[Command]:
         match message:
             case Audio(data):
                 return self.upstream_binary(self._connection, data, now)
@@ -325,8 +333,8 @@ class TtsMachine:
             case Ready():
                 self.counts["extra_ready"] += 1
                 return []
-            case Other():
-                return [SendClient(text)] if self._link is _Link.BUSY else []
+            case Other(raw):
+                return [SendClient(dump(raw))] if self._link is _Link.BUSY else []
 
     def _terminal(self, form: str, raw: dict[str, Any], now: float) -> list[Command]:
         if self._link is _Link.CLEARING:
@@ -361,12 +369,16 @@ class TtsMachine:
 
     def _head_failed(self, error: GatewayError, now: float) -> list[Command]:
         head = self._contexts[0]
-        if not head.audio_bytes and not head.retried and error.retryable:
+        decodable = error.code != "unsupported_audio_format"
+        if not head.audio_bytes and not head.retried and error.retryable and decodable:
             self.counts["contexts_said_again"] += 1
             head.retried, head.sent, head.flush_sent = True, 0, False
             return self._pump(now)
         error = GatewayError(error.code, error.message, status=error.status, fatal=False, upstream=error.upstream)
-        return [tell(error), *self._finish("audio_end", {"type": "audio_end"}, now)]
+        if head.flushed:
+            return [tell(error), *self._finish("audio_end", {"type": "audio_end"}, now)]
+        self._contexts[0] = _Context(failed=True, touched=head.touched)
+        return [tell(error)]
 
     def _stray_audio(self, size: int, now: float) -> list[Command]:
         self.counts["stray_audio_bytes"] += size
@@ -381,18 +393,20 @@ class TtsMachine:
         """Send what can be sent now, and open what is needed for it."""
         if self._ended:
             return []
+        commands: list[Command] = []
+        while self._contexts and self._told_ready and self._link is not _Link.BUSY and self._contexts[0].blank:
+            if not self._contexts[0].flushed:
+                return commands
+            commands += self._end_blank()
         if not self._contexts:
-            return self._maybe_end()
+            return commands + self._maybe_end()
         if self._link is _Link.NONE:
-            return self._dial()
+            return commands + self._dial()
         if self._link is _Link.READY and now >= self._quiet_at:
             self._link = _Link.BUSY
         if self._link is not _Link.BUSY:
-            return []
+            return commands
         head = self._contexts[0]
-        if head.blank:
-            return self._skip_blank(head, now)
-        commands: list[Command] = []
         inline = self._options.flush == "inline"
         # Where the end is said on the last text, that text waits until it is known to be the last.
         sendable = len(head.texts) if head.flushed or not inline else len(head.texts) - 1
@@ -413,13 +427,14 @@ class TtsMachine:
             head.sent = 0
         return commands
 
-    def _skip_blank(self, head: _Context, now: float) -> list[Command]:
+    def _end_blank(self) -> list[Command]:
         """Keep spaces alone from upstream, where they might draw no answer at all; the client's turn still ends."""
-        self._link = _Link.READY
-        if not head.flushed:
-            return []
+        head = self._contexts.popleft()
+        terminal = SendClient(dump({"type": self._terminal_form("audio_end")}))
+        if head.failed:
+            return [terminal]
         error = GatewayError("bad_request", "There was nothing to say: that turn had only spaces.", fatal=False)
-        return [tell(error), *self._finish("audio_end", {"type": "audio_end"}, now)]
+        return [tell(error), terminal]
 
     def _dial(self) -> list[Command]:
         assert self._init is not None

@@ -57,7 +57,7 @@ def is_retryable(status: int) -> bool:
 
 def close_reason(text: str) -> str:
     """Cut ``text`` so that it fits a WebSocket close frame: 123 bytes of UTF-8, never half a character."""
-    return text.encode()[:MAX_CLOSE_REASON].decode(errors="ignore")
+    return text.encode(errors="replace")[:MAX_CLOSE_REASON].decode(errors="ignore")
 
 
 class GatewayError(Exception):

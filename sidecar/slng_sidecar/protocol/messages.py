@@ -8,7 +8,6 @@ accept (LiveKit 1.8.9's parser, ``pipecat-slng`` 0.7.0). Types are compared with
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from dataclasses import dataclass
@@ -101,8 +100,20 @@ class Other:
 SttMessage = Ready | Transcript | Failure | Other
 TtsMessage = Ready | Audio | Terminal | Cleared | Failure | Other
 
+# What can be read must also be writable again, and Python's encoder gives up before its decoder does.
+_MAX_DEPTH = 100
 _EVENT_ENDS = frozenset({"complete", "completed", "done", "end", "final"})
 _EVENT_FAILS = frozenset({"error", "failed"})
+_CODE_OF_BARE_STATUS = {
+    400: "config_error",
+    401: "auth_error",
+    403: "auth_error",
+    408: "idle_timeout_exceeded",
+    413: "payload_too_large",
+    429: "rate_limit",
+    500: "translation_error",
+    503: "not_ready",
+}
 
 
 def dump(message: dict[str, Any]) -> str:
@@ -123,10 +134,15 @@ def parse_object(text: str) -> dict[str, Any]:
         GatewayError: ``bad_request``, not fatal, saying what came instead.
     """
     try:
-        value = json.loads(text, parse_constant=_not_a_number)
-    except (ValueError, RecursionError) as error:
-        detail = getattr(error, "msg", "nested too deeply")
-        raise GatewayError("bad_request", f"That text message is not JSON ({detail}).", fatal=False) from None
+        value = json.loads(text, parse_constant=_not_a_number, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise GatewayError("bad_request", f"That text message is not JSON ({error.msg}).", fatal=False) from None
+    except ValueError:
+        raise GatewayError("bad_request", "That message holds a number of too many digits.", fatal=False) from None
+    except RecursionError:
+        raise _too_deep() from None
+    if _depth_exceeds(value, _MAX_DEPTH):
+        raise _too_deep()
     if not isinstance(value, dict):
         raise GatewayError(
             "bad_request", f"A message is a JSON object with a 'type', not {_json_kind(value)}.", fatal=False
@@ -192,12 +208,14 @@ def parse_error(raw: dict[str, Any]) -> GatewayError:
     status = next((s for place in places if (s := _numeric_status(place)) is not None), None)
     code = next((c for place in places if (c := _text_code(place)) is not None), None)
     message = next((m for place in places if (m := _error_text(place)) is not None), None)
-    if code is None:
-        code = next((c for c, s in STATUS_OF_CODE.items() if s == status), "provider_error")
+    if code is not None:
+        told = STATUS_OF_CODE.get(code, status)
+    else:
+        code, told = _CODE_OF_BARE_STATUS.get(status or 0, "provider_error"), status
     return GatewayError(
         code,
         message or code,
-        status=STATUS_OF_CODE.get(code, status),
+        status=told,
         fatal=False,
         upstream={"status": status} if status is not None else None,
     )
@@ -286,7 +304,7 @@ def _base64_sound(raw: dict[str, Any]) -> bytes | None:
         return None
     try:
         return base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and so is what is not ASCII
         raise GatewayError("unsupported_audio_format", "Upstream sent sound that is not valid base64.") from None
 
 
@@ -310,7 +328,7 @@ def _numeric_status(place: dict[str, Any]) -> int | None:
         value = place.get(name)
         if isinstance(value, str) and value.isascii() and value.isdigit():
             value = int(value[:6])
-        if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
+        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599:
             return value
     return None
 
@@ -324,6 +342,31 @@ def _first_alternative(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _not_a_number(_name: str) -> None:
     """NaN and Infinity are not JSON, and no reader of ours should be handed them."""
+
+
+def _finite(text: str) -> float | None:
+    """1e999 is JSON, but no float; like NaN it counts as not given."""
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> GatewayError:
+    return GatewayError("bad_request", f"That message is nested more than {_MAX_DEPTH} deep.", fatal=False)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

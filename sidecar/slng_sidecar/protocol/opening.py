@@ -10,14 +10,14 @@ INIT_FIRST = 'The first message of a session is {"type":"init"}; '
 
 
 def check_init(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the ``config`` of an ``init``.
+    """Return the ``config`` of an ``init``; a field that is null counts as not given.
 
     Raises:
         GatewayError: ``config_error``, naming the field.
     """
     config = message.get("config")
     if config is None:
-        config = {}
+        return {}
     if not isinstance(config, dict):
         raise GatewayError("config_error", 'In init, config must be an object such as {"sample_rate": 16000}.')
     rate = config.get("sample_rate")

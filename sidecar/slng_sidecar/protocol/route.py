@@ -28,6 +28,7 @@ BYOK_REFUSED = "BYOK is only supported for external STT/TTS routes"
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _MODEL = re.compile(rf"{_PART}(?:/{_PART})+(?::{_PART})?")
+_BASE_URL = re.compile(r"[A-Za-z0-9._~:/\[\]%-]+")
 _REGIONS = re.compile(r"[a-z0-9-]+(?:\s*,\s*[a-z0-9-]+)*")
 _TRACKING_ID_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f,]")
 _TRACKING_ID_MAX = 128
@@ -121,13 +122,18 @@ def check_base_url(value: str) -> str:
     Raises:
         ValueError: where it names no host, or a scheme other than http, https, ws and wss.
     """
-    text = value.strip().rstrip("/")
-    if "://" not in text:
-        text = f"https://{text}"
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname or parts.query or parts.fragment:
+    scheme, separator, rest = value.strip().partition("://")
+    if not separator:
+        scheme, rest = "https", scheme
+    scheme, rest = scheme.lower(), rest.rstrip("/")
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0) and not (parts.query or parts.fragment)
+    except ValueError:
+        usable = False
+    if scheme not in ("http", "https", "ws", "wss") or not usable or not _BASE_URL.fullmatch(rest):
         raise ValueError(f"{value!r} is not a base URL; give one such as https://api.slng.ai or ws://127.0.0.1:9100")
-    return text
+    return f"{scheme}://{rest}"
 
 
 @dataclass(frozen=True, slots=True)

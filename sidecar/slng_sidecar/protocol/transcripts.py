@@ -134,7 +134,7 @@ class SttMachine:
     # Upstream
 
     def upstream_ready(self, connection: int, text: str, now: float) -> list[Command]:
-        commands: list[Command] = [SendClient(text)]
+        commands: list[Command] = [SendClient(dump(parse_object(text)))]
         commands += [SendUpstream(0, held) for held in self._held]
         self._held.clear()
         self._held_audio = 0
@@ -158,8 +158,8 @@ class SttMachine:
             case Ready():
                 self.counts["extra_ready"] += 1
                 return []
-            case Other():
-                return [SendClient(text)]
+            case Other(raw):
+                return [SendClient(dump(raw))]
 
     def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
         self.counts["unexpected_upstream_binary"] += 1
@@ -188,8 +188,8 @@ class SttMachine:
         if self._state is not _State.NEW:
             raise second_init()
         config = check_init(message)
-        if str(config.get("encoding", "linear16")).lower() == "linear16":
-            self._bytes_per_second = 2 * int(config.get("sample_rate", _DEFAULT_SAMPLE_RATE))
+        if (config.get("encoding") or "linear16").lower() == "linear16":
+            self._bytes_per_second = 2 * (config.get("sample_rate") or _DEFAULT_SAMPLE_RATE)
         else:
             self._bytes_per_second = _COMPRESSED_BYTES_PER_SECOND
         self._state = _State.OPENING

@@ -41,12 +41,13 @@ async def serve_gateway(
         listening: called once requests are taken.
     """
     app = create_app(settings, secrets)
-    async with serving(
-        app,
-        sock,
-        max_message_size=int(settings.sidecar_max_message),
-        shutdown_timeout=settings.sidecar_close_timeout,
-    ):
-        listening()
-        await stop_signal()
-        log.info("stopping")
+    with stop_signal() as stop:
+        async with serving(
+            app,
+            sock,
+            max_message_size=int(settings.sidecar_max_message),
+            shutdown_timeout=settings.sidecar_close_timeout,
+        ):
+            listening()
+            await stop.wait()
+            log.info("stopping")

@@ -58,7 +58,8 @@ def dial_failure(error: Exception, target: Target, seconds: float) -> GatewayErr
             return GatewayError("upstream_timeout", f"{host} did not get ready within {seconds:g} s.")
         case ssl.SSLError():
             return GatewayError(
-                "upstream_unreachable", f"The TLS connection to {host} failed: {quote(error.reason or str(error), ())}."
+                "upstream_unreachable",
+                f"The TLS connection to {host} failed: {quote(getattr(error, 'reason', None) or str(error), ())}.",
             )
         case InvalidMessage() | InvalidHandshake() | EOFError():
             text = f"{host} does not answer as a WebSocket server. Check SLNG_BASE_URL."
@@ -122,7 +123,7 @@ def _said(body: bytes, target: Target) -> str:
     text = body[:4096].decode(errors="replace").strip()
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "" if text.startswith("<") else quote(text, target.secrets)
     if isinstance(value, dict):
         for name in ("error", "message", "detail"):
