@@ -637,6 +637,19 @@ def test_stale_sound_after_the_confirmation_costs_the_connection() -> None:
     assert talk.ready() == [up(text("new"), 1), up(FLUSH, 1)]
 
 
+def test_the_late_confirmation_of_one_clear_is_not_taken_for_that_of_the_next() -> None:
+    talk = speaking()
+    talk.client(CLEAR, text("two"), FLUSH)
+    talk.upstream(AUDIO_END)  # the first turn had ended before the clear came to upstream
+    assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
+    talk.client(CLEAR, text("three"), FLUSH)
+
+    talk.upstream(CLEARED)  # the first clear's, on its way before the second clear was heard
+    talk.wait(QUIET)
+
+    assert down(b"sound of two") not in talk.upstream(b"sound of two")
+
+
 def test_a_connection_lost_while_it_is_cleared_is_not_missed() -> None:
     talk = speaking()
     talk.client(CLEAR)
