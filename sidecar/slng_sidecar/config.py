@@ -40,7 +40,7 @@ SECRETS = ("slng_api_key", "slng_provider_key", "slng_stt_provider_key", "slng_t
 """The settings that are secrets: shown nowhere, and each also taken from ``<NAME>_FILE``."""
 
 NOT_YET = (
-    "sidecar_finalize_timeout", "sidecar_final_lag", "sidecar_reconnect_seconds", "sidecar_context_idle",
+    "sidecar_finalize_timeout", "sidecar_final_lag", "sidecar_reconnect_seconds",
     "sidecar_session_rotate", "sidecar_standby", "sidecar_max_upload", "slng_http_tts",
 )  # fmt: skip
 """Settings of the contract that nothing acts on yet; they are checked, and ``serve`` says so when one is set."""

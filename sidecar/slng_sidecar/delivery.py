@@ -12,7 +12,8 @@ _NEVER_WAITS = 16_384
 async def deliver(sending: Awaitable[None], size: int, transport: asyncio.WriteTransport, seconds: float) -> None:
     """Await ``sending``, and abort ``transport`` when its peer takes not a byte for ``seconds``.
 
-    A slow peer is waited for as long as it goes on reading. After an abort ``sending`` fails as on a lost connection.
+    A slow peer is waited for as long as it goes on reading. After an abort the connection is lost: ``sending``, or what
+    is sent or read next, fails as it then does.
     A closing graceful to a stuck peer would hang as well, since the close frame goes to the same full buffer.
 
     Args:

@@ -545,8 +545,7 @@ def test_any_number_of_turns_of_spaces_ends() -> None:
 # Interruptions
 
 
-@pytest.mark.parametrize("confirmation", [CLEARED, AUDIO_END, FLUSHED])
-def test_clear_is_answered_at_once_and_nothing_stale_follows(confirmation: dict[str, Any]) -> None:
+def test_clear_is_answered_at_once_and_nothing_stale_follows() -> None:
     talk = speaking()
     talk.client(text("waits"), FLUSH)
 
@@ -554,11 +553,22 @@ def test_clear_is_answered_at_once_and_nothing_stale_follows(confirmation: dict[
     assert talk.upstream(b"stale", {"type": "segment_end"}) == []
     assert talk.client(text("new"), FLUSH) == []
     assert talk.wait(0.4) == []
-    assert talk.upstream(confirmation) == []
+    assert talk.upstream(CLEARED) == []
     assert talk.wait(QUIET - 0.01) == []
     assert talk.wait(0.01) == [up(text("new")), up(FLUSH)]
     assert talk.upstream(b"new", AUDIO_END) == [down(b"new"), down(AUDIO_END)]
     assert len(talk.inits) == 1
+
+
+@pytest.mark.parametrize("terminal", [AUDIO_END, FLUSHED])
+def test_a_terminal_alone_confirms_a_clear_once_no_cleared_came(terminal: dict[str, Any]) -> None:
+    talk = speaking()
+    talk.client(CLEAR, text("new"), FLUSH)
+
+    assert talk.upstream(terminal) == []
+    assert talk.wait(0.99) == []
+    assert talk.wait(0.01) == []
+    assert talk.wait(QUIET) == [up(text("new")), up(FLUSH)]
 
 
 @pytest.mark.parametrize("message", [CLEAR, {"type": "cancel"}])
@@ -641,6 +651,7 @@ def test_the_late_confirmation_of_one_clear_is_not_taken_for_that_of_the_next() 
     talk = speaking()
     talk.client(CLEAR, text("two"), FLUSH)
     talk.upstream(AUDIO_END)  # the first turn had ended before the clear came to upstream
+    assert talk.wait(1) == []  # no confirmation but that end
     assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
     talk.client(CLEAR, text("three"), FLUSH)
 
@@ -1022,7 +1033,7 @@ def test_close_is_bounded() -> None:
 
     assert talk.wait(4.9) == []
     assert talk.upstream(b"still") == [down(b"still")]
-    assert talk.wait(0.1) == [retire(0), goodbye(1000)]
+    assert talk.wait(0.1) == [refusal("upstream_timeout"), retire(0), goodbye(1000)]
     assert talk.wait(1000) == []
 
 

@@ -375,8 +375,8 @@ def test_base64_sound_is_found_wherever_it_stands(message: dict[str, Any]) -> No
 def test_sound_and_the_end_in_one_message_are_both(final: object) -> None:
     message = {"audio": ENCODED, "isFinal": final}
 
-    assert parse_tts(json.dumps(message)) == (Audio(SOUND), Terminal("audio_end", message))
-    assert tts({"audio": None, "isFinal": final}) == Terminal("audio_end", {"audio": None, "isFinal": final})
+    assert parse_tts(json.dumps(message)) == (Audio(SOUND), Terminal("audio_end", {"isFinal": final}))
+    assert tts({"audio": None, "isFinal": final}) == Terminal("audio_end", {"isFinal": final})
 
 
 @pytest.mark.parametrize("broken", ["A", "?", "AAA", "QUJD\n", "QU JD", "é", "😀", "\ud800"])

@@ -57,7 +57,7 @@ class _Link(enum.Enum):
     OPENING = "opening"
     READY = "ready"  # takes the next context, once ``_quiet_at`` is past
     BUSY = "busy"  # carries the head of ``_contexts``
-    CLEARING = "clearing"  # its context was cleared; its acknowledgement is awaited
+    CLEARING = "clearing"  # its context was cleared; the acknowledgement is awaited
 
 
 @dataclass(slots=True)
@@ -91,8 +91,9 @@ class TtsMachine:
 
     Mutable: ``_init``, once known; ``_contexts``, oldest first, of which only the head may be upstream; ``_link`` with
     ``_connection``, its number, and ``_quiet_at``, when it may be used again; the deadlines ``_init_by``, ``_clear_by``
-    and ``_closing_at``; ``_flush_owed``, once a context ended by idling, so that its flush is not taken for another's;
-    ``_told_ready``, ``_ended``.
+    and ``_closing_at``; ``_clears_owed``, how many ``cleared`` this connection has still to send, in order, and whether
+    ``_cleared_turn_ended`` since the last clear; ``_flush_owed``, once a context ended by idling, so that its flush is
+    not taken for another's; ``_told_ready``, ``_ended``.
     """
 
     def __init__(self, options: TtsOptions) -> None:
@@ -104,6 +105,8 @@ class TtsMachine:
         self._quiet_at = 0.0
         self._init_by: float | None = None
         self._clear_by: float | None = None
+        self._clears_owed = 0
+        self._cleared_turn_ended = False
         self._closing_at: float | None = None
         self._flush_owed = False
         self._told_ready = False
@@ -246,11 +249,16 @@ class TtsMachine:
         if self._init_by is not None and now >= self._init_by:
             return self._fail(init_overdue(self._options.init_timeout))
         if self._closing_at is not None and now >= self._closing_at:
-            return self._end()
+            late = GatewayError("upstream_timeout", "What was left to say was not said in time.", fatal=False)
+            return [*([tell(late)] if self._contexts else []), *self._end()]
         commands: list[Command] = []
         if self._clear_by is not None and now >= self._clear_by:
-            self.counts["clears_unanswered"] += 1
-            commands += self._hang_up()
+            if self._cleared_turn_ended:
+                # Some routes acknowledge by the turn's terminal only.
+                self._reusable(now)
+            else:
+                self.counts["clears_unanswered"] += 1
+                commands += self._hang_up()
         if self._contexts:
             last = self._contexts[-1]
             if not last.flushed and now >= last.touched + self._options.context_idle:
@@ -272,7 +280,20 @@ class TtsMachine:
         return self._dial()
 
     def _text(self, message: dict[str, Any], now: float) -> list[Command]:
-        text = message.get("text")
+        try:
+            self._check_text(message.get("text"))
+        except GatewayError as error:
+            return [tell(error), *(self._flush(now) if message.get("flush") is True else ())]
+        if not self._contexts or self._contexts[-1].flushed:
+            self._contexts.append(_Context())
+            self._flush_owed = False
+        last = self._contexts[-1]
+        last.texts.append({name: value for name, value in message.items() if name != "flush"})
+        last.touched = now
+        last.flushed = message.get("flush") is True
+        return self._pump(now)
+
+    def _check_text(self, text: object) -> None:
         if not isinstance(text, str) or not text:
             raise GatewayError("bad_request", "A text message carries what to say as a string in 'text'.", fatal=False)
         if len(text) > self._options.max_text:
@@ -282,14 +303,6 @@ class TtsMachine:
                 "(SIDECAR_MAX_TEXT). It was ignored; send it in parts.",
                 fatal=False,
             )
-        if not self._contexts or self._contexts[-1].flushed:
-            self._contexts.append(_Context())
-            self._flush_owed = False
-        last = self._contexts[-1]
-        last.texts.append(message)
-        last.touched = now
-        last.flushed = message.get("flush") is True
-        return self._pump(now)
 
     def _flush(self, now: float) -> list[Command]:
         if not self._contexts or self._contexts[-1].flushed:
@@ -306,6 +319,8 @@ class TtsMachine:
         if not busy:
             return self._maybe_end()
         self._link, self._clear_by = _Link.CLEARING, now + _CLEARED_TIMEOUT
+        self._clears_owed += 1
+        self._cleared_turn_ended = False
         return [SendUpstream(self._connection, dump({"type": "clear"})), *self._maybe_end()]
 
     def _close(self, now: float) -> list[Command]:
@@ -323,11 +338,7 @@ class TtsMachine:
             case Terminal(form, raw):
                 return self._terminal(form, raw, now)
             case Cleared():
-                if self._link is _Link.CLEARING:
-                    self._reusable(now)
-                else:
-                    self.counts["stray_cleared"] += 1
-                return self._pump(now)
+                return self._cleared(now)
             case Failure(error):
                 return self._upstream_failed(error, now)
             case Ready():
@@ -336,10 +347,20 @@ class TtsMachine:
             case Other(raw):
                 return [SendClient(dump(raw))] if self._link is _Link.BUSY else []
 
+    def _cleared(self, now: float) -> list[Command]:
+        if not self._clears_owed:
+            self.counts["stray_cleared"] += 1
+            return []
+        self._clears_owed -= 1
+        if self._link is _Link.CLEARING and not self._clears_owed:
+            self._reusable(now)
+        return self._pump(now)
+
     def _terminal(self, form: str, raw: dict[str, Any], now: float) -> list[Command]:
         if self._link is _Link.CLEARING:
-            self._reusable(now)
-            return self._pump(now)
+            # It may have been on its way before the clear, so the acknowledgement is still awaited.
+            self._cleared_turn_ended = True
+            return []
         if self._link is not _Link.BUSY:
             self.counts["stray_terminals"] += 1
             self._quiet_at = now + _QUIET
@@ -413,7 +434,7 @@ class TtsMachine:
         while head.sent < sendable:
             message = head.texts[head.sent]
             head.sent += 1
-            if head.flushed and head.sent == len(head.texts) and (inline or message.get("flush") is True):
+            if inline and head.flushed and head.sent == len(head.texts):
                 message = {**message, "flush": True}
                 head.flush_sent = True
             commands.append(SendUpstream(self._connection, dump(message)))
@@ -439,7 +460,7 @@ class TtsMachine:
     def _dial(self) -> list[Command]:
         assert self._init is not None
         self._connection += 1
-        self._link = _Link.OPENING
+        self._link, self._clears_owed = _Link.OPENING, 0
         return [Dial(self._connection, self._init)]
 
     def _reusable(self, now: float) -> None:

@@ -197,7 +197,7 @@ def parse_tts(text: str) -> tuple[TtsMessage, ...]:
     if kind in ("", "audio", "chunk", "audio_chunk") and (sound := _base64_sound(raw)) is not None:
         found.append(Audio(sound))
     if kind == "" and raw.get("isFinal") in (True, 1, "true"):
-        found.append(Terminal("audio_end", raw))
+        found.append(Terminal("audio_end", {name: value for name, value in raw.items() if name != "audio"}))
     return tuple(found) or (Other(raw),)
 
 

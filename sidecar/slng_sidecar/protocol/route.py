@@ -55,7 +55,7 @@ def check_model(model: str) -> str:
 
 def is_hosted(model: str) -> bool:
     """Tell whether SLNG itself runs the model: its route begins with ``slng/``. Every other one is external."""
-    return model.startswith("slng/")
+    return model.lower().startswith("slng/")
 
 
 def check_byok(model: str, provider_key: str | None) -> None:
