@@ -17,10 +17,14 @@ from slng_sidecar.protocol.messages import dump
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open upstream connection ``connection`` and send ``init`` on it; its ``ready`` or its loss will be reported."""
+    """Open upstream connection ``connection`` and send ``init`` on it; its ``ready`` or its loss will be reported.
+
+    ``model`` is None for the one that the session began with.
+    """
 
     connection: int
     init: str
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

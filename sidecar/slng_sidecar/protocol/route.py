@@ -145,7 +145,8 @@ class Target:
     Attributes:
         base_url: the gateway.
         region, world_part_override: what the global gateway is asked for; the region wins.
-        api_key, provider_key: SLNG's key, and the provider's for BYOK.
+        api_key, provider_key: SLNG's key, and the provider's for BYOK, which goes to external routes only.
+        own_provider_key: whether that is the client's own, which may not be used with a hosted route.
         agent_id, session_id: tracking ids.
     """
 
@@ -158,6 +159,7 @@ class Target:
     world_part_override: str | None = None
     agent_id: str | None = None
     session_id: str | None = None
+    own_provider_key: bool = False
 
     def __repr__(self) -> str:
         return f"Target({self.kind} {self.model} at {self.base_url})"

@@ -12,7 +12,7 @@ from typing import Any, Self
 from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
 from slng_sidecar.protocol.errors import GatewayError
-from slng_sidecar.protocol.route import Kind, Target
+from slng_sidecar.protocol.route import Target
 from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
 from slng_sidecar.sessions.session import Client, Session
 from slng_sidecar.tasks import Tasks
@@ -109,11 +109,11 @@ class Gateway:
         task = self._tasks.start(self.run_session(client, live), f"session {live.number}")
         task.add_done_callback(lambda _: self.free_place(live))
 
-    async def run_session(self, client: Client, live: LiveSession) -> None:
+    async def run_session(self, client: Client, live: LiveSession, *, extended: bool = False) -> None:
         """Join a client to upstream until either has ended for good; never raises."""
         target = live.target
         on_dial = self.metrics.dials.labels(target.kind).inc
-        session = live.session = Session(client, self._machine(target.kind), target, self._dialler, on_dial)
+        session = live.session = Session(client, self._machine(live, extended=extended), target, self._dialler, on_dial)
         log.info("%s session %d: %s at %s", target.kind, live.number, target.model, target.base_url)
         outcome = "failed"
         self.metrics.active.labels(target.kind).inc()
@@ -136,9 +136,9 @@ class Gateway:
                 "".join(f", {reason} {amount}" for reason, amount in sorted(session.counts.items())),
             )
 
-    def _machine(self, kind: Kind) -> SttMachine | TtsMachine:
+    def _machine(self, live: LiveSession, *, extended: bool) -> SttMachine | TtsMachine:
         settings = self.settings
-        if kind == "stt":
+        if live.target.kind == "stt":
             return SttMachine(
                 SttOptions(
                     confidence_threshold=settings.sidecar_confidence_threshold,

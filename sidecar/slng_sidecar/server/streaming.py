@@ -17,6 +17,9 @@ from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.serving import transport_of
 from slng_sidecar.sessions.session import ClientGone
 
+EXTENDED = "slng-sidecar.v1"
+"""The WebSocket subprotocol of the extended dialect; who does not ask for it gets SLNG's own messages only."""
+
 log = logging.getLogger(__name__)
 
 
@@ -62,9 +65,11 @@ def streaming_routes(gateway: Gateway) -> APIRouter:
             log.info("refused %s upgrade: %s", kind, error.code)
             await refuse(error, websocket.scope, websocket.receive, websocket.send)
             return
+        extended = EXTENDED in websocket.scope["subprotocols"]
         try:
-            await websocket.accept()
-            await gateway.run_session(WebSocketClient(websocket, gateway.settings.sidecar_send_timeout), live)
+            await websocket.accept(EXTENDED if extended else None)
+            client = WebSocketClient(websocket, gateway.settings.sidecar_send_timeout)
+            await gateway.run_session(client, live, extended=extended)
         finally:
             gateway.free_place(live)
 

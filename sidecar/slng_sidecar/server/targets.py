@@ -16,7 +16,6 @@ from slng_sidecar.protocol.route import (
     check_tracking_id,
     check_world_part,
     gateway_of_world_part,
-    is_hosted,
 )
 from slng_sidecar.server.guard import bearer
 
@@ -38,7 +37,8 @@ def resolve_target(request: HTTPConnection, kind: Kind, model: str, settings: Se
         model=model,
         base_url=base_url,
         api_key=_api_key(request, settings, secrets),
-        provider_key=None if is_hosted(model) else own_key or secrets.provider_key(kind),
+        provider_key=own_key or secrets.provider_key(kind),
+        own_provider_key=own_key is not None,
         region=region,
         world_part_override=world_part_override,
         agent_id=_tracking_id(request, "X-SLNG-Agent-Id"),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from slng_sidecar.outbox import Outbox
@@ -172,8 +173,8 @@ class Session:
                         connection.send(data)
                 case SendClient(data):
                     self._to_client.put(data)
-                case Dial(number, init):
-                    self._dial(number, init)
+                case Dial(number, init, model):
+                    self._dial(number, init, model)
                 case Retire(number):
                     if (connection := self._connections.get(number)) is not None:
                         connection.retire()
@@ -183,10 +184,11 @@ class Session:
         self._changed.set()
         self._arm()
 
-    def _dial(self, number: int, init: str) -> None:
+    def _dial(self, number: int, init: str, model: str | None) -> None:
         self.dials += 1
         self._on_dial()
-        connection = Connection(number, self._target, init, self._dialler, self)
+        target = self._target if model is None else replace(self._target, model=model)
+        connection = Connection(number, target, init, self._dialler, self)
         self._connections[number] = connection
         task = self._tasks.start(connection.run(), f"upstream {number}")
         task.add_done_callback(lambda _: self._forget(number))
