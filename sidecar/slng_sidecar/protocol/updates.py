@@ -1,0 +1,96 @@
+"""Settings that a client changes within a session: what of an ``update`` can be had, and what changes by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import BYOK_REFUSED, check_model, is_hosted
+
+_FIXED = ("sample_rate", "encoding")
+
+
+@dataclass(frozen=True, slots=True)
+class Voicing:
+    """What an upstream connection is opened with: the model and the ``init`` message."""
+
+    model: str
+    init: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Update:
+    """One ``update`` of the client's, read.
+
+    Attributes:
+        wanted: the fields that it asks for and that can be had, by name; the ``config`` ones by their own names.
+        rejected: those that cannot, and why.
+    """
+
+    id: str | None
+    wanted: dict[str, Any] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+
+
+def read_update(message: dict[str, Any], fields: tuple[str, ...], *, own_provider_key: bool) -> Update:
+    """Read an ``update``.
+
+    Args:
+        fields: the top-level fields of this kind of session besides ``config``: ``model``, and ``voice`` for TTS.
+        own_provider_key: whether the client brought a provider key, which no hosted model takes.
+    """
+    given = message.get("id")
+    update = Update(given if isinstance(given, str) else None)
+    config = message.get("config")
+    if config is not None and not isinstance(config, dict):
+        update.rejected["config"] = "it must be an object"
+        config = None
+    for name, value in (config or {}).items():
+        if name in _FIXED:
+            update.rejected[name] = "it is fixed for the session; connect again to change it"
+        else:
+            update.wanted[name] = value
+    for name in fields:
+        if name not in message:
+            continue
+        value = message[name]
+        if not isinstance(value, str):
+            update.rejected[name] = "it must be a string"
+        elif name == "model" and (reason := _model_refused(value, own_provider_key)) is not None:
+            update.rejected[name] = reason
+        else:
+            update.wanted[name] = value
+    return update
+
+
+def changed(voicing: Voicing, wanted: dict[str, Any]) -> tuple[Voicing, list[str]]:
+    """Give what a connection is opened with once the wanted fields hold, and which of them hold already.
+
+    A ``config`` field set to null is taken out of it.
+    """
+    config = dict(voicing.init.get("config") or {})
+    init, model, unchanged = dict(voicing.init), voicing.model, []
+    for name, value in wanted.items():
+        place = init if name == "voice" else config
+        if name == "model":
+            if value == model:
+                unchanged.append(name)
+            model = value
+        elif value is None:
+            if place.pop(name, None) is None:
+                unchanged.append(name)
+        else:
+            if place.get(name) == value:
+                unchanged.append(name)
+            place[name] = value
+    init["config"] = config
+    return Voicing(model, init), unchanged
+
+
+def _model_refused(model: str, own_provider_key: bool) -> str | None:
+    try:
+        check_model(model)
+    except GatewayError as error:
+        return error.message
+    return BYOK_REFUSED if own_provider_key and is_hosted(model) else None
