@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
 from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.tts_dialects import PlainTts, TerminalForm
 
 INIT = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 24_000}}
 FLUSH = {"type": "flush"}
@@ -41,8 +42,8 @@ def text(words: str, **fields: Any) -> dict[str, Any]:
     return {"type": "text", "text": words, **fields}
 
 
-def new(**options: Any) -> Conversation:
-    return Conversation(TtsMachine(TtsOptions(**options)))
+def new(terminal_form: TerminalForm = "upstream", **options: Any) -> Conversation:
+    return Conversation(TtsMachine(TtsOptions(**options), PlainTts(terminal_form)))
 
 
 def opening(**options: Any) -> Conversation:
@@ -118,12 +119,12 @@ def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
 
 @pytest.mark.parametrize("nesting", range(940, 1000))
 def test_a_message_nested_deeply_is_taken_or_refused(nesting: int) -> None:
-    machine = TtsMachine(TtsOptions())
+    machine = TtsMachine(TtsOptions(), PlainTts("upstream"))
     machine.started(0)
     deep = "[" * nesting + "]" * nesting
 
     assert machine.client_text(f'{{"type":"init","x":{deep}}}', 0)
-    machine = TtsMachine(TtsOptions())
+    machine = TtsMachine(TtsOptions(), PlainTts("upstream"))
     machine.client_text('{"type":"init"}', 0)
     machine.upstream_ready(0, json.dumps(READY), 0)
     assert machine.client_text(f'{{"type":"text","text":"one","x":{deep}}}', 0)
@@ -687,16 +688,67 @@ def test_a_stray_confirmation_is_counted_and_not_passed_on() -> None:
 # Connections that end
 
 
-def test_a_route_that_closes_after_each_turn_is_redialled_only_when_needed() -> None:
+def test_a_route_that_closes_after_each_turn_has_a_new_connection_before_the_next() -> None:
     talk = speaking()
 
     assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]
     assert talk.lost(1000) == []
+    assert talk.wait(QUIET) == [dial(1)]
+    assert talk.ready() == []
     assert talk.wait(1000) == []
-    assert talk.client(text("two"), FLUSH) == [dial(1)]
+    assert talk.client(text("two"), FLUSH) == [up(text("two"), 1), up(FLUSH, 1)]
+    assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END), retire(1)]
+    assert talk.wait(QUIET) == [dial(2)]
+
+
+@pytest.mark.parametrize("model", ["slng/rime/arcana:3-en", "rime/arcana:3-en", "soniox/tts-rt:v1"])
+def test_a_route_known_to_take_one_turn_is_not_sent_a_second_one(model: str) -> None:
+    talk = speaking(model=model)
+    talk.client(text("two"), FLUSH)
+
+    assert talk.upstream(AUDIO_END) == [down(AUDIO_END), retire(0), dial(1)]
     assert talk.ready() == [up(text("two"), 1), up(FLUSH, 1)]
-    assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END)]
-    assert talk.lost(1000) == []
+
+
+def test_a_session_of_one_turn_dials_once_on_a_route_that_takes_one_turn() -> None:
+    talk = speaking(model="soniox/tts-rt:v1")
+
+    assert talk.upstream(AUDIO_END) == [down(AUDIO_END), retire(0)]
+    assert talk.client(CLOSE) == [goodbye(1000)]
+
+
+def test_a_connection_kept_ready_for_the_next_turn_is_not_missed_when_it_goes() -> None:
+    talk = speaking(model="soniox/tts-rt:v1")
+    talk.upstream(AUDIO_END)
+
+    assert talk.wait(QUIET) == [dial(1)]
+    assert talk.lost(GatewayError("not_ready", "busy", status=503)) == []
+    assert talk.wait(1000) == []
+    assert talk.client(text("two"), FLUSH) == [dial(2)]
+
+
+def test_an_interruption_on_a_route_that_takes_one_turn_costs_the_connection_at_once() -> None:
+    talk = speaking(model="soniox/tts-rt:v1")
+
+    assert talk.client(CLEAR) == [retire(0), down(CLEARED)]
+    assert talk.wait(QUIET) == [dial(1)]
+
+
+def test_an_old_connection_is_replaced_at_the_next_need() -> None:
+    talk = live(rotate_seconds=1500)
+    assert talk.wait(1499.9) == []
+    assert talk.wait(0.1) == [retire(0)]
+    assert talk.wait(10_000) == []
+    assert talk.client(text("one"), FLUSH) == [dial(1)]
+
+
+def test_an_old_connection_says_its_turn_to_the_end() -> None:
+    talk = live(rotate_seconds=1500, terminal_timeout=10_000)
+    talk.wait(1400)
+    talk.client(text("one"), FLUSH)
+    talk.upstream(b"1")
+    assert talk.wait(200) == []
+    assert talk.upstream(AUDIO_END) == [down(AUDIO_END), retire(0)]
 
 
 def test_a_route_that_closes_after_each_turn_is_redialled_at_once_for_a_turn_that_waits() -> None:
@@ -779,12 +831,74 @@ def test_a_turn_lost_while_it_grows_goes_on_growing() -> None:
     assert talk.client(FLUSH) == [up(FLUSH, 1)]
 
 
-def test_a_redial_that_fails_ends_the_session() -> None:
+def test_a_redial_that_fails_is_tried_again_with_growing_delays() -> None:
+    talk = live(jitter=lambda: 0.5)
+    talk.client(text("one"), FLUSH)
+    assert talk.lost() == [dial(1)]
+
+    busy = GatewayError("not_ready", "busy", status=503)
+    assert talk.lost(busy) == []
+    assert talk.wait(0.24) == []
+    assert talk.wait(0.01) == [dial(2)]
+    assert talk.lost(busy) == []
+    assert talk.wait(0.49) == []
+    assert talk.wait(0.01) == [dial(3)]
+    assert talk.ready() == [up(text("one"), 3), up(FLUSH, 3)]
+    assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
+
+
+def test_a_redial_that_is_refused_ends_the_session() -> None:
     talk = live()
     talk.client(text("one"), FLUSH)
     talk.lost()
 
-    assert talk.lost(GatewayError("not_ready", "busy", status=503))[-2:] == [fatal("not_ready"), goodbye(1013)]
+    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), goodbye(1008)]
+
+
+def test_an_upstream_that_does_not_come_back_ends_the_session() -> None:
+    talk = live(reconnect_seconds=60)
+    talk.client(text("one"), FLUSH)
+    begun = talk.now
+    said = talk.lost()
+    while not talk.over:
+        said = talk.lost(GatewayError("not_ready", "busy", status=503))
+        if not talk.over:
+            talk.wait(talk.machine.deadline - talk.now)  # type: ignore[operator]
+
+    assert said == [fatal("not_ready"), goodbye(1013)]
+    assert 50 < talk.now - begun <= 60
+
+
+def test_a_loss_with_nobody_waiting_does_not_count_as_an_outage() -> None:
+    talk = live(reconnect_seconds=60)
+    assert talk.lost() == []
+    talk.wait(1000)
+    assert talk.client(text("one"), FLUSH) == [dial(1)]
+
+    assert talk.lost(GatewayError("not_ready", "busy", status=503)) == [dial(2)]
+
+
+def test_three_short_lives_in_a_row_end_the_session() -> None:
+    talk = live()
+    talk.client(*[text("one"), FLUSH] * 5)
+    assert talk.lost() == [dial(1)]
+    talk.ready()
+    assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END), dial(2)]
+    talk.ready()
+
+    assert talk.lost() == [fatal("upstream_closed"), goodbye(1011)]
+    assert "3 connections in a row" in talk.errors[-1]["message"]
+
+
+def test_short_lives_that_end_with_their_turn_by_design_do_not_count() -> None:
+    talk = live()
+    for _ in range(10):
+        talk.client(text("one"), FLUSH)
+        if talk.open.get(talk.newest) is False:
+            talk.ready()
+        talk.upstream(b"1")
+        assert down(AUDIO_END) in talk.lost(1000)
+        assert not talk.over
 
 
 def test_ready_is_told_once_however_many_connections_there_are() -> None:
@@ -1248,6 +1362,7 @@ class OrderlySpeech(RuleBasedStateMachine):
     @rule()
     def ready(self) -> None:
         self.follow(self.talk.ready())
+        self.time(5)  # a life that counts
 
     @precondition(lambda self: (upstream := self.current()) and upstream.turns and upstream.turns[0][0])
     @rule()
@@ -1267,7 +1382,7 @@ class OrderlySpeech(RuleBasedStateMachine):
         self.follow(self.talk.upstream(terminal))
         if twice:
             self.follow(self.talk.upstream(terminal))
-        if closes:
+        if closes and self.talk.newest in self.talk.open:
             self.lost(1000)
 
     @precondition(lambda self: (upstream := self.current()) and upstream.late)

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from slng_sidecar import __version__
 from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
+from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
 from slng_sidecar.sessions.session import Client, Session
 from slng_sidecar.tasks import Tasks
 from slng_sidecar.telemetry import Metrics
@@ -150,7 +152,8 @@ class Gateway:
             )
         return TtsMachine(
             TtsOptions(
-                terminal_form=settings.sidecar_plain_terminal,
+                model=live.target.model,
+                own_provider_key=live.target.own_provider_key,
                 flush=settings.slng_flush,
                 max_text=settings.sidecar_max_text,
                 context_idle=settings.sidecar_context_idle,
@@ -158,5 +161,8 @@ class Gateway:
                 first_audio_timeout=settings.sidecar_first_audio_timeout,
                 terminal_timeout=settings.sidecar_terminal_timeout,
                 close_timeout=settings.sidecar_close_timeout,
-            )
+                reconnect_seconds=settings.sidecar_reconnect_seconds,
+                rotate_seconds=settings.sidecar_session_rotate,
+            ),
+            ExtendedTts(__version__, str(live.number)) if extended else PlainTts(settings.sidecar_plain_terminal),
         )
