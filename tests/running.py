@@ -15,6 +15,7 @@ from slng_sidecar.serving import serving
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 NOVA = "slng/deepgram/nova:3-en"
 AURA = "slng/deepgram/aura:2-en"
@@ -57,7 +58,11 @@ class Talk:
 
     async def next(self) -> dict[str, Any] | bytes:
         async with asyncio.timeout(WAIT):
-            data = await self.websocket.recv()
+            return await self.next_whenever()
+
+    async def next_whenever(self) -> dict[str, Any] | bytes:
+        """Read the next message, however long it takes."""
+        data = await self.websocket.recv()
         if isinstance(data, bytes):
             self.audio += data
             return data
@@ -91,13 +96,23 @@ class Talk:
 
 @contextlib.asynccontextmanager
 async def talking(
-    url: str, kind: str, model: str, headers: dict[str, str] | None = None, query: str = ""
+    url: str,
+    kind: str,
+    model: str,
+    headers: dict[str, str] | None = None,
+    query: str = "",
+    subprotocol: str | None = None,
 ) -> AsyncIterator[Talk]:
     """Open a WebSocket on a gateway or a simulator."""
     address = url.replace("http://", "ws://") + f"/v1/bridges/unmute/{kind}/{model}{query}"
     async with connect(
-        address, additional_headers=headers or {"Authorization": "Bearer any"}, compression=None, proxy=None
+        address,
+        additional_headers=headers or {"Authorization": "Bearer any"},
+        subprotocols=[Subprotocol(subprotocol)] if subprotocol else None,
+        compression=None,
+        proxy=None,
     ) as websocket:
+        assert websocket.subprotocol == subprotocol
         yield Talk(websocket)
 
 

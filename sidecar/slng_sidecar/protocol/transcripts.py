@@ -1,77 +1,133 @@
-"""The speech-to-text session: audio goes up in order, transcripts come down filtered.
+"""The speech-to-text session: audio goes up in order and is kept until a final covers it; transcripts come down.
 
-One upstream connection serves the session; when it is lost, the session ends with an error.
+The session's audio is a row of stretches. The last one grows; an update of the settings ends it at a cut and begins the
+next; a drop gives a stretch another connection, which hears again what was not covered. The first stretch has the word:
+what the others have to tell waits until it is done.
 """
 
 from __future__ import annotations
 
 import enum
+import random
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendClient, SendUpstream, end_with, tell
+from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendUpstream, end_with, tell
+from slng_sidecar.protocol.cutting import Cutter
 from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
-from slng_sidecar.protocol.messages import (
-    Failure,
-    Other,
-    Ready,
-    Transcript,
-    dump,
-    parse_object,
-    parse_stt,
-    type_of,
-)
+from slng_sidecar.protocol.hearing import Change, Finalize, State, Stretch
+from slng_sidecar.protocol.ledger import AudioLedger
+from slng_sidecar.protocol.messages import Failure, Other, Ready, Transcript, dump, parse_object, parse_stt, type_of
 from slng_sidecar.protocol.opening import INIT_FIRST, base64_refused, check_init, init_overdue, second_init
+from slng_sidecar.protocol.recovery import Recovery
+from slng_sidecar.protocol.seam import plain_word
+from slng_sidecar.protocol.stt_dialects import SttDialect
+from slng_sidecar.protocol.updates import Voicing, changed, read_update
 
 # Where sound is compressed its duration cannot be told from its size; 128 kbit/s is more than speech takes.
 _COMPRESSED_BYTES_PER_SECOND = 16_000
 _DEFAULT_SAMPLE_RATE = 16_000
+# What ``backpressure`` asks for is not known; sound waits so long after one.
+_BACKPRESSURE_SECONDS = 0.25
+# Routes that split one sentence into several finals (Gradium: nine): how long the next one may take to come.
+_SETTLE = {"gradium": 0.3}
+_SCOPES = ("off", "partials", "all")
+_FINALIZE, _CLOSE = dump({"type": "finalize"}), dump({"type": "close"})
 
 
 @dataclass(frozen=True, slots=True)
 class SttOptions:
-    """What the operator set for STT sessions; times are seconds."""
+    """What STT sessions are told from outside; times are seconds.
 
+    Attributes:
+        model: the route of the first connection.
+        own_provider_key: whether the client brought a provider key, which no hosted model takes.
+        jitter: gives 0 to 1, for the delays of redialling.
+    """
+
+    model: str = "slng/deepgram/nova:3-en"
+    own_provider_key: bool = False
     confidence_threshold: float = 0.5
     confidence_scope: Literal["all", "partials", "off"] = "all"
     replay_seconds: float = 30
+    final_lag: float = 2
+    finalize_timeout: float = 3
+    reconnect_seconds: float = 60
+    rotate_seconds: float = 1500
     init_timeout: float = 30
     close_timeout: float = 5
+    jitter: Callable[[], float] = random.random
 
 
-class _State(enum.Enum):
+class _Phase(enum.Enum):
     NEW = "new"  # no init yet
-    OPENING = "opening"  # upstream is being opened; what comes is held
-    LIVE = "live"
+    OPEN = "open"
     CLOSING = "closing"  # the client asked to close; what is left comes down
     ENDED = "ended"
 
 
-class SttMachine:
-    """One STT session of a plain client.
+@dataclass(slots=True)
+class _Answer:
+    """A final that may answer a finalize, held until it is known to be the last of its sentence."""
 
-    Mutable: ``_state``, ``_deadline``; ``_held``, what waits for ``ready``, of which ``_held_audio`` bytes are audio;
-    ``_bytes_per_second``, known from init; ``_finalizes``, how many wait for an answer; ``_overflowed``, once.
+    stretch: Stretch
+    message: Transcript
+    finalize: Finalize
+    due: float
+
+
+class SttMachine:
+    """One STT session, of either dialect.
+
+    Mutable: ``_phase`` with its deadline ``_by``; ``_ledger``, the audio; ``_stretches``, oldest first, at least one
+    once there was an init; ``_change``, at most one; ``_finalizes`` that are not settled; ``_answer``, at most one;
+    ``_numbers``, of connections; ``_audio_at``, when audio came last; ``_paused_until`` by backpressure;
+    ``_last_finalize``, the offset of the client's last one; ``_told_ready``; ``_told_overflow``, once an outage.
     """
 
-    def __init__(self, options: SttOptions) -> None:
+    def __init__(self, options: SttOptions, dialect: SttDialect) -> None:
         self._options = options
-        self._state = _State.NEW
-        self._deadline: float | None = None
-        self._held: deque[str | bytes] = deque()
-        self._held_audio = 0
-        self._bytes_per_second = _DEFAULT_SAMPLE_RATE * 2
-        self._finalizes = 0
-        self._overflowed = False
+        self._dialect = dialect
+        self._scope: str = options.confidence_scope
+        self._phase = _Phase.NEW
+        self._by: float | None = None
+        self._ledger = AudioLedger(2 * _DEFAULT_SAMPLE_RATE, options.replay_seconds)
+        self._bytes_per_second = 2 * _DEFAULT_SAMPLE_RATE
+        self._stretches: deque[Stretch] = deque()
+        self._change: Change | None = None
+        self._finalizes: deque[Finalize] = deque()
+        self._answer: _Answer | None = None
+        self._numbers = -1
+        self._audio_at = 0.0
+        self._paused_until = 0.0
+        self._last_finalize = 0
+        self._told_ready = False
+        self._told_overflow = False
         self.counts: Counter[str] = Counter()
 
     def __repr__(self) -> str:
-        return f"SttMachine({self._state.value}, held={self._held_audio}, finalizes={self._finalizes})"
+        change = f", changing by {self._change.connection}" if self._change else ""
+        return f"SttMachine({self._phase.value}, {self._ledger}, {list(self._stretches)}{change})"
 
     @property
     def deadline(self) -> float | None:
-        return self._deadline
+        if self._phase is _Phase.ENDED:
+            return None
+        times = [self._by]
+        times += [finalize.deadline for finalize in self._finalizes if not finalize.expired]
+        if self._answer is not None:
+            times.append(self._answer.due)
+        for stretch in self._stretches:
+            times += [stretch.redial_at, stretch.drain_by]
+        if self._paused_until and any(stretch.state is State.LIVE for stretch in self._stretches):
+            times.append(self._paused_until)
+        if self._change is not None and self._change.cutter is not None:
+            times.append(self._change.cutter.deadline(self._audio_at))
+        elif self._rotates_at is not None:
+            times.append(self._rotates_at)
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def reads_client(self) -> bool:
@@ -85,23 +141,25 @@ class SttMachine:
     # The client
 
     def started(self, now: float) -> list[Command]:
-        self._deadline = now + self._options.init_timeout
+        self._by = now + self._options.init_timeout
         return []
 
     def client_binary(self, data: bytes, now: float) -> list[Command]:
-        match self._state:
-            case _State.LIVE:
-                return [SendUpstream(0, data)]
-            case _State.OPENING:
-                return self._hold_audio(data)
-            case _State.NEW:
-                return self._fail(GatewayError("bad_request", f"{INIT_FIRST}audio came before it."))
-            case _:
-                self.counts["audio_after_close"] += 1
-                return []
+        if self._phase is _Phase.NEW:
+            return self._fail(GatewayError("bad_request", f"{INIT_FIRST}audio came before it."))
+        if self._phase is not _Phase.OPEN:
+            self.counts["audio_after_close"] += 1
+            return []
+        if not data:
+            return []
+        self._audio_at = now
+        self._ledger.append(data, now)
+        commands = self._advance(now)
+        self._ledger.trim()
+        return [*commands, *self._overflowed(len(data))]
 
     def client_text(self, text: str, now: float) -> list[Command]:
-        if self._state in (_State.CLOSING, _State.ENDED):
+        if self._phase in (_Phase.CLOSING, _Phase.ENDED):
             self.counts["message_after_close"] += 1
             return []
         try:
@@ -111,11 +169,12 @@ class SttMachine:
                     return self._init(message, now)
                 case "close" | "stop":
                     return self._close(now)
-                case _ if self._state is _State.NEW:
+                case _ if self._phase is _Phase.NEW:
                     raise GatewayError("bad_request", f"{INIT_FIRST}this message was ignored.", fatal=False)
                 case "finalize":
-                    self._finalizes += 1
-                    return self._send(dump({"type": "finalize"}))
+                    return self._finalize(message.get("id"), now)
+                case "update" if self._dialect.takes_updates:
+                    return self._update(message, now)
                 case "keepalive":
                     return []
                 case "audio":
@@ -127,23 +186,25 @@ class SttMachine:
             return self._fail(error) if error.fatal else [tell(error)]
 
     def client_gone(self, now: float) -> list[Command]:
-        state, self._state, self._deadline = self._state, _State.ENDED, None
-        self._held.clear()
-        return [] if state in (_State.NEW, _State.ENDED) else [Retire(0)]
+        self._phase = _Phase.ENDED
+        return self._hang_up()
 
     # Upstream
 
     def upstream_ready(self, connection: int, text: str, now: float) -> list[Command]:
-        commands: list[Command] = [SendClient(dump(parse_object(text)))]
-        commands += [SendUpstream(0, held) for held in self._held]
-        self._held.clear()
-        self._held_audio = 0
-        if self._state is _State.OPENING:
-            self._state = _State.LIVE
-        return commands
+        if self._change is not None and connection == self._change.connection:
+            stretch = self._stretches[-1]
+            self._change.ready = text
+            self._change.cutter = Cutter(self._ledger, stretch.start, now, rotation=not self._change.updates)
+            return self._advance(now)
+        found = self._stretch_of(connection)
+        if found is None:
+            return []
+        return [*self._live(found, text, now), *self._advance(now)]
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
-        if self._state is _State.ENDED:
+        stretch = self._stretch_of(connection)
+        if stretch is None:
             return []
         try:
             message = parse_stt(text)
@@ -151,120 +212,476 @@ class SttMachine:
             self.counts["unreadable_upstream_message"] += 1
             return []
         match message:
+            case Transcript(final=False):
+                return self._partial(stretch, message)
             case Transcript():
-                return self._transcript(message)
+                told = self._final(stretch, message, now)
+                settled = not stretch.partial_pending and all(finalize.expired for finalize in self._finalizes)
+                return [*told, *self._advance(now, settled=settled)]
             case Failure(error):
+                if error.code == "backpressure":
+                    self.counts["backpressure"] += 1
+                    self._paused_until = now + _BACKPRESSURE_SECONDS
+                    return []
                 return [tell(error)]
             case Ready():
                 self.counts["extra_ready"] += 1
                 return []
             case Other(raw):
-                return [SendClient(dump(raw))]
+                return self._say(stretch, self._dialect.other(raw))
 
     def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
         self.counts["unexpected_upstream_binary"] += 1
         return []
 
     def upstream_lost(self, connection: int, error: GatewayError, now: float) -> list[Command]:
-        if self._state is _State.ENDED:
+        if self._change is not None and connection == self._change.connection:
+            return self._refused(error, now)
+        stretch = self._stretch_of(connection)
+        if stretch is None:
             return []
-        if self._state is _State.CLOSING and closed_cleanly(error):
-            return self._end(1000)
-        return self._fail(error, hang_up=False)
+        lived = now - stretch.ready_at if stretch.ready_at is not None else None
+        closed = stretch.asked_to_close and closed_cleanly(error)
+        stretch.state, stretch.connection, stretch.ready_at, stretch.drain_by = State.WAITING, -1, None, None
+        if not self._told_ready:
+            return self._fail(error)
+        if closed or (stretch.end is not None and stretch.covered >= stretch.end):
+            return [*self._done(stretch, now), *self._advance(now)]
+        return [*self._lost(stretch, error, lived, now), *self._advance(now)]
 
     def wake(self, now: float) -> list[Command]:
-        if self._deadline is None or now < self._deadline:
-            return []
-        if self._state is _State.NEW:
-            return self._fail(init_overdue(self._options.init_timeout))
-        if self._state is _State.CLOSING:
-            return [Retire(0), *self._end(1000)]
-        self._deadline = None
-        return []
+        if self._by is not None and now >= self._by:
+            if self._phase is _Phase.NEW:
+                return self._fail(init_overdue(self._options.init_timeout))
+            if self._phase is _Phase.CLOSING:
+                return self._give_up_closing()
+        commands: list[Command] = []
+        if self._answer is not None and now >= self._answer.due:
+            commands += self._tell_answer()
+        commands += self._expire(now)
+        for stretch in tuple(self._stretches):
+            if stretch.drain_by is not None and now >= stretch.drain_by:
+                self.counts["drain_timeouts"] += 1
+                commands += self._done(stretch, now)
+        if self._paused_until and now >= self._paused_until:
+            self._paused_until = 0.0
+        if self._change is None and self._rotates_at is not None and now >= self._rotates_at:
+            self.counts["rotations"] += 1
+            commands += self._dial_change(Change(self._stretches[-1].voicing, []))
+        return [*commands, *self._advance(now)]
 
-    # What follows
+    # What the client asks for
 
     def _init(self, message: dict[str, Any], now: float) -> list[Command]:
-        if self._state is not _State.NEW:
+        if self._phase is not _Phase.NEW:
             raise second_init()
         config = check_init(message)
-        if (config.get("encoding") or "linear16").lower() == "linear16":
-            self._bytes_per_second = 2 * (config.get("sample_rate") or _DEFAULT_SAMPLE_RATE)
-        else:
+        init = {name: value for name, value in message.items() if name not in ("standby", "confidence_scope")}
+        if "config" in init:
+            init["config"] = {name: value for name, value in config.items() if name != "confidence_scope"}
+        asked = message.get("confidence_scope", config.get("confidence_scope"))
+        if asked in _SCOPES:
+            # A client may narrow what the filter is for, not widen it.
+            self._scope = min(self._scope, asked, key=_SCOPES.index)
+        compressed = (config.get("encoding") or "linear16").lower() != "linear16"
+        if compressed:
             self._bytes_per_second = _COMPRESSED_BYTES_PER_SECOND
-        self._state = _State.OPENING
-        self._deadline = None
-        return [Dial(0, dump(message))]
+        else:
+            self._bytes_per_second = 2 * (config.get("sample_rate") or _DEFAULT_SAMPLE_RATE)
+        self._ledger = AudioLedger(self._bytes_per_second, self._options.replay_seconds, compressed=compressed)
+        self._phase, self._by = _Phase.OPEN, None
+        self._stretches.append(self._new_stretch(Voicing(self._options.model, init)))
+        return self._dial(self._stretches[0])
 
     def _close(self, now: float) -> list[Command]:
-        if self._state is _State.NEW:
-            return self._end(1000)
-        commands = self._send(dump({"type": "close"}))
-        self._state = _State.CLOSING
-        self._deadline = now + self._options.close_timeout
+        if self._phase is _Phase.NEW:
+            self._phase = _Phase.ENDED
+            return [CloseClient(1000, "")]
+        self._phase, self._by = _Phase.CLOSING, now + self._options.close_timeout
+        change = self._change
+        commands = self._drop_change()
+        if change is not None:
+            gone = GatewayError("bad_request", "the session was closed first")
+            commands += self._answer_updates(change, self._ledger.end, refused=gone)
+        self._stretches[-1].end = self._ledger.end
+        return [*commands, *self._advance(now)]
+
+    def _finalize(self, given: Any, now: float) -> list[Command]:
+        name = given if isinstance(given, str) else None
+        end = self._ledger.end
+        if end == self._last_finalize:
+            return self._dialect.finalized(name, "empty", self._covered_ms)
+        self._last_finalize = end
+        self._finalizes.append(Finalize(name, end, now + self._options.finalize_timeout))
+        return self._advance(now)
+
+    def _update(self, message: dict[str, Any], now: float) -> list[Command]:
+        update = read_update(message, ("model",), own_provider_key=self._options.own_provider_key)
+        last = self._stretches[-1]
+        voicing, unchanged = changed(self._change.voicing if self._change else last.voicing, update.wanted)
+        if voicing == last.voicing and self._change is None:
+            return self._dialect.updated(update.id, {}, unchanged, update.rejected, self._ms(self._ledger.end))
+        updates = [*(self._change.updates if self._change else ()), (update, unchanged)]
+        return [*self._drop_change(), *self._dial_change(Change(voicing, updates)), *self._advance(now)]
+
+    # The connections
+
+    def _new_stretch(self, voicing: Voicing) -> Stretch:
+        return Stretch(voicing, 0, Recovery(self._options.reconnect_seconds, self._options.jitter))
+
+    def _dial(self, stretch: Stretch) -> list[Command]:
+        self._numbers += 1
+        stretch.connection, stretch.state, stretch.redial_at = self._numbers, State.DIALLING, None
+        return [self._dial_of(stretch.voicing)]
+
+    def _dial_of(self, voicing: Voicing) -> Dial:
+        model = None if voicing.model == self._options.model else voicing.model
+        return Dial(self._numbers, dump(voicing.init), model)
+
+    def _live(self, stretch: Stretch, text: str, now: float) -> list[Command]:
+        stretch.state, stretch.ready_at = State.LIVE, now
+        commands: list[Command] = []
+        if not self._told_ready:
+            self._told_ready = True
+            commands += self._dialect.ready(parse_object(text))
+        replayed, dropped = stretch.live_again(self._ledger)
+        self._told_overflow = False
+        recovery = stretch.recovery
+        if recovery.lost_at is not None:
+            self.counts["reconnects"] += 1
+            self.counts["replayed_ms"] += round(self._duration(replayed))
+            self.counts["dropped_ms"] += round(self._duration(dropped))
+            commands += self._dialect.status(
+                "connected",
+                attempt=recovery.attempt,
+                gap_ms=round((now - recovery.lost_at) * 1000),
+                replayed_ms=round(self._duration(replayed)),
+                dropped_ms=round(self._duration(dropped)),
+            )
+        recovery.ready()
+        if stretch.change is not None:
+            commands += self._answer_updates(stretch.change, stretch.start)
+            stretch.change = None
+        for finalize in tuple(self._finalizes):
+            if stretch.contains(finalize.offset):
+                finalize.sent_on = None
+                if finalize.offset <= stretch.life_start:
+                    commands += self._settle(stretch, finalize, "empty")
         return commands
 
-    def _send(self, text: str) -> list[Command]:
-        if self._state is _State.LIVE:
-            return [SendUpstream(0, text)]
-        self._held.append(text)
+    def _lost(self, stretch: Stretch, error: GatewayError, lived: float | None, now: float) -> list[Command]:
+        try:
+            stretch.redial_at = stretch.recovery.lost(error, lived, now)
+        except GatewayError as hopeless:
+            if stretch.change is not None and stretch.fallback is not None:
+                commands = self._answer_updates(stretch.change, self._ledger.end, refused=hopeless)
+                stretch.voicing, stretch.change = stretch.fallback, None
+                return [*commands, *self._dial(stretch)]
+            if stretch is self._stretches[-1]:
+                return self._fail(hopeless)
+            self.counts["dropped_ms"] += self._ms(stretch.end or stretch.sent) - self._ms(stretch.covered)
+            return self._done(stretch, now)
+        if stretch.recovery.attempt > 1:
+            return []
+        return self._dialect.status("reconnecting", cause=error.code, attempt=1)
+
+    def _advance(self, now: float, *, settled: bool = False) -> list[Command]:
+        """Do whatever can be done now: dial what is due, seek the cut, send what may go up, end what is all told."""
+        if self._phase in (_Phase.NEW, _Phase.ENDED):
+            return []
+        commands = self._seek_cut(now, settled=settled)
+        for stretch in tuple(self._stretches):
+            if stretch.state is State.LIVE:
+                commands += self._send(stretch, now)
+                if stretch.asked_to_close and stretch.is_all_told(self._ledger):
+                    commands += self._done(stretch, now)
+            elif stretch.redial_at is not None and now >= stretch.redial_at:
+                commands += self._dial(stretch)
+        return commands
+
+    def _send(self, stretch: Stretch, now: float) -> list[Command]:
+        if now < self._paused_until:
+            return []
+        limit = self._ledger.end if stretch.end is None else stretch.end
+        if stretch.end is None and self._change is not None and self._change.cutter is not None:
+            limit = limit if self._change.cutter.hold is None else self._change.cutter.hold
+        commands: list[Command] = []
+        number = stretch.connection
+        for finalize in self._finalizes:
+            if finalize.sent_on is None and stretch.contains(finalize.offset) and finalize.offset <= limit:
+                commands += [SendUpstream(number, data) for data in self._ledger.read(stretch.sent, finalize.offset)]
+                commands.append(SendUpstream(number, _FINALIZE))
+                finalize.sent_on = number
+                stretch.note_sent(finalize.offset, now, self._options.final_lag)
+        if stretch.sent < limit:
+            commands += [SendUpstream(number, data) for data in self._ledger.read(stretch.sent, limit)]
+            stretch.note_sent(limit, now, self._options.final_lag)
+        if stretch.end is not None and stretch.sent >= stretch.end and not stretch.asked_to_close:
+            stretch.asked_to_close = True
+            if self._phase is not _Phase.CLOSING:
+                commands.append(SendUpstream(number, _FINALIZE))
+                stretch.drain_by = now + self._options.finalize_timeout
+            commands.append(SendUpstream(number, _CLOSE))
+        return commands
+
+    def _done(self, stretch: Stretch, now: float) -> list[Command]:
+        """End a stretch of which all is told, or as much as there will be."""
+        commands: list[Command] = []
+        if self._answer is not None and self._answer.stretch is stretch:
+            commands += self._tell_answer()
+        for finalize in tuple(self._finalizes):
+            if stretch.contains(finalize.offset):
+                commands += self._settle(stretch, finalize, "empty")
+        if stretch.connection >= 0:
+            commands.append(Retire(stretch.connection))
+        stretch.state, stretch.connection, stretch.drain_by, stretch.redial_at = State.DONE, -1, None, None
+        while self._stretches and self._stretches[0].state is State.DONE:
+            self._stretches.popleft()
+            if self._stretches:
+                commands += self._stretches[0].out
+                self._stretches[0].out = []
+        if not self._stretches:
+            self._phase, self._by = _Phase.ENDED, None
+            return [*commands, *self._drop_change(), CloseClient(1000, "")]
+        self._stretches[0].release(self._ledger)
+        waiting = self._stretches[0]
+        if waiting.state is State.WAITING and waiting.redial_at is None:
+            # It could only be dialled once the one before it had left its slot.
+            commands += self._dial(waiting)
+        return commands
+
+    # Updates
+
+    def _dial_change(self, change: Change) -> list[Command]:
+        self._change = change
+        self._numbers += 1
+        change.connection = self._numbers
+        return [self._dial_of(change.voicing)]
+
+    def _drop_change(self) -> list[Command]:
+        """Give up the candidate; who waits for its updates is answered by whatever follows."""
+        change, self._change = self._change, None
+        return [Retire(change.connection)] if change is not None and change.connection is not None else []
+
+    def _refused(self, error: GatewayError, now: float) -> list[Command]:
+        """The candidate did not open, or was lost again before the cut."""
+        change = self._change
+        assert change is not None
+        if error.status == 429 and change.updates:
+            self.counts["updates_without_second_slot"] += 1
+            change.connection, change.ready = None, None
+            change.cutter = Cutter(self._ledger, self._stretches[-1].start, now, rotation=False)
+            return self._advance(now)
+        self._change = None
+        return self._answer_updates(change, self._ledger.end, refused=error)
+
+    def _seek_cut(self, now: float, *, settled: bool) -> list[Command]:
+        change = self._change
+        if change is None or change.cutter is None:
+            return []
+        cut = change.cutter.seek(now, self._audio_at, settled=settled)
+        if cut is None:
+            return []
+        self._change = None
+        old = self._stretches[-1]
+        old.end = cut
+        new = self._new_stretch(change.voicing)
+        new.begin(cut)
+        self._stretches.append(new)
+        commands: list[Command] = []
+        if change.connection is not None and change.ready is not None:
+            new.connection, new.state, new.ready_at = change.connection, State.LIVE, now
+            if not self._told_ready:
+                self._told_ready = True
+                commands += self._dialect.ready(parse_object(change.ready))
+            commands += self._answer_updates(change, cut)
+        else:
+            new.recovery.lost_at = now
+            new.change, new.fallback = change, old.voicing
+            commands += self._dialect.status("reconnecting", cause="rate_limit", attempt=0)
+        if old.state is not State.LIVE and old.is_all_told(self._ledger):
+            commands += self._done(old, now)
+        return commands
+
+    def _answer_updates(self, change: Change, cut: int, refused: GatewayError | None = None) -> list[Command]:
+        commands: list[Command] = []
+        for update, unchanged in change.updates:
+            fresh = [name for name in update.wanted if name not in unchanged]
+            applied, rejected = {name: update.wanted[name] for name in fresh}, update.rejected
+            if refused is not None:
+                applied, rejected = {}, {**rejected, **dict.fromkeys(fresh, refused.message)}
+            commands += self._dialect.updated(update.id, applied, unchanged, rejected, self._ms(cut))
+        return commands
+
+    # Transcripts
+
+    def _partial(self, stretch: Stretch, message: Transcript) -> list[Command]:
+        stretch.partial_pending = bool(message.text.strip())
+        if self._is_unsure(message):
+            self.counts["dropped_partials"] += 1
+            return self._say(stretch, self._dialect.dropped(message, self._threshold, 0, answers=False, finalize=None))
+        awaited = any(f.sent_on == stretch.connection and not f.expired for f in self._finalizes)
+        repeats = _begins_with(stretch.last_final, message.text)
+        if awaited or repeats or (stretch.seam is not None and not stretch.seam.over):
+            self.counts["held_partials"] += 1
+            return []
+        stretch.last_final = ""
+        return self._say(stretch, self._dialect.partial(message))
+
+    def _final(self, stretch: Stretch, message: Transcript, now: float) -> list[Command]:
+        answered, passed = stretch.answered_by(message, self._finalizes, self._ledger)
+        commands: list[Command] = []
+        for finalize in passed:
+            commands += self._settle(stretch, finalize, "empty")
+        stretch.cover(message, answered, self._ledger, now, self._options.final_lag)
+        if stretch is self._stretches[0]:
+            stretch.release(self._ledger)
+        stretch.answered_last = stretch.asked_to_close
+        if message.text.strip():
+            stretch.partial_pending = False
+            stretch.last_final = message.text if answered is not None else ""
+        message, repeats = stretch.without_repeats(message)
+        self.counts["repeated_words"] += repeats
+        if repeats and not message.text and answered is None:
+            return commands
+        if self._answer is not None and self._answer.stretch is stretch:
+            # That one was not the last of its sentence after all: this one is.
+            held, self._answer = self._answer, None
+            commands += self._tell_final(stretch, held.message, None)
+            answered = answered or held.finalize
+        settle = next((time for name, time in _SETTLE.items() if name in stretch.voicing.model), 0.0)
+        if answered is not None and settle and not answered.expired and message.text.strip():
+            self._answer = _Answer(stretch, message, answered, min(now + settle, answered.deadline))
+            return commands
+        return [*commands, *self._tell_final(stretch, message, answered)]
+
+    def _tell_answer(self) -> list[Command]:
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        return self._tell_final(answer.stretch, answer.message, answer.finalize)
+
+    def _tell_final(self, stretch: Stretch, message: Transcript, answered: Finalize | None) -> list[Command]:
+        dialect, covered = self._dialect, self._ms(stretch.covered)
+        late = answered is not None and answered.expired
+        answers = answered is not None and not late
+        name = answered.id if answered is not None else None
+        if not message.text.strip() and answers:
+            assert answered is not None
+            return self._settle(stretch, answered, "empty")
+        outcome = "final"
+        if self._is_unsure(message):
+            self.counts["dropped_finals"] += 1
+            outcome = "dropped"
+            told = dialect.dropped(message, self._threshold, covered, answers=answers, finalize=name)
+        else:
+            told = dialect.final(message, covered, answers=answers, finalize=name, late=late)
+        commands = self._say(stretch, told)
+        if answered is not None and late:
+            self._finalizes.remove(answered)
+        elif answered is not None:
+            commands += self._settle(stretch, answered, outcome)
+        return commands
+
+    def _settle(self, stretch: Stretch, finalize: Finalize, outcome: str) -> list[Command]:
+        """Answer a finalize, unless its time had run out, and forget it."""
+        self._finalizes.remove(finalize)
+        if finalize.expired:
+            return []
+        self.counts[f"finalizes_{outcome}"] += 1
+        return self._say(stretch, self._dialect.finalized(finalize.id, outcome, self._ms(stretch.covered)))
+
+    def _expire(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for finalize in self._finalizes:
+            if not finalize.expired and now >= finalize.deadline:
+                finalize.expired = True
+                self.counts["finalizes_timeout"] += 1
+                commands += self._dialect.finalized(finalize.id, "timeout", self._covered_ms)
+        return commands
+
+    def _say(self, stretch: Stretch, commands: list[Command]) -> list[Command]:
+        """Tell the client, if the stretch has the word, else once it has."""
+        if stretch is self._stretches[0]:
+            return commands
+        stretch.out += commands
         return []
 
-    def _hold_audio(self, data: bytes) -> list[Command]:
-        self._held.append(data)
-        self._held_audio += len(data)
-        limit = int(self._options.replay_seconds * self._bytes_per_second)
-        if self._held_audio <= limit:
-            return []
-        controls: list[str] = []
-        while self._held_audio > limit:
-            item = self._held.popleft()
-            if isinstance(item, bytes):
-                self._held_audio -= len(item)
-                self.counts["audio_overflow_bytes"] += len(item)
-            else:
-                controls.append(item)
-        self._held.extendleft(reversed(controls))
-        if self._overflowed:
-            return []
-        self._overflowed = True
-        return [
-            tell(
-                GatewayError(
-                    "audio_overflow",
-                    f"Upstream is not ready and more than {self._options.replay_seconds:g} s of audio wait for it; the "
-                    "oldest is given up.",
-                    fatal=False,
-                )
-            )
-        ]
-
-    def _transcript(self, message: Transcript) -> list[Command]:
-        answers = message.final and self._finalizes > 0 and message.from_finalize is not False
-        if answers:
-            self._finalizes -= 1
-        frame = message.raw
-        if self._is_unsure(message):
-            self.counts["dropped_finals" if message.final else "dropped_partials"] += 1
-            if not message.final:
-                return []
-            # Somebody may wait for this final: its words are dropped, not the answer.
-            frame = {"type": "final_transcript", "transcript": "", "confidence": message.confidence}
-        if answers:
-            frame = {**frame, "from_finalize": True}
-        return [SendClient(dump(frame))]
-
     def _is_unsure(self, message: Transcript) -> bool:
-        scope = self._options.confidence_scope
-        if scope == "off" or (scope == "partials" and message.final) or message.confidence is None:
+        if self._scope == "off" or (self._scope == "partials" and message.final) or message.confidence is None:
             return False
-        return message.confidence < self._options.confidence_threshold
+        return message.confidence < self._threshold and bool(message.text.strip())
 
-    def _fail(self, error: GatewayError, *, hang_up: bool = True) -> list[Command]:
-        connected = self._state not in (_State.NEW, _State.ENDED)
-        self._state, self._deadline = _State.ENDED, None
-        return [*([Retire(0)] if connected and hang_up else []), *end_with(error)]
+    # Bounds and ends
 
-    def _end(self, code: int) -> list[Command]:
-        self._state, self._deadline = _State.ENDED, None
-        return [CloseClient(code, "")]
+    def _overflowed(self, added: int) -> list[Command]:
+        """Say once an outage that audio which no connection ever heard is given up."""
+        last = self._stretches[-1] if self._stretches else None
+        if last is None or last.state is State.LIVE or self._ledger.floor <= last.sent:
+            return []
+        self.counts["audio_overflow_bytes"] += min(added, self._ledger.floor - last.sent)
+        if self._told_overflow:
+            return []
+        self._told_overflow = True
+        text = (
+            f"Upstream takes no audio now and more than {self._options.replay_seconds:g} s wait for it; the oldest is "
+            "given up (SIDECAR_REPLAY_SECONDS)."
+        )
+        return [tell(GatewayError("audio_overflow", text, fatal=False))]
+
+    def _give_up_closing(self) -> list[Command]:
+        """End although something may be left; where audio is, say so."""
+        last = self._stretches[-1]
+        unheard = last.sent < self._ledger.end
+        commands = [command for stretch in tuple(self._stretches)[1:] for command in stretch.out]
+        for finalize in self._finalizes:
+            if not finalize.expired:
+                commands += self._dialect.finalized(finalize.id, "timeout", self._covered_ms)
+        if unheard:
+            lost = self._duration(self._ledger.end - max(last.sent, last.covered))
+            return [*commands, *self._fail(GatewayError("upstream_timeout", f"{lost:.0f} ms of audio were not heard."))]
+        self._phase = _Phase.ENDED
+        return [*commands, *self._hang_up(), CloseClient(1000, "")]
+
+    def _fail(self, error: GatewayError) -> list[Command]:
+        self._phase = _Phase.ENDED
+        return [*self._hang_up(), *end_with(error)]
+
+    def _hang_up(self) -> list[Command]:
+        self._by = None
+        commands: list[Command] = [Retire(s.connection) for s in self._stretches if s.connection >= 0]
+        self._stretches.clear()
+        self._finalizes.clear()
+        self._answer = None
+        return [*commands, *self._drop_change()]
+
+    # Small things
+
+    @property
+    def _rotates_at(self) -> float | None:
+        last = self._stretches[-1] if self._stretches else None
+        if last is None or last.ready_at is None or self._change is not None or self._phase is not _Phase.OPEN:
+            return None
+        return last.ready_at + self._options.rotate_seconds
+
+    @property
+    def _threshold(self) -> float:
+        return self._options.confidence_threshold
+
+    @property
+    def _covered_ms(self) -> int:
+        return self._ms(self._stretches[0].covered) if self._stretches else 0
+
+    def _stretch_of(self, connection: int) -> Stretch | None:
+        return next((stretch for stretch in self._stretches if stretch.connection == connection), None)
+
+    def _ms(self, offset: int) -> int:
+        return round(self._ledger.ms(offset))
+
+    def _duration(self, size: int) -> float:
+        return size / self._bytes_per_second * 1000
+
+
+def _begins_with(text: str, start: str) -> bool:
+    """Tell whether a partial only repeats the beginning of a final."""
+    words, first = [plain_word(w) for w in text.split()], [plain_word(w) for w in start.split()]
+    return bool(first) and words[: len(first)] == first

@@ -14,6 +14,7 @@ from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
+from slng_sidecar.protocol.stt_dialects import ExtendedStt, PlainStt
 from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
 from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
 from slng_sidecar.sessions.session import Client, Session
@@ -143,12 +144,19 @@ class Gateway:
         if live.target.kind == "stt":
             return SttMachine(
                 SttOptions(
+                    model=live.target.model,
+                    own_provider_key=live.target.own_provider_key,
                     confidence_threshold=settings.sidecar_confidence_threshold,
                     confidence_scope=settings.sidecar_confidence_scope,
                     replay_seconds=settings.sidecar_replay_seconds,
+                    final_lag=settings.sidecar_final_lag,
+                    finalize_timeout=settings.sidecar_finalize_timeout,
+                    reconnect_seconds=settings.sidecar_reconnect_seconds,
+                    rotate_seconds=settings.sidecar_session_rotate,
                     init_timeout=settings.sidecar_init_timeout,
                     close_timeout=settings.sidecar_close_timeout,
-                )
+                ),
+                ExtendedStt(__version__, str(live.number)) if extended else PlainStt(),
             )
         return TtsMachine(
             TtsOptions(

@@ -1,0 +1,170 @@
+"""The audio ledger: a session's audio from the oldest that may be needed again to the newest that came.
+
+Offsets count the bytes of the session's audio from 0; ``ms`` and ``offset_at`` tell which millisecond that is. Where
+the audio is compressed its size says nothing of its duration, so the clock at its arrival stands for it, and it is only
+ever parted between messages.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator
+from sys import byteorder
+
+FRAME_MS = 20
+_SAMPLE = 2
+# Below this peak a frame is silence whatever came before; above, it is when it is that much softer than the loudest.
+_SILENCE = 300
+_SOFT = 0.08
+
+
+class AudioLedger:
+    """A ring of audio, bounded in duration.
+
+    Mutable: ``floor``, the oldest byte that is still there; ``end``, one past the newest; the chunks between them; for
+    compressed audio ``_times``, the milliseconds at which chunks ended.
+    """
+
+    def __init__(self, bytes_per_second: int, keep_seconds: float, *, compressed: bool = False) -> None:
+        self.compressed = compressed
+        self.floor = 0
+        self.end = 0
+        self._per_ms = bytes_per_second / 1000
+        self._keep = int(keep_seconds * bytes_per_second)
+        self._keep_ms = keep_seconds * 1000
+        self._chunks: deque[tuple[int, bytes]] = deque()
+        self._times: deque[tuple[int, float]] = deque()
+        self._began: float | None = None
+
+    def __repr__(self) -> str:
+        return f"AudioLedger({self.ms(self.floor):.0f}-{self.ms(self.end):.0f} ms, {len(self._chunks)} chunks)"
+
+    def append(self, data: bytes, now: float) -> None:
+        """Add audio."""
+        self._chunks.append((self.end, data))
+        self.end += len(data)
+        if self.compressed:
+            if self._began is None:
+                self._began = now
+            self._times.append((self.end, (now - self._began) * 1000))
+
+    def trim(self) -> None:
+        """Let go of the oldest audio beyond the bound."""
+        while self._chunks and self._too_long():
+            start, data = self._chunks.popleft()
+            self.floor = start + len(data)
+
+    def release(self, offset: int) -> None:
+        """Let go of what lies wholly before ``offset``."""
+        chunks = self._chunks
+        while chunks and chunks[0][0] + len(chunks[0][1]) <= offset:
+            start, data = chunks.popleft()
+            self.floor = start + len(data)
+        while len(self._times) > 1 and self._times[1][0] <= self.floor:
+            self._times.popleft()
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        """Give the audio between two offsets, as it came but cut at both."""
+        for first, data in self._chunks:
+            last = first + len(data)
+            if last <= start:
+                continue
+            if first >= end:
+                return
+            yield data if first >= start and last <= end else data[max(0, start - first) : end - first]
+
+    def ms(self, offset: int) -> float:
+        """Give the millisecond at which an offset lies."""
+        if not self.compressed:
+            return offset / self._per_ms
+        index = bisect_left(self._times, offset, key=lambda time: time[0])
+        if index < len(self._times):
+            return self._times[index][1]
+        return self._times[-1][1] if self._times else 0.0
+
+    def offset_at(self, ms: float) -> int:
+        """Give the offset of a millisecond: a whole sample, or the last end of a message that is not after it."""
+        if not self.compressed:
+            return min(self.end, round(ms * self._per_ms) // _SAMPLE * _SAMPLE)
+        index = bisect_right(self._times, ms, key=lambda time: time[1])
+        return self._times[index - 1][0] if index else self.floor
+
+    def back(self, offset: int, ms: float) -> int:
+        """Give the offset that lies ``ms`` before another one, at the earliest the floor's."""
+        return max(self.floor, self.offset_at(self.ms(offset) - ms))
+
+    # What can be heard in it, where it is PCM
+
+    def is_silent(self, start: int, end: int) -> bool:
+        """Tell whether no frame between two offsets is speech; of compressed audio that is not known: False."""
+        return not self.compressed and not any(self._loud(start, end))
+
+    def speech_ms(self, start: int, end: int) -> float:
+        """Give how much between two offsets is loud enough to be speech; 0 for compressed audio."""
+        return 0.0 if self.compressed else FRAME_MS * sum(self._loud(start, end))
+
+    def has_pause(self, start: int, end: int, ms: float) -> bool:
+        """Tell whether speech between two offsets stops for at least ``ms`` and goes on; False for compressed audio."""
+        if self.compressed:
+            return False
+        quiet, spoken = 0, False
+        for loud in self._loud(start, end):
+            if loud:
+                if spoken and quiet * FRAME_MS >= ms:
+                    return True
+                quiet, spoken = 0, True
+            else:
+                quiet += 1
+        return False
+
+    def quietest(self, start: int, end: int) -> int:
+        """Give the offset of the softest frame's middle between two offsets, the latest among equals."""
+        if self.compressed or end - start < 2 * self._frame:
+            return end
+        peaks = self._peaks(start, end)
+        softest = min(range(len(peaks)), key=lambda index: (peaks[index], -index))
+        return start + (softest * self._frame + self._frame // 2) // _SAMPLE * _SAMPLE
+
+    def silence_before(self, offset: int, ms: float) -> int | None:
+        """Give the latest silent moment within ``ms`` before an offset; None where there is none.
+
+        Of compressed audio that is not known: the offset itself.
+        """
+        if self.compressed:
+            return offset
+        start = self.back(offset, ms)
+        loud = self._loud(start, offset)
+        for index in range(len(loud) - 1, -1, -1):
+            if not loud[index]:
+                return start + (index * self._frame + self._frame // 2) // _SAMPLE * _SAMPLE
+        return None
+
+    @property
+    def _frame(self) -> int:
+        return max(_SAMPLE, int(FRAME_MS * self._per_ms) // _SAMPLE * _SAMPLE)
+
+    def _loud(self, start: int, end: int) -> list[bool]:
+        peaks = self._peaks(start, end)
+        loudest = max(self._peaks(self.back(self.end, 3000), self.end), default=0)
+        limit = max(_SILENCE, _SOFT * max(loudest, max(peaks, default=0)))
+        return [peak > limit for peak in peaks]
+
+    def _peaks(self, start: int, end: int) -> list[int]:
+        """Give the highest amplitude of each frame."""
+        start = max(start, self.floor)
+        start += start % _SAMPLE
+        pcm = b"".join(self.read(start, end))
+        samples = array("h", pcm[: len(pcm) // _SAMPLE * _SAMPLE])
+        if byteorder == "big":
+            samples.byteswap()
+        step = self._frame // _SAMPLE
+        frames = (samples[index : index + step] for index in range(0, len(samples), step))
+        return [max(max(frame), -min(frame)) for frame in frames]
+
+    def _too_long(self) -> bool:
+        start, data = self._chunks[0]
+        if self.end - start > self._keep:
+            return True
+        return self.compressed and self.ms(self.end) - self.ms(start + len(data)) > self._keep_ms
