@@ -12,6 +12,7 @@ from slng_sidecar.protocol.ledger import AudioLedger
 _SILENCE_MS = 200
 _BREATH_MS = 60
 _IDLE_SECONDS = 0.2
+_SILENT_CLIENT_SECONDS = 1.5
 _PATIENCE_SECONDS = 1.5
 _ROTATION_PATIENCE_SECONDS = 60.0
 _HOLD_MS = 500
@@ -20,7 +21,8 @@ _HOLD_MS = 500
 class Cutter:
     """Seeks one cut.
 
-    Mutable: ``hold``, the offset from which audio is held back, once it is; ``_held_at``, since when.
+    Mutable: ``hold``, the offset from which audio is held back, once it is; ``_held_at``, since when; ``_looked_at``,
+    when ``seek`` was called last.
     """
 
     def __init__(self, ledger: AudioLedger, start: int, since: float, *, rotation: bool) -> None:
@@ -34,7 +36,7 @@ class Cutter:
         self._ledger = ledger
         self._start = start
         self._force_at = since + (_ROTATION_PATIENCE_SECONDS if rotation else _PATIENCE_SECONDS)
-        self._held_at = 0.0
+        self._held_at = self._looked_at = 0.0
 
     def deadline(self, audio_at: float) -> float:
         """Give when ``seek`` should be called again, whatever happens.
@@ -43,7 +45,8 @@ class Cutter:
             audio_at: when audio came last.
         """
         hold = self._held_at + _HOLD_MS / 1000 if self.hold is not None else self._force_at
-        return min(hold, audio_at + _IDLE_SECONDS)
+        looked = audio_at + _IDLE_SECONDS
+        return min(hold, looked if looked > self._looked_at else audio_at + _SILENT_CLIENT_SECONDS)
 
     def seek(self, now: float, audio_at: float, *, settled: bool) -> int | None:
         """Give the cut, if it is found.
@@ -51,11 +54,13 @@ class Cutter:
         Args:
             settled: upstream just answered a finalize, or gave a final with nothing pending.
         """
+        self._looked_at = now
         ledger = self._ledger
         end = ledger.end
-        if end == self._start or now >= audio_at + _IDLE_SECONDS:
-            return end
-        if settled and (ledger.compressed or self._is_silent(_BREATH_MS)):
+        breath = ledger.compressed or self._is_silent(_BREATH_MS)
+        idle = now >= audio_at + _IDLE_SECONDS
+        # A client that only falters may do so within a word.
+        if end == self._start or (breath and (settled or idle)) or now >= audio_at + _SILENT_CLIENT_SECONDS:
             return end
         if self._is_silent(_SILENCE_MS):
             return end
