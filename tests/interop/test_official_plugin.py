@@ -5,14 +5,12 @@ It only dials ``wss://{world_part}.api.slng.ai``; ``WorldPart.bridge_url`` is th
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
+from official import AURA, NOVA, audio_frames, have_ended, heard, spoken, upstream, was_spoken
 from pipecat.frames.frames import (
     ErrorFrame,
-    InputAudioRawFrame,
     InterimTranscriptionFrame,
     InterruptionFrame,
     LLMFullResponseEndFrame,
@@ -24,57 +22,11 @@ from pipecat.frames.frames import (
     TTSStoppedFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat_slng import SlngSTTService, SlngTTSService, WorldPart
-from pipelines import RunningPipeline, running_pipeline
-from running import AURA, NOVA, running_gateway
-from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator, signal
+from pipecat_slng import SlngSTTService, SlngTTSService
+from pipelines import running_pipeline
+from slng_sidecar.simulator import SimulatorOptions, signal
 
 pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
-
-
-@contextlib.asynccontextmanager
-async def upstream(
-    way: str, monkeypatch: pytest.MonkeyPatch, options: SimulatorOptions | None = None
-) -> AsyncIterator[Simulator]:
-    """Run a simulator and point the plugin at it, or at a sidecar in front of it whose filter is set like theirs."""
-    async with contextlib.AsyncExitStack() as stack:
-        simulator = await stack.enter_async_context(running_simulator(options or SimulatorOptions.fast()))
-        url = simulator.url
-        if way != "directly":
-            gateway = await stack.enter_async_context(
-                running_gateway(simulator.url, sidecar_confidence_scope="partials")
-            )
-            url = gateway.replace("http:", "ws:")
-        monkeypatch.setattr(
-            WorldPart, "bridge_url", lambda _self, kind, model: f"{url}/v1/bridges/unmute/{kind}/{model}"
-        )
-        yield simulator
-
-
-def audio_frames(words: range, frame_bytes: int = 640) -> list[InputAudioRawFrame]:
-    pcm = signal.encode([signal.Word(number, gap=20 if number % 4 == 0 else 0) for number in words])
-    return [
-        InputAudioRawFrame(audio=pcm[start : start + frame_bytes], sample_rate=16_000, num_channels=1)
-        for start in range(0, len(pcm), frame_bytes)
-    ]
-
-
-def spoken(pipeline: RunningPipeline) -> list[str]:
-    return " ".join(frame.text for frame in pipeline.down(TranscriptionFrame)).split()
-
-
-def was_spoken(pipeline: RunningPipeline, word: str) -> bool:
-    return word in spoken(pipeline)
-
-
-def have_ended(pipeline: RunningPipeline, turns: int) -> bool:
-    return len(pipeline.down(TTSStoppedFrame)) == turns
-
-
-def heard(pipeline: RunningPipeline) -> list[int]:
-    found = signal.decode(b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame)))
-    assert all(word.whole for word in found)
-    return [word.number for word in found]
 
 
 async def test_stt_gives_every_word_and_finalizes_each_turn(way: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ class Address:
         )
 
     async def websocket(self, path: str) -> ClientConnection:
-        """Open a WebSocket on it.
+        """Open a WebSocket on it, in the extended dialect.
 
         Raises:
             OSError, websockets.exceptions.InvalidHandshake: as websockets does.
@@ -65,6 +65,7 @@ class Address:
             "additional_headers": self.headers,
             "compression": None,
             "ping_interval": None,
+            "subprotocols": ["slng-sidecar.v1"],
             "max_size": 16_777_216,
         }
         path = quote(path, safe="/:")

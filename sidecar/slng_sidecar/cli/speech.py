@@ -23,6 +23,7 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump, parse_object, type_of
 
 _CHUNK_SECONDS = 0.02
+# Beyond what a sidecar may take to close by its own deadline.
 _LAST_WORDS_SECONDS = 30.0
 
 
@@ -94,7 +95,7 @@ async def transcribe(
                 hearing = tasks.create_task(_hear(socket, heard))
                 with _progress(total=frames * 2) as advance:
                     await _send_sound(socket, wav, rate, pace, advance)
-                await socket.send(dump({"type": "finalize"}))
+                await socket.send(dump({"type": "finalize", "id": "end"}))
                 await socket.send(dump({"type": "close"}))
                 async with asyncio.timeout(_LAST_WORDS_SECONDS):
                     await hearing
@@ -133,6 +134,20 @@ async def _hear(socket: ClientConnection, heard: Callable[[str], None]) -> None:
                 heard(str(message["transcript"]))
             case "error" if message.get("fatal"):
                 raise SpeechFailed(f"{message.get('code')}: {message.get('message')}")
+            case "error":
+                _note(f"{message.get('code')}: {message.get('message')}")
+            case "transcript_dropped" if message.get("final"):
+                _note(
+                    f"Not sure enough ({message['confidence']:.2f} of {message['threshold']:g}) and left out: "
+                    f"{message['transcript']}"
+                )
+            case "status" if message.get("state") == "reconnecting":
+                _note(f"Upstream is gone ({message.get('cause')}); it is tried again.")
+            case "status" if message.get("state") == "connected":
+                _note(
+                    f"Upstream is back after {message.get('gap_ms')} ms; {message.get('replayed_ms')} ms of audio were "
+                    f"sent again, {message.get('dropped_ms')} ms are lost."
+                )
 
 
 @contextlib.contextmanager
@@ -196,6 +211,10 @@ def _progress(total: int | None = None, *, bytes_known: bool = True) -> Iterator
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda amount: progress.advance(task, amount)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _error_text(body: bytes, status: int) -> str:
