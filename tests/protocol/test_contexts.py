@@ -949,7 +949,9 @@ def test_a_spent_session_is_replaced_and_the_turn_said_again() -> None:
 
     assert talk.upstream(spent) == [retire(0), dial(1)]
     assert talk.ready() == [up(text("two"), 1), up(FLUSH, 1)]
-    assert talk.upstream(spent) == [retire(1), refusal("provider_error"), down(AUDIO_END)]
+    assert talk.upstream(spent) == [retire(1), dial(2)]
+    assert talk.ready() == [up(text("two"), 2), up(FLUSH, 2)]
+    assert talk.upstream(spent) == [retire(2), refusal("provider_error"), down(AUDIO_END)]
 
 
 @pytest.mark.parametrize(

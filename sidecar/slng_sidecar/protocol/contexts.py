@@ -224,7 +224,7 @@ class TtsMachine:
         _, part = self._said(line)
         if part.flush_sent and part.sounded and closed_cleanly(error):
             # Some routes end a turn by closing and say nothing.
-            self._lines.learn_one_turn(line.shape)
+            self._lines.spent(line)
             return self._part_ended(line, None, now)
         return [*self._part_failed(line, error), *self._dial_again(line, error, now)]
 
@@ -405,7 +405,7 @@ class TtsMachine:
             return commands + self._pump(now)
         if error.code == "provider_error" and "not found" in error.message and line.turn_ended_at is not None:
             # Soniox's words for a session that has had its turn: "Stream … not found."
-            self._lines.learn_one_turn(line.shape)
+            self._lines.spent(line)
         return commands + self._part_failed(line, error) + self._pump(now)
 
     def _part_failed(self, line: Line, error: GatewayError) -> list[Command]:
@@ -413,8 +413,9 @@ class TtsMachine:
         head, part = self._said(line)
         decodable = error.code != "unsupported_audio_format"
         if not part.sounded and not part.retried and error.retryable and decodable:
-            self.counts["contexts_said_again"] += 1
-            part.again()
+            self.counts["contexts_said_again"] += bool(part.sent)
+            # A line that was spent has not begun to say it, and that cannot happen twice.
+            part.again(counts=not line.spent)
             return []
         told = tell(_about(head, error))
         if head.flushed or self._dialect.named:

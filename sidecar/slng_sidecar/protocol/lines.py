@@ -47,6 +47,7 @@ class Line:
         clear_by: when the acknowledgement of a clear is awaited no longer.
         clears_owed: how many ``cleared`` it has still to send, in order.
         cleared_turn_ended: whether a terminal came since the last clear.
+        spent: whether it was seen to take one turn only, and had it.
     """
 
     number: int
@@ -58,6 +59,7 @@ class Line:
     clear_by: float | None = None
     clears_owed: int = 0
     cleared_turn_ended: bool = False
+    spent: bool = False
 
     def __repr__(self) -> str:
         return f"{self.state.value} {self.number}"
@@ -218,11 +220,12 @@ class Lines:
         """Note that it is gone, and learn from the manner of its end."""
         del self._lines[line.number]
         if line.turn_ended_at is not None and now <= line.turn_ended_at + _CLOSES_WITHIN and closed_cleanly(error):
-            self.learn_one_turn(line.shape)
+            self.spent(line)
 
-    def learn_one_turn(self, shape: Shape) -> None:
-        """Remember that this route's lines take one turn each."""
-        self._one_turn.add(shape.model)
+    def spent(self, line: Line) -> None:
+        """Remember that this line took one turn and no second one, and that others of its route will not either."""
+        line.spent = True
+        self._one_turn.add(line.shape.model)
 
     def plan_redial(self, line: Line, error: GatewayError, now: float) -> None:
         """Decide when a line that is gone, and needed, is dialled again.

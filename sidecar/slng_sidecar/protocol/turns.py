@@ -52,9 +52,9 @@ class Part:
         del self.texts[: self.sent]
         self.sent = 0
 
-    def again(self) -> None:
-        """Begin anew, on another line."""
-        self.retried = True
+    def again(self, *, counts: bool) -> None:
+        """Begin anew, on another line; where it ``counts`` and any of it was upstream, that is done once."""
+        self.retried = counts and self.sent > 0
         self.line, self.sent, self.flush_sent = None, 0, False
 
 
