@@ -81,7 +81,7 @@ class Stretch:
         covered: offset up to which it is done with; ``exact``, where nothing told lies after it.
         sends: when ``sent`` was how far, for as long as a final may lag.
         told: the words of its finals, for recognising them when they are said again.
-        out: what it has to tell while an earlier stretch still has the word.
+        out: what it has to tell as long as it has not the word, because an earlier stretch is not done.
         change: the update that its first ``ready`` is the answer to, where upstream had no second slot; ``fallback`` is
             what it is opened with if that is refused.
     """
@@ -107,12 +107,26 @@ class Stretch:
     told: list[str] = field(default_factory=list)
     seam: Seam | None = None
     out: list[Command] = field(default_factory=list)
+    has_word: bool = False
     change: Change | None = None
     fallback: Voicing | None = None
 
     def __repr__(self) -> str:
         end = "" if self.end is None else self.end
         return f"<{self.state.value} {self.connection} {self.start}-{end}, sent {self.sent}, covered {self.covered}>"
+
+    def say(self, commands: list[Command]) -> list[Command]:
+        """Tell the client, if this stretch has the word, else once it has."""
+        if self.has_word:
+            return commands
+        self.out += commands
+        return []
+
+    def take_word(self) -> list[Command]:
+        """Have the word from now on; give what waited for it."""
+        self.has_word = True
+        commands, self.out = self.out, []
+        return commands
 
     def begin(self, at: int) -> None:
         """Begin, with nothing heard yet, at an offset."""

@@ -17,13 +17,13 @@ from typing import Any, Literal
 from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendUpstream, end_with, tell
 from slng_sidecar.protocol.cutting import Cutter
 from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
-from slng_sidecar.protocol.hearing import Change, Finalize, State, Stretch
+from slng_sidecar.protocol.hearing import Change, State, Stretch
 from slng_sidecar.protocol.ledger import AudioLedger
 from slng_sidecar.protocol.messages import Failure, Other, Ready, Transcript, dump, parse_object, parse_stt, type_of
 from slng_sidecar.protocol.opening import INIT_FIRST, base64_refused, check_init, init_overdue, second_init
 from slng_sidecar.protocol.recovery import Recovery
-from slng_sidecar.protocol.seam import plain_word
 from slng_sidecar.protocol.stt_dialects import SttDialect
+from slng_sidecar.protocol.telling import Teller
 from slng_sidecar.protocol.updates import Voicing, changed, read_update
 
 # Where sound is compressed its duration cannot be told from its size; 128 kbit/s is more than speech takes.
@@ -31,8 +31,6 @@ _COMPRESSED_BYTES_PER_SECOND = 16_000
 _DEFAULT_SAMPLE_RATE = 16_000
 # What ``backpressure`` asks for is not known; sound waits so long after one.
 _BACKPRESSURE_SECONDS = 0.25
-# Routes that split one sentence into several finals (Gradium: nine): how long the next one may take to come.
-_SETTLE = {"gradium": 0.3}
 _SCOPES = ("off", "partials", "all")
 _FINALIZE, _CLOSE = dump({"type": "finalize"}), dump({"type": "close"})
 
@@ -68,44 +66,31 @@ class _Phase(enum.Enum):
     ENDED = "ended"
 
 
-@dataclass(slots=True)
-class _Answer:
-    """A final that may answer a finalize, held until it is known to be the last of its sentence."""
-
-    stretch: Stretch
-    message: Transcript
-    finalize: Finalize
-    due: float
-
-
 class SttMachine:
     """One STT session, of either dialect.
 
     Mutable: ``_phase`` with its deadline ``_by``; ``_ledger``, the audio; ``_stretches``, oldest first, at least one
-    once there was an init; ``_change``, at most one; ``_finalizes`` that are not settled; ``_answer``, at most one;
-    ``_numbers``, of connections; ``_audio_at``, when audio came last; ``_paused_until`` by backpressure;
-    ``_last_finalize``, the offset of the client's last one; ``_told_ready``; ``_told_overflow``, once an outage.
+    once there was an init, of which the first has the word; ``_teller``, for their transcripts; ``_change``, at most
+    one; ``_numbers``, of connections; ``_audio_at``, when audio came last; ``_paused_until`` by backpressure;
+    ``_told_ready``; ``_told_overflow``, once an outage.
     """
 
     def __init__(self, options: SttOptions, dialect: SttDialect) -> None:
         self._options = options
         self._dialect = dialect
-        self._scope: str = options.confidence_scope
         self._phase = _Phase.NEW
         self._by: float | None = None
-        self._ledger = AudioLedger(2 * _DEFAULT_SAMPLE_RATE, options.replay_seconds)
         self._bytes_per_second = 2 * _DEFAULT_SAMPLE_RATE
+        self._ledger = AudioLedger(self._bytes_per_second, options.replay_seconds)
         self._stretches: deque[Stretch] = deque()
         self._change: Change | None = None
-        self._finalizes: deque[Finalize] = deque()
-        self._answer: _Answer | None = None
         self._numbers = -1
         self._audio_at = 0.0
         self._paused_until = 0.0
-        self._last_finalize = 0
         self._told_ready = False
         self._told_overflow = False
         self.counts: Counter[str] = Counter()
+        self._teller = self._new_teller(options.confidence_scope)
 
     def __repr__(self) -> str:
         change = f", changing by {self._change.connection}" if self._change else ""
@@ -115,10 +100,7 @@ class SttMachine:
     def deadline(self) -> float | None:
         if self._phase is _Phase.ENDED:
             return None
-        times = [self._by]
-        times += [finalize.deadline for finalize in self._finalizes if not finalize.expired]
-        if self._answer is not None:
-            times.append(self._answer.due)
+        times = [self._by, self._teller.deadline]
         for stretch in self._stretches:
             times += [stretch.redial_at, stretch.drain_by]
         if self._paused_until and any(stretch.state is State.LIVE for stretch in self._stretches):
@@ -213,10 +195,12 @@ class SttMachine:
             return []
         match message:
             case Transcript(final=False):
-                return self._partial(stretch, message)
+                return self._teller.partial(stretch, message)
             case Transcript():
-                told = self._final(stretch, message, now)
-                settled = not stretch.partial_pending and all(finalize.expired for finalize in self._finalizes)
+                told = self._teller.final(stretch, message, now)
+                if stretch.has_word:
+                    stretch.release(self._ledger)
+                settled = not stretch.partial_pending and self._teller.is_settled
                 return [*told, *self._advance(now, settled=settled)]
             case Failure(error):
                 if error.code == "backpressure":
@@ -228,7 +212,7 @@ class SttMachine:
                 self.counts["extra_ready"] += 1
                 return []
             case Other(raw):
-                return self._say(stretch, self._dialect.other(raw))
+                return stretch.say(self._dialect.other(raw))
 
     def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
         self.counts["unexpected_upstream_binary"] += 1
@@ -255,10 +239,7 @@ class SttMachine:
                 return self._fail(init_overdue(self._options.init_timeout))
             if self._phase is _Phase.CLOSING:
                 return self._give_up_closing()
-        commands: list[Command] = []
-        if self._answer is not None and now >= self._answer.due:
-            commands += self._tell_answer()
-        commands += self._expire(now)
+        commands = self._teller.wake(self._stretches[0], now) if self._stretches else []
         for stretch in tuple(self._stretches):
             if stretch.drain_by is not None and now >= stretch.drain_by:
                 self.counts["drain_timeouts"] += 1
@@ -280,17 +261,20 @@ class SttMachine:
         if "config" in init:
             init["config"] = {name: value for name, value in config.items() if name != "confidence_scope"}
         asked = message.get("confidence_scope", config.get("confidence_scope"))
+        scope: str = self._options.confidence_scope
         if asked in _SCOPES:
             # A client may narrow what the filter is for, not widen it.
-            self._scope = min(self._scope, asked, key=_SCOPES.index)
+            scope = min(scope, asked, key=_SCOPES.index)
         compressed = (config.get("encoding") or "linear16").lower() != "linear16"
         if compressed:
             self._bytes_per_second = _COMPRESSED_BYTES_PER_SECOND
         else:
             self._bytes_per_second = 2 * (config.get("sample_rate") or _DEFAULT_SAMPLE_RATE)
         self._ledger = AudioLedger(self._bytes_per_second, self._options.replay_seconds, compressed=compressed)
+        self._teller = self._new_teller(scope)
         self._phase, self._by = _Phase.OPEN, None
         self._stretches.append(self._new_stretch(Voicing(self._options.model, init)))
+        self._stretches[0].take_word()
         return self._dial(self._stretches[0])
 
     def _close(self, now: float) -> list[Command]:
@@ -308,12 +292,7 @@ class SttMachine:
 
     def _finalize(self, given: Any, now: float) -> list[Command]:
         name = given if isinstance(given, str) else None
-        end = self._ledger.end
-        if end == self._last_finalize:
-            return self._dialect.finalized(name, "empty", self._covered_ms)
-        self._last_finalize = end
-        self._finalizes.append(Finalize(name, end, now + self._options.finalize_timeout))
-        return self._advance(now)
+        return [*self._teller.take(name, self._stretches[0], now), *self._advance(now)]
 
     def _update(self, message: dict[str, Any], now: float) -> list[Command]:
         update = read_update(message, ("model",), own_provider_key=self._options.own_provider_key)
@@ -362,12 +341,7 @@ class SttMachine:
         if stretch.change is not None:
             commands += self._answer_updates(stretch.change, stretch.start)
             stretch.change = None
-        for finalize in tuple(self._finalizes):
-            if stretch.contains(finalize.offset):
-                finalize.sent_on = None
-                if finalize.offset <= stretch.life_start:
-                    commands += self._settle(stretch, finalize, "empty")
-        return commands
+        return commands + self._teller.begin_again(stretch)
 
     def _lost(self, stretch: Stretch, error: GatewayError, lived: float | None, now: float) -> list[Command]:
         try:
@@ -407,7 +381,7 @@ class SttMachine:
             limit = limit if self._change.cutter.hold is None else self._change.cutter.hold
         commands: list[Command] = []
         number = stretch.connection
-        for finalize in self._finalizes:
+        for finalize in self._teller.finalizes:
             if finalize.sent_on is None and stretch.contains(finalize.offset) and finalize.offset <= limit:
                 commands += [SendUpstream(number, data) for data in self._ledger.read(stretch.sent, finalize.offset)]
                 commands.append(SendUpstream(number, _FINALIZE))
@@ -426,20 +400,14 @@ class SttMachine:
 
     def _done(self, stretch: Stretch, now: float) -> list[Command]:
         """End a stretch of which all is told, or as much as there will be."""
-        commands: list[Command] = []
-        if self._answer is not None and self._answer.stretch is stretch:
-            commands += self._tell_answer()
-        for finalize in tuple(self._finalizes):
-            if stretch.contains(finalize.offset):
-                commands += self._settle(stretch, finalize, "empty")
+        commands = self._teller.done(stretch)
         if stretch.connection >= 0:
             commands.append(Retire(stretch.connection))
         stretch.state, stretch.connection, stretch.drain_by, stretch.redial_at = State.DONE, -1, None, None
         while self._stretches and self._stretches[0].state is State.DONE:
             self._stretches.popleft()
             if self._stretches:
-                commands += self._stretches[0].out
-                self._stretches[0].out = []
+                commands += self._stretches[0].take_word()
         if not self._stretches:
             self._phase, self._by = _Phase.ENDED, None
             return [*commands, *self._drop_change(), CloseClient(1000, "")]
@@ -513,104 +481,6 @@ class SttMachine:
             commands += self._dialect.updated(update.id, applied, unchanged, rejected, self._ms(cut))
         return commands
 
-    # Transcripts
-
-    def _partial(self, stretch: Stretch, message: Transcript) -> list[Command]:
-        stretch.partial_pending = bool(message.text.strip())
-        if self._is_unsure(message):
-            self.counts["dropped_partials"] += 1
-            return self._say(stretch, self._dialect.dropped(message, self._threshold, 0, answers=False, finalize=None))
-        awaited = any(f.sent_on == stretch.connection and not f.expired for f in self._finalizes)
-        repeats = _begins_with(stretch.last_final, message.text)
-        if awaited or repeats or (stretch.seam is not None and not stretch.seam.over):
-            self.counts["held_partials"] += 1
-            return []
-        stretch.last_final = ""
-        return self._say(stretch, self._dialect.partial(message))
-
-    def _final(self, stretch: Stretch, message: Transcript, now: float) -> list[Command]:
-        answered, passed = stretch.answered_by(message, self._finalizes, self._ledger)
-        commands: list[Command] = []
-        for finalize in passed:
-            commands += self._settle(stretch, finalize, "empty")
-        stretch.cover(message, answered, self._ledger, now, self._options.final_lag)
-        if stretch is self._stretches[0]:
-            stretch.release(self._ledger)
-        stretch.answered_last = stretch.asked_to_close
-        if message.text.strip():
-            stretch.partial_pending = False
-            stretch.last_final = message.text if answered is not None else ""
-        message, repeats = stretch.without_repeats(message)
-        self.counts["repeated_words"] += repeats
-        if repeats and not message.text and answered is None:
-            return commands
-        if self._answer is not None and self._answer.stretch is stretch:
-            # That one was not the last of its sentence after all: this one is.
-            held, self._answer = self._answer, None
-            commands += self._tell_final(stretch, held.message, None)
-            answered = answered or held.finalize
-        settle = next((time for name, time in _SETTLE.items() if name in stretch.voicing.model), 0.0)
-        if answered is not None and settle and not answered.expired and message.text.strip():
-            self._answer = _Answer(stretch, message, answered, min(now + settle, answered.deadline))
-            return commands
-        return [*commands, *self._tell_final(stretch, message, answered)]
-
-    def _tell_answer(self) -> list[Command]:
-        answer, self._answer = self._answer, None
-        assert answer is not None
-        return self._tell_final(answer.stretch, answer.message, answer.finalize)
-
-    def _tell_final(self, stretch: Stretch, message: Transcript, answered: Finalize | None) -> list[Command]:
-        dialect, covered = self._dialect, self._ms(stretch.covered)
-        late = answered is not None and answered.expired
-        answers = answered is not None and not late
-        name = answered.id if answered is not None else None
-        if not message.text.strip() and answers:
-            assert answered is not None
-            return self._settle(stretch, answered, "empty")
-        outcome = "final"
-        if self._is_unsure(message):
-            self.counts["dropped_finals"] += 1
-            outcome = "dropped"
-            told = dialect.dropped(message, self._threshold, covered, answers=answers, finalize=name)
-        else:
-            told = dialect.final(message, covered, answers=answers, finalize=name, late=late)
-        commands = self._say(stretch, told)
-        if answered is not None and late:
-            self._finalizes.remove(answered)
-        elif answered is not None:
-            commands += self._settle(stretch, answered, outcome)
-        return commands
-
-    def _settle(self, stretch: Stretch, finalize: Finalize, outcome: str) -> list[Command]:
-        """Answer a finalize, unless its time had run out, and forget it."""
-        self._finalizes.remove(finalize)
-        if finalize.expired:
-            return []
-        self.counts[f"finalizes_{outcome}"] += 1
-        return self._say(stretch, self._dialect.finalized(finalize.id, outcome, self._ms(stretch.covered)))
-
-    def _expire(self, now: float) -> list[Command]:
-        commands: list[Command] = []
-        for finalize in self._finalizes:
-            if not finalize.expired and now >= finalize.deadline:
-                finalize.expired = True
-                self.counts["finalizes_timeout"] += 1
-                commands += self._dialect.finalized(finalize.id, "timeout", self._covered_ms)
-        return commands
-
-    def _say(self, stretch: Stretch, commands: list[Command]) -> list[Command]:
-        """Tell the client, if the stretch has the word, else once it has."""
-        if stretch is self._stretches[0]:
-            return commands
-        stretch.out += commands
-        return []
-
-    def _is_unsure(self, message: Transcript) -> bool:
-        if self._scope == "off" or (self._scope == "partials" and message.final) or message.confidence is None:
-            return False
-        return message.confidence < self._threshold and bool(message.text.strip())
-
     # Bounds and ends
 
     def _overflowed(self, added: int) -> list[Command]:
@@ -632,10 +502,8 @@ class SttMachine:
         """End although something may be left; where audio is, say so."""
         last = self._stretches[-1]
         unheard = last.sent < self._ledger.end
-        commands = [command for stretch in tuple(self._stretches)[1:] for command in stretch.out]
-        for finalize in self._finalizes:
-            if not finalize.expired:
-                commands += self._dialect.finalized(finalize.id, "timeout", self._covered_ms)
+        commands = [command for stretch in self._stretches for command in stretch.take_word()]
+        commands += self._teller.give_up(self._stretches[0])
         if unheard:
             lost = self._duration(self._ledger.end - max(last.sent, last.covered))
             return [*commands, *self._fail(GatewayError("upstream_timeout", f"{lost:.0f} ms of audio were not heard."))]
@@ -650,8 +518,6 @@ class SttMachine:
         self._by = None
         commands: list[Command] = [Retire(s.connection) for s in self._stretches if s.connection >= 0]
         self._stretches.clear()
-        self._finalizes.clear()
-        self._answer = None
         return [*commands, *self._drop_change()]
 
     # Small things
@@ -663,13 +529,17 @@ class SttMachine:
             return None
         return last.ready_at + self._options.rotate_seconds
 
-    @property
-    def _threshold(self) -> float:
-        return self._options.confidence_threshold
-
-    @property
-    def _covered_ms(self) -> int:
-        return self._ms(self._stretches[0].covered) if self._stretches else 0
+    def _new_teller(self, scope: str) -> Teller:
+        options = self._options
+        return Teller(
+            self._dialect,
+            self._ledger,
+            self.counts,
+            scope=scope,
+            threshold=options.confidence_threshold,
+            final_lag=options.final_lag,
+            finalize_timeout=options.finalize_timeout,
+        )
 
     def _stretch_of(self, connection: int) -> Stretch | None:
         return next((stretch for stretch in self._stretches if stretch.connection == connection), None)
@@ -679,9 +549,3 @@ class SttMachine:
 
     def _duration(self, size: int) -> float:
         return size / self._bytes_per_second * 1000
-
-
-def _begins_with(text: str, start: str) -> bool:
-    """Tell whether a partial only repeats the beginning of a final."""
-    words, first = [plain_word(w) for w in text.split()], [plain_word(w) for w in start.split()]
-    return bool(first) and words[: len(first)] == first

@@ -1,0 +1,209 @@
+"""What of the transcripts is told, and which finalize each final answers: the way down of an STT session."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from slng_sidecar.protocol.commands import Command
+from slng_sidecar.protocol.hearing import Finalize, Stretch
+from slng_sidecar.protocol.ledger import AudioLedger
+from slng_sidecar.protocol.messages import Transcript
+from slng_sidecar.protocol.seam import plain_word
+from slng_sidecar.protocol.stt_dialects import SttDialect
+
+# Routes that split one sentence into several finals (Gradium: nine): how long the next one may take to come.
+_SETTLE = {"gradium": 0.3}
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A final that may answer a finalize, held until it is known to be the last of its sentence."""
+
+    stretch: Stretch
+    message: Transcript
+    finalize: Finalize
+    due: float
+
+
+class Teller:
+    """Tells transcripts and answers finalizes, each once and within its deadline.
+
+    Mutable: ``finalizes``, those that are not settled, oldest first; ``_last``, the offset of the client's last one;
+    ``_answer``, at most one; ``counts``, the session's.
+    """
+
+    def __init__(
+        self,
+        dialect: SttDialect,
+        ledger: AudioLedger,
+        counts: Counter[str],
+        *,
+        scope: str,
+        threshold: float,
+        final_lag: float,
+        finalize_timeout: float,
+    ) -> None:
+        self.finalizes: deque[Finalize] = deque()
+        self._dialect = dialect
+        self._ledger = ledger
+        self._counts = counts
+        self._scope = scope
+        self._threshold = threshold
+        self._final_lag = final_lag
+        self._finalize_timeout = finalize_timeout
+        self._last = 0
+        self._answer: _Answer | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``wake`` wants to be called."""
+        times = [finalize.deadline for finalize in self.finalizes if not finalize.expired]
+        if self._answer is not None:
+            times.append(self._answer.due)
+        return min(times, default=None)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no finalize waits for its answer."""
+        return all(finalize.expired for finalize in self.finalizes)
+
+    def take(self, name: str | None, head: Stretch, now: float) -> list[Command]:
+        """Take a finalize of the client's; one with nothing said since the last is answered at once."""
+        end = self._ledger.end
+        if end == self._last:
+            return self._dialect.finalized(name, "empty", self._ms(head))
+        self._last = end
+        self.finalizes.append(Finalize(name, end, now + self._finalize_timeout))
+        return []
+
+    def wake(self, head: Stretch, now: float) -> list[Command]:
+        """Tell what was held long enough, and answer the finalizes whose time has run out."""
+        commands: list[Command] = []
+        if self._answer is not None and now >= self._answer.due:
+            commands += self._release_answer()
+        for finalize in self.finalizes:
+            if not finalize.expired and now >= finalize.deadline:
+                commands += self._expire(finalize, head)
+        return commands
+
+    def partial(self, stretch: Stretch, message: Transcript) -> list[Command]:
+        """Tell a partial, unless a final is awaited or it only repeats one."""
+        stretch.partial_pending = bool(message.text.strip())
+        if self._is_unsure(message):
+            self._counts["dropped_partials"] += 1
+            return stretch.say(self._dialect.dropped(message, self._threshold, 0, answers=False, finalize=None))
+        awaited = any(f.sent_on == stretch.connection and not f.expired for f in self.finalizes)
+        repeats = _begins_with(stretch.last_final, message.text)
+        if awaited or repeats or (stretch.seam is not None and not stretch.seam.over):
+            self._counts["held_partials"] += 1
+            return []
+        stretch.last_final = ""
+        return stretch.say(self._dialect.partial(message))
+
+    def final(self, stretch: Stretch, message: Transcript, now: float) -> list[Command]:
+        """Tell a final, and whatever it answers."""
+        answered, passed = stretch.answered_by(message, self.finalizes, self._ledger)
+        commands: list[Command] = []
+        for finalize in passed:
+            commands += self._settle(stretch, finalize, "empty")
+        stretch.cover(message, answered, self._ledger, now, self._final_lag)
+        stretch.answered_last = stretch.asked_to_close
+        if message.text.strip():
+            stretch.partial_pending = False
+            stretch.last_final = message.text if answered is not None else ""
+        message, repeats = stretch.without_repeats(message)
+        self._counts["repeated_words"] += repeats
+        if repeats and not message.text and answered is None:
+            return commands
+        if self._answer is not None and self._answer.stretch is stretch:
+            # That one was not the last of its sentence after all: this one is.
+            held, self._answer = self._answer, None
+            commands += self._tell(stretch, held.message, None)
+            answered = answered or held.finalize
+        settle = next((time for name, time in _SETTLE.items() if name in stretch.voicing.model), 0.0)
+        if answered is not None and settle and not answered.expired and message.text.strip():
+            self._answer = _Answer(stretch, message, answered, min(now + settle, answered.deadline))
+            return commands
+        return [*commands, *self._tell(stretch, message, answered)]
+
+    def begin_again(self, stretch: Stretch) -> list[Command]:
+        """Note that a stretch has another connection: what it was asked is asked again, if there is audio for it."""
+        commands: list[Command] = []
+        for finalize in tuple(self.finalizes):
+            if stretch.contains(finalize.offset):
+                finalize.sent_on = None
+                if finalize.offset <= stretch.life_start:
+                    commands += self._settle(stretch, finalize, "empty")
+        return commands
+
+    def done(self, stretch: Stretch) -> list[Command]:
+        """Settle what is open of a stretch of which no more will come."""
+        commands: list[Command] = []
+        if self._answer is not None and self._answer.stretch is stretch:
+            commands += self._release_answer()
+        for finalize in tuple(self.finalizes):
+            if stretch.contains(finalize.offset):
+                commands += self._settle(stretch, finalize, "empty")
+        return commands
+
+    def give_up(self, head: Stretch) -> list[Command]:
+        """Answer what is open although its time has not run out: the session ends."""
+        commands: list[Command] = []
+        if self._answer is not None:
+            commands += self._release_answer()
+        for finalize in self.finalizes:
+            if not finalize.expired:
+                commands += self._expire(finalize, head)
+        return commands
+
+    def _release_answer(self) -> list[Command]:
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        return self._tell(answer.stretch, answer.message, answer.finalize)
+
+    def _tell(self, stretch: Stretch, message: Transcript, answered: Finalize | None) -> list[Command]:
+        dialect, covered = self._dialect, self._ms(stretch)
+        late = answered is not None and answered.expired
+        answers = answered is not None and not late
+        name = answered.id if answered is not None else None
+        if not message.text.strip() and answered is not None and answers:
+            return self._settle(stretch, answered, "empty")
+        outcome = "final"
+        if self._is_unsure(message):
+            self._counts["dropped_finals"] += 1
+            outcome = "dropped"
+            told = dialect.dropped(message, self._threshold, covered, answers=answers, finalize=name)
+        else:
+            told = dialect.final(message, covered, answers=answers, finalize=name, late=late)
+        commands = stretch.say(told)
+        if answered is not None:
+            commands += self._settle(stretch, answered, outcome)
+        return commands
+
+    def _settle(self, stretch: Stretch, finalize: Finalize, outcome: str) -> list[Command]:
+        """Answer a finalize, unless its time had run out, and forget it."""
+        self.finalizes.remove(finalize)
+        if finalize.expired:
+            return []
+        self._counts[f"finalizes_{outcome}"] += 1
+        return stretch.say(self._dialect.finalized(finalize.id, outcome, self._ms(stretch)))
+
+    def _expire(self, finalize: Finalize, head: Stretch) -> list[Command]:
+        finalize.expired = True
+        self._counts["finalizes_timeout"] += 1
+        return self._dialect.finalized(finalize.id, "timeout", self._ms(head))
+
+    def _is_unsure(self, message: Transcript) -> bool:
+        if self._scope == "off" or (self._scope == "partials" and message.final) or message.confidence is None:
+            return False
+        return message.confidence < self._threshold and bool(message.text.strip())
+
+    def _ms(self, stretch: Stretch) -> int:
+        return round(self._ledger.ms(stretch.covered))
+
+
+def _begins_with(text: str, start: str) -> bool:
+    """Tell whether a partial only repeats the beginning of a final."""
+    words, first = [plain_word(w) for w in text.split()], [plain_word(w) for w in start.split()]
+    return bool(first) and words[: len(first)] == first
