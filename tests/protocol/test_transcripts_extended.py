@@ -168,6 +168,16 @@ def test_a_refusal_that_trying_again_cannot_change_ends_the_session() -> None:
     assert talk.lost(GatewayError("auth_error", "the key")) == [fatal("auth_error"), goodbye(1008)]
 
 
+def test_a_fatal_error_answers_what_is_open_first() -> None:
+    talk = live()
+    talk.client(speech(100), {**FINALIZE, "id": "a"})
+    talk.lost()
+
+    said = talk.lost(GatewayError("auth_error", "the key"))
+
+    assert said == [finalized("a", "timeout", 0), fatal("auth_error"), goodbye(1008)]
+
+
 def test_three_short_lives_in_a_row_end_the_session() -> None:
     talk = live()
     for _ in range(2):

@@ -512,7 +512,8 @@ class SttMachine:
 
     def _fail(self, error: GatewayError) -> list[Command]:
         self._phase = _Phase.ENDED
-        return [*self._hang_up(), *end_with(error)]
+        open_ones = self._teller.give_up(self._stretches[0]) if self._stretches else []
+        return [*open_ones, *self._hang_up(), *end_with(error)]
 
     def _hang_up(self) -> list[Command]:
         self._by = None
