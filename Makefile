@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MADE := .venv/.made
 
-.PHONY: help install run test check format constraints clean
+.PHONY: help install run test bench check format constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -22,6 +22,9 @@ run: $(MADE) ## start the gateway; with the simulator where there is no SLNG key
 
 test: $(MADE) ## run the tests
 	$(BIN)/python -m pytest
+
+bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulator
+	@$(BIN)/python -m bench $(BENCH)
 
 check: $(MADE) ## format, lint, types and tests
 	$(BIN)/ruff format --check .

@@ -1,0 +1,75 @@
+"""``python -m bench``: measure everything once and print the tables."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.measures import hop, interruption, load, stt_drop, stt_update, text_up, tts_update
+from bench.official import point_at
+from bench.report import Part, table
+from bench.world import World, running_world
+
+MEASURES: dict[str, Callable[[World], Awaitable[list[Part]]]] = {
+    "stt_update": stt_update.measure,
+    "tts_update": tts_update.measure,
+    "text_up": text_up.measure,
+    "interruption": interruption.measure,
+    "stt_drop": stt_drop.measure,
+    "hop": hop.measure,
+    "load": load.measure,
+}
+_RUNS, _QUICK_RUNS = 5, 2
+_BOUND_SECONDS = 60.0
+_PACKAGES = ("slng-sidecar", "pipecat-slng", "pipecat-ai", "websockets", "uvicorn")
+
+
+async def _measure(names: list[str], *, quick: bool) -> list[Part]:
+    parts = []
+    async with running_world(runs=_QUICK_RUNS if quick else _RUNS, quick=quick) as world:
+        point_at(world.observed)
+        for name in names:
+            start = time.monotonic()
+            async with asyncio.timeout(_BOUND_SECONDS):
+                found = await MEASURES[name](world)
+            for part in found:
+                print(table(part), flush=True)
+            print(f"[{name}: {time.monotonic() - start:.0f} s]", file=sys.stderr, flush=True)
+            parts += found
+    return parts
+
+
+async def _until_terminated(names: list[str], *, quick: bool) -> list[Part]:
+    """Let SIGTERM end the measuring as Ctrl-C does, so that no process is left behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await _measure(names, quick=quick)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=MEASURES, help="measure only this; repeatable")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs: for trying, not for quoting")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single value there, too")
+    given = parser.parse_args()
+    versions = {name: version(name) for name in _PACKAGES}
+    print(", ".join(f"{name} {number}" for name, number in versions.items()))
+    print("Medians; in brackets the smallest and the largest.\n")
+    parts = asyncio.run(_until_terminated(given.only or list(MEASURES), quick=given.quick))
+    if given.json:
+        shown = [
+            {"title": part.title, "other": part.other, "rows": [row.as_dict() for row in part.rows]} for part in parts
+        ]
+        given.json.write_text(json.dumps({"versions": versions, "quick": given.quick, "parts": shown}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

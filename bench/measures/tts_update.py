@@ -1,0 +1,116 @@
+"""TTS: the voice changes in the middle of an utterance."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+from pipecat.frames.frames import TTSAudioRawFrame, TTSSpeakFrame, TTSUpdateSettingsFrame
+from pipecat_slng import SlngTTSService
+from slng_sidecar.simulator import signal
+
+from bench.clients import RATE, TTS_INIT, talking
+from bench.official import running_bot, tts_service
+from bench.report import Part, Row
+from bench.world import World
+
+SPEAKING: dict[str, Any] = {"first_audio_ms": 150, "pace": 4}
+"""Sound comes 150 ms after the text, four times faster than it is heard."""
+UTTERANCE = " ".join(f"n{number}" for number in range(1, 13))
+"""Some 3 s."""
+_NEXT = "n100 n101"
+_AFTER_SECONDS = 0.45
+_WITHIN_SECONDS = 4.0
+
+
+async def measure(world: World) -> list[Part]:
+    """Say 3 s, change the voice 450 ms after that text was sent, and have the next text said right behind.
+
+    By then upstream has sent some 1200 ms of the sound. Ours is ``update`` between the flush of one context and the
+    text of the next; the official one's a ``TTSUpdateSettingsFrame`` between two ``TTSSpeakFrame``. All runs of one
+    side go at once.
+
+    * lost: the duration of the first utterance less what was heard of it, counted in its whole words.
+    * text to first audio: from sending the next text until its first sound is with the client (leaves the pipeline).
+    * after the sound before: the same, but counted from the last sound of the first utterance where that came later;
+      what is under 0 could not be heard.
+    * in the new voice: whether the connection that got the next text was opened with the new voice.
+    """
+    parts = [await _part(world, "600 ms to open (300 + 300)", "600", 300)]
+    if not world.quick:
+        parts.append(await _part(world, "300 ms to open (150 + 150)", "300", 150))
+    return parts
+
+
+async def _part(world: World, title: str, name: str, each_ms: int) -> Part:
+    sides = []
+    for side, run in (("ours", _ours), ("official", _official)):
+        models = [
+            await world.model(f"tts-update-{name}-{side}-{i}", upgrade_ms=each_ms, ready_ms=each_ms, **SPEAKING)
+            for i in range(world.runs)
+        ]
+        sides.append(await asyncio.gather(*(run(world, model) for model in models)))
+    rows = [
+        Row(what, unit, [r[what] for r in sides[0] if what in r], [r[what] for r in sides[1] if what in r])
+        for what, unit in (
+            ("said before the update", "ms"),
+            ("lost of it", "ms"),
+            ("next text to its first audio", "ms"),
+            ("first audio after the sound before", "ms"),
+            ("next words in the new voice", "runs"),
+        )
+    ]
+    return Part(f"TTS update: {title}", "pipecat-slng", rows)
+
+
+async def _ours(world: World, model: str) -> dict[str, float]:
+    async with talking(world.sidecar, "tts", model, TTS_INIT, extended=True) as client:
+        await client.send({"type": "text", "context_id": "a", "text": UTTERANCE})
+        await client.send({"type": "flush", "context_id": "a"})
+        await asyncio.sleep(_AFTER_SECONDS)
+        await client.send({"type": "update", "id": "u", "voice": "two"})
+        sent = await client.send({"type": "text", "context_id": "b", "text": _NEXT})
+        await client.send({"type": "flush", "context_id": "b"})
+        with contextlib.suppress(TimeoutError):
+            await client.until(lambda: client.came("audio_end", context_id="b"), _WITHIN_SECONDS)
+        first, second = client.labelled.get("a", []), client.labelled.get("b", [])
+    return await _found(world, model, first, second, sent)
+
+
+async def _official(world: World, model: str) -> dict[str, float]:
+    async with running_bot(tts_service(model)) as bot:
+        await asyncio.sleep(1)  # it is ready then; it says so to nobody
+        await bot.send(TTSSpeakFrame(UTTERANCE))
+        await asyncio.sleep(_AFTER_SECONDS)
+        await bot.send(TTSUpdateSettingsFrame(delta=SlngTTSService.Settings(voice="two")))
+        sent = await bot.send(TTSSpeakFrame(_NEXT))
+        await asyncio.sleep(_WITHIN_SECONDS - 1)
+        sound = bot.out(TTSAudioRawFrame)
+    contexts = list(dict.fromkeys(frame.context_id for _, frame in sound))
+    first = [(at, frame.audio) for at, frame in sound if frame.context_id == contexts[0]]
+    second = [(at, frame.audio) for at, frame in sound if frame.context_id != contexts[0]]
+    return await _found(world, model, first, second, sent)
+
+
+async def _found(
+    world: World, model: str, first: list[tuple[float, bytes]], second: list[tuple[float, bytes]], sent: float
+) -> dict[str, float]:
+    words = signal.words_of_text(UTTERANCE)
+    lengths = {word.number: 20 * (signal.frames_of(word.number) + word.gap) for word in words}
+    heard = {word.number for word in signal.decode(b"".join(data for _, data in first), RATE) if word.whole}
+    last = (await world.wire.of(model))[-1]
+    found: dict[str, float] = {
+        "said before the update": sum(lengths.values()),
+        "lost of it": sum(length for number, length in lengths.items() if number not in heard),
+        "next words in the new voice": float(
+            any(m.get("voice") == "two" for _, m in last.texts_up)
+            and any(m.get("text") == _NEXT for _, m in last.texts_up)
+        ),
+    }
+    if second:
+        found["next text to its first audio"] = 1000 * (second[0][0] - sent)
+        found["first audio after the sound before"] = 1000 * (second[0][0] - max(sent, first[-1][0]))
+    assert sent <= time.monotonic()
+    return found
