@@ -113,7 +113,8 @@ class Teller:
             stretch.partial_pending = False
             stretch.last_final = message.text if answered is not None else ""
         message, repeats = stretch.without_repeats(message)
-        self._counts["repeated_words"] += repeats
+        if repeats:
+            self._counts["repeated_words"] += repeats
         if repeats and not message.text and answered is None:
             return commands
         if self._answer is not None and self._answer.stretch is stretch:
