@@ -24,9 +24,10 @@ from conversation import (
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
+from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts_dialects import PlainTts, TerminalForm
+from slng_sidecar.protocol.tts_options import TtsOptions
 
 INIT = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 24_000}}
 FLUSH = {"type": "flush"}

@@ -11,9 +11,10 @@ from conversation import Conversation, Said, hung_up, odd_client_messages, odd_u
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
+from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts_dialects import ExtendedTts
+from slng_sidecar.protocol.tts_options import TtsOptions
 
 INIT: dict[str, Any] = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 16_000}}
 AUDIO_END = {"type": "audio_end"}

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from conversation import READY, Conversation, Said, dial, down, fatal, goodbye, refusal, retire, up
-from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
+from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts_dialects import ExtendedTts
+from slng_sidecar.protocol.tts_options import TtsOptions
 
 INIT: dict[str, Any] = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 16_000}}
 FLUSH = {"type": "flush"}

@@ -185,6 +185,10 @@ class Lines:
         line.state, line.clear_by, line.quiet_at = LineState.READY, None, now + QUIET
         return []
 
+    def disturbed(self, line: Line, now: float) -> None:
+        """Let the quiet begin anew: something came that nobody waited for."""
+        line.quiet_at = now + QUIET
+
     def clear(self, line: Line, now: float) -> list[Command]:
         """Interrupt the part that it carries; what still comes of that is nobody's."""
         if self.one_turn(line.shape):

@@ -42,6 +42,27 @@ class Part:
         """Whether there is nothing in it to say, so far."""
         return not self.sent and not self.sounded and all(text["text"].isspace() for text in self.texts)
 
+    def next_messages(self, *, inline: bool, now: float) -> list[dict[str, Any]]:
+        """Give what is to be sent on its line now; ``inline``: the end is said on the last text."""
+        messages: list[dict[str, Any]] = []
+        # Where the end is said on the last text, that text waits until it is known to be the last.
+        sendable = len(self.texts) if self.closed or not inline else len(self.texts) - 1
+        while self.sent < sendable:
+            message = self.texts[self.sent]
+            self.sent += 1
+            if inline and self.closed and self.sent == len(self.texts):
+                message = {**message, "flush": True}
+                self.flush_sent = True
+            messages.append(message)
+        if self.closed and not self.flush_sent and self.sent == len(self.texts):
+            self.flush_sent = True
+            messages.append({"type": "flush"})
+        if messages:
+            self.progress = now
+        if self.sounded:
+            self.let_go()
+        return messages
+
     def sounds(self, now: float) -> None:
         """Note a sound of it: what is upstream is not to be said again."""
         self.let_go()

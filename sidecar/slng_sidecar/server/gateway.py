@@ -11,12 +11,13 @@ from typing import Any, Self
 
 from slng_sidecar import __version__
 from slng_sidecar.config import Secrets, Settings
-from slng_sidecar.protocol.contexts import TtsMachine, TtsOptions
+from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.protocol.stt_dialects import ExtendedStt, PlainStt
 from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
 from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
+from slng_sidecar.protocol.tts_options import TtsOptions
 from slng_sidecar.sessions.session import Client, Session
 from slng_sidecar.tasks import Tasks
 from slng_sidecar.telemetry import Metrics
@@ -136,7 +137,7 @@ class Gateway:
                 outcome,
                 time.monotonic() - live.since,
                 session.dials,
-                "".join(f", {reason} {amount}" for reason, amount in sorted(session.counts.items())),
+                "".join(f", {reason} {amount}" for reason, amount in sorted(session.counts.items()) if amount),
             )
 
     def _machine(self, live: LiveSession, *, extended: bool) -> SttMachine | TtsMachine:
