@@ -44,7 +44,7 @@ class Cutter:
         Args:
             audio_at: when audio came last.
         """
-        hold = self._held_at + _HOLD_MS / 1000 if self.hold is not None else self._force_at
+        hold = self._held_at + _SILENT_CLIENT_SECONDS if self.hold is not None else self._force_at
         looked = audio_at + _IDLE_SECONDS
         return min(hold, looked if looked > self._looked_at else audio_at + _SILENT_CLIENT_SECONDS)
 
@@ -71,7 +71,8 @@ class Cutter:
                 return end
             self.hold, self._held_at = end, now
             return None
-        if ledger.ms(end) - ledger.ms(self.hold) >= _HOLD_MS or now >= self._held_at + _HOLD_MS / 1000:
+        # It is audio that is held back, so a client that falters delays nothing.
+        if ledger.ms(end) - ledger.ms(self.hold) >= _HOLD_MS or now >= self._held_at + _SILENT_CLIENT_SECONDS:
             return ledger.quietest(self.hold, end)
         return None
 
