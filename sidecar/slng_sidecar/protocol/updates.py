@@ -49,6 +49,8 @@ def read_update(message: dict[str, Any], fields: tuple[str, ...], *, own_provide
     for name, value in (config or {}).items():
         if name in _FIXED:
             update.rejected[name] = "it is fixed for the session; connect again to change it"
+        elif name in fields:
+            update.rejected[name] = "it stands beside config, not in it"
         else:
             update.wanted[name] = value
     for name in fields:
