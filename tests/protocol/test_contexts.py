@@ -396,6 +396,29 @@ def test_a_late_second_terminal_prolongs_the_quiet() -> None:
     assert talk.wait(0.01) == [up(text("two")), up(FLUSH)]
 
 
+def test_a_second_terminal_later_than_the_quiet_cuts_no_turn_that_has_not_sounded() -> None:
+    talk = speaking()
+    talk.client(text("two"), FLUSH)
+    talk.upstream(AUDIO_END)
+    assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
+
+    assert talk.upstream(AUDIO_END) == []  # the first turn's, said once more
+    assert talk.upstream(b"2") == [down(b"2")]
+    assert talk.wait(1) == []
+    assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_turn_without_sound_on_a_line_that_had_one_ends_a_moment_later(again: bool) -> None:
+    talk = speaking()
+    talk.client(text("two"), FLUSH)
+    talk.upstream(AUDIO_END)
+    talk.wait(QUIET)
+
+    assert talk.upstream(AUDIO_END) == []
+    assert (talk.upstream(AUDIO_END) if again else talk.wait(0.3)) == [down(AUDIO_END)]
+
+
 def test_stray_sound_between_turns_retires_the_connection() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
@@ -1050,7 +1073,7 @@ def test_the_flush_of_a_turn_that_idled_away_draws_no_second_terminal() -> None:
     talk.wait(QUIET)
     assert talk.client(FLUSH) == []
     assert talk.client(text("two"), FLUSH) == [up(text("two")), up(FLUSH)]
-    assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]
+    assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END)]
 
 
 # Deadlines

@@ -252,7 +252,7 @@ def test_a_context_that_is_never_flushed_ends_by_itself() -> None:
     assert talk.wait(60) == [up(FLUSH)]
     assert talk.upstream(AUDIO_END) == [end("a")]
     assert talk.wait(QUIET) == [words("two"), up(FLUSH)]
-    assert talk.upstream(AUDIO_END) == [end("b")]
+    assert talk.upstream(MS, AUDIO_END)[-1] == end("b", ms=1, first=60_100)
 
 
 @pytest.mark.parametrize("message", [{"type": "speak"}, {}, {"type": "finalize"}])
@@ -335,7 +335,8 @@ def test_texts_before_an_update_keep_their_settings() -> None:
 
     assert talk.upstream(AUDIO_END, connection=0) == [end("a", ms=1, first=0)]
     assert talk.wait(QUIET) == [words("two", 0), up(FLUSH, 0)]
-    assert talk.upstream(AUDIO_END, connection=0) == [end("b"), retire(0), words("three", 1), up(FLUSH, 1)]
+    said = talk.upstream(MS, AUDIO_END, connection=0)
+    assert said == [start("b"), down(MS), end("b", ms=1, first=100), retire(0), words("three", 1), up(FLUSH, 1)]
     assert talk.upstream(MS, AUDIO_END) == [start("c"), down(MS), end("c", ms=1, first=100)]
 
 

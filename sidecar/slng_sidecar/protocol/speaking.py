@@ -30,6 +30,9 @@ from slng_sidecar.protocol.turns import Context, Contexts, Part
 from slng_sidecar.protocol.updates import Update, Voicing
 from slng_sidecar.protocol.voicings import Revision, Revisions, Shape
 
+# How long a terminal without a sound before it is doubted, on a line that had a turn before.
+_DOUBT = 0.3
+
 
 class Speaking:
     """The part of a TTS session that begins with its ``init``.
@@ -66,7 +69,9 @@ class Speaking:
         needed = [revision.shape for revision in self._revisions.pending]
         if (part := self._waiting()) is not None:
             needed.append(part.revision.shape)
-        times = (self._prepare_at, self._stuck_at(), self.lines.deadline(needed))
+        doubted = self._doubted()
+        doubt_at = None if doubted is None else doubted[1]
+        times = (self._prepare_at, self._stuck_at(), doubt_at, self.lines.deadline(needed))
         return min((time for time in times if time is not None), default=None)
 
     def open(self, now: float) -> list[Command]:
@@ -75,10 +80,11 @@ class Speaking:
 
     def wake(self, now: float) -> list[Command]:
         commands = self.lines.wake(now)
+        if (ended := self._doubted()) is not None and now >= ended[1]:
+            return commands + self._part_ended(self._carrier(), ended[0], now)
         stuck_at = self._stuck_at()
         if stuck_at is not None and now >= stuck_at:
-            line, error = self._stuck()
-            return commands + self._line_failed(line, error, now)
+            return commands + self._line_failed(self._carrier(), self._stuck(), now)
         return commands + self.go_on(now)
 
     def clear(self, name: str | None, answer: list[Command], now: float) -> list[Command]:
@@ -201,8 +207,13 @@ class Speaking:
             self._counts["stray_terminals"] += 1
             self.lines.disturbed(line, now)
             return []
-        if not self._said(line)[1].flush_sent:
+        part = self._said(line)[1]
+        if not part.flush_sent:
             self._counts["segment_ends"] += 1
+            return []
+        if not part.sounded and part.doubted is None and line.turn_ended_at is not None:
+            # The turn before may have been ended twice, so late that this one was already upstream.
+            part.doubted = (terminal, now + _DOUBT)
             return []
         return self._part_ended(line, terminal, now)
 
@@ -382,6 +393,11 @@ class Speaking:
         assert part.line == line.number
         return head, part
 
+    def _doubted(self) -> tuple[Terminal, float] | None:
+        """Give the terminal of the head that may be another one's, and when it counts after all."""
+        head = self.contexts.head
+        return head.part.doubted if head is not None and head.part is not None else None
+
     def _stuck_at(self) -> float | None:
         """When the head counts as stuck: sound is due once all of it is upstream, and more sound after the first."""
         head = self.contexts.head
@@ -391,18 +407,16 @@ class Speaking:
         limit = self._options.terminal_timeout if part.sounded else self._options.first_audio_timeout
         return part.progress + limit
 
-    def _stuck(self) -> tuple[Line, GatewayError]:
-        head = self.contexts.head
-        assert head is not None
-        assert head.part is not None
-        assert head.part.line is not None
-        line = self.lines.get(head.part.line)
-        assert line is not None
-        if head.part.sounded:
+    def _carrier(self) -> Line:
+        """Give the line of the part that is being said."""
+        return next(line for line in self.lines if line.state is LineState.BUSY)
+
+    def _stuck(self) -> GatewayError:
+        if self._said(self._carrier())[1].sounded:
             text = f"Upstream fell silent for {self._options.terminal_timeout:g} s within an utterance."
         else:
             text = f"Upstream gave no audio within {self._options.first_audio_timeout:g} s."
-        return line, GatewayError("upstream_timeout", text)
+        return GatewayError("upstream_timeout", text)
 
 
 def about(context: Context, error: GatewayError, message: str | None = None) -> GatewayError:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from slng_sidecar.protocol.messages import Terminal
 from slng_sidecar.protocol.voicings import Revision
 
 # How many names of ended contexts are known for certain; a call of an hour has fewer.
@@ -25,6 +26,7 @@ class Part:
         closed: whether all its texts are there: its context was flushed, or the settings changed.
         line: the connection that carries it; None while it waits for one.
         progress: when upstream last showed a sign of it.
+        doubted: a terminal that came before any sound, on a line that had had a turn, and when it counts after all.
     """
 
     revision: Revision
@@ -36,6 +38,7 @@ class Part:
     sounded: bool = False
     retried: bool = False
     progress: float = 0.0
+    doubted: tuple[Terminal, float] | None = None
 
     @property
     def blank(self) -> bool:
@@ -66,7 +69,7 @@ class Part:
     def sounds(self, now: float) -> None:
         """Note a sound of it: what is upstream is not to be said again."""
         self.let_go()
-        self.sounded, self.progress = True, now
+        self.sounded, self.progress, self.doubted = True, now, None
 
     def let_go(self) -> None:
         """Forget the texts that are upstream."""
@@ -76,7 +79,7 @@ class Part:
     def again(self, *, counts: bool) -> None:
         """Begin anew, on another line; where it ``counts`` and any of it was upstream, that is done once."""
         self.retried = counts and self.sent > 0
-        self.line, self.sent, self.flush_sent = None, 0, False
+        self.line, self.sent, self.flush_sent, self.doubted = None, 0, False, None
 
 
 @dataclass(slots=True, eq=False)
