@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from running import Talk, gateway_and_simulator, talking
-from slng_sidecar.protocol import lines
 from slng_sidecar.simulator import Simulator, SimulatorOptions, signal
 from websockets.exceptions import ConnectionClosed
 
@@ -219,12 +218,6 @@ async def one_run(url: str, simulator: Simulator, sort: str, seed: int) -> Run:
         await run.act(sort)
         await run.finish(listening)
     return run
-
-
-@pytest.fixture(autouse=True)
-def _longer_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait longer between turns: on a busy machine this process may stop for longer than the usual quiet."""
-    monkeypatch.setattr(lines, "QUIET", 0.3)
 
 
 @pytest.mark.parametrize("sort", SORTS)
