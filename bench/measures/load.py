@@ -30,7 +30,7 @@ async def measure(world: World) -> list[Part]:
                 cpu, messages, took = await run(url, pid, model, sessions, seconds)
                 rows += [
                     Row(f"{sessions} sessions, audio {way}: CPU a message", "us", [1e6 * cpu / messages], digits=1),
-                    Row(f"{sessions} sessions, audio {way}: CPU in all", "%", [100 * cpu / took], digits=1),
+                    Row(f"{sessions} sessions, audio {way}: CPU in all", "% of a core", [100 * cpu / took], digits=1),
                     Row(f"{sessions} sessions, audio {way}: rate", "1/s", [messages / took]),
                 ]
     return [Part("Load on the sidecar's process", "", rows)]
