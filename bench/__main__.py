@@ -63,7 +63,10 @@ def main() -> None:
     versions = {name: version(name) for name in _PACKAGES}
     print(", ".join(f"{name} {number}" for name, number in versions.items()))
     print("Medians; in brackets the smallest and the largest.\n")
-    parts = asyncio.run(_until_terminated(given.only or list(MEASURES), quick=given.quick))
+    try:
+        parts = asyncio.run(_until_terminated(given.only or list(MEASURES), quick=given.quick))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        sys.exit("Ended before its time.")
     if given.json:
         shown = [
             {"title": part.title, "other": part.other, "rows": [row.as_dict() for row in part.rows]} for part in parts
