@@ -29,7 +29,7 @@ bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulat
 check: $(MADE) ## format, lint, types and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy sidecar plugin tests
+	$(BIN)/mypy sidecar plugin tests bench
 	$(MAKE) test
 
 format: $(MADE) ## put the code into shape

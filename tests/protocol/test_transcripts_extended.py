@@ -395,6 +395,15 @@ def test_a_long_session_moves_to_a_fresh_connection_at_a_quiet_moment() -> None:
     assert talk.client(pcm := speech(20)) == [up(pcm, 1)]
 
 
+def test_a_rotation_that_is_refused_is_not_tried_again_at_once() -> None:
+    talk = live(rotate_seconds=1500)
+    assert talk.wait(1500) == [dial(1)]
+
+    assert talk.lost(NO_SLOT) == []
+    assert talk.wait(59) == []
+    assert talk.wait(1) == [dial(2)]
+
+
 # Small things
 
 

@@ -84,6 +84,10 @@ class AudioLedger:
             return self._times[index][1]
         return self._times[-1][1] if self._times else 0.0
 
+    def duration(self, size: int) -> float:
+        """Give about how many milliseconds so many bytes last."""
+        return size / self._per_ms
+
     def offset_at(self, ms: float) -> int:
         """Give the offset of a millisecond: a whole sample, or the last end of a message that is not after it."""
         if not self.compressed:

@@ -1,62 +1,27 @@
-"""The speech-to-text session: audio goes up in order and is kept until a final covers it; transcripts come down.
-
-The session's audio is a row of stretches. The last one grows; an update of the settings ends it at a cut and begins the
-next; a drop gives a stretch another connection, which hears again what was not covered. The first stretch has the word:
-what the others have to tell waits until it is done.
-"""
+"""The speech-to-text session: audio goes up in order and is kept until a final covers it; transcripts come down."""
 
 from __future__ import annotations
 
 import enum
-import random
-from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections import Counter
+from typing import Any
 
-from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendUpstream, end_with, tell
-from slng_sidecar.protocol.cutting import Cutter
-from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
-from slng_sidecar.protocol.hearing import Change, State, Stretch
+from slng_sidecar.protocol.commands import CloseClient, Command, end_with, tell
+from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.ledger import AudioLedger
-from slng_sidecar.protocol.messages import Failure, Other, Ready, Transcript, dump, parse_object, parse_stt, type_of
+from slng_sidecar.protocol.listening import Listening
+from slng_sidecar.protocol.messages import parse_object, type_of
 from slng_sidecar.protocol.opening import INIT_FIRST, base64_refused, check_init, init_overdue, second_init
-from slng_sidecar.protocol.recovery import Recovery
 from slng_sidecar.protocol.stt_dialects import SttDialect
-from slng_sidecar.protocol.telling import Teller
-from slng_sidecar.protocol.updates import Voicing, changed, read_update
+from slng_sidecar.protocol.stt_options import SttOptions
+from slng_sidecar.protocol.updates import Voicing
+
+__all__ = ["SttMachine", "SttOptions"]
 
 # Where sound is compressed its duration cannot be told from its size; 128 kbit/s is more than speech takes.
 _COMPRESSED_BYTES_PER_SECOND = 16_000
 _DEFAULT_SAMPLE_RATE = 16_000
-# What ``backpressure`` asks for is not known; sound waits so long after one.
-_BACKPRESSURE_SECONDS = 0.25
 _SCOPES = ("off", "partials", "all")
-_FINALIZE, _CLOSE = dump({"type": "finalize"}), dump({"type": "close"})
-
-
-@dataclass(frozen=True, slots=True)
-class SttOptions:
-    """What STT sessions are told from outside; times are seconds.
-
-    Attributes:
-        model: the route of the first connection.
-        own_provider_key: whether the client brought a provider key, which no hosted model takes.
-        jitter: gives 0 to 1, for the delays of redialling.
-    """
-
-    model: str = "slng/deepgram/nova:3-en"
-    own_provider_key: bool = False
-    confidence_threshold: float = 0.5
-    confidence_scope: Literal["all", "partials", "off"] = "all"
-    replay_seconds: float = 30
-    final_lag: float = 2
-    finalize_timeout: float = 3
-    reconnect_seconds: float = 60
-    rotate_seconds: float = 1500
-    init_timeout: float = 30
-    close_timeout: float = 5
-    jitter: Callable[[], float] = random.random
 
 
 class _Phase(enum.Enum):
@@ -67,12 +32,9 @@ class _Phase(enum.Enum):
 
 
 class SttMachine:
-    """One STT session, of either dialect.
+    """One STT session, of either dialect: what the client says, and how the session ends.
 
-    Mutable: ``_phase`` with its deadline ``_by``; ``_ledger``, the audio; ``_stretches``, oldest first, at least one
-    once there was an init, of which the first has the word; ``_teller``, for their transcripts; ``_change``, at most
-    one; ``_numbers``, of connections; ``_audio_at``, when audio came last; ``_paused_until`` by backpressure;
-    ``_told_ready``; ``_told_overflow``, once an outage.
+    Mutable: ``_phase`` with its deadline ``_by``; ``_listening``, once there was an ``init`` and until the end.
     """
 
     def __init__(self, options: SttOptions, dialect: SttDialect) -> None:
@@ -80,35 +42,16 @@ class SttMachine:
         self._dialect = dialect
         self._phase = _Phase.NEW
         self._by: float | None = None
+        self._listening: Listening | None = None
         self._bytes_per_second = 2 * _DEFAULT_SAMPLE_RATE
-        self._ledger = AudioLedger(self._bytes_per_second, options.replay_seconds)
-        self._stretches: deque[Stretch] = deque()
-        self._change: Change | None = None
-        self._numbers = -1
-        self._audio_at = 0.0
-        self._paused_until = 0.0
-        self._told_ready = False
-        self._told_overflow = False
         self.counts: Counter[str] = Counter()
-        self._teller = self._new_teller(options.confidence_scope)
 
     def __repr__(self) -> str:
-        change = f", changing by {self._change.connection}" if self._change else ""
-        return f"SttMachine({self._phase.value}, {self._ledger}, {list(self._stretches)}{change})"
+        return f"SttMachine({self._phase.value}{f', {self._listening}' if self._listening else ''})"
 
     @property
     def deadline(self) -> float | None:
-        if self._phase is _Phase.ENDED:
-            return None
-        times = [self._by, self._teller.deadline]
-        for stretch in self._stretches:
-            times += [stretch.redial_at, stretch.drain_by]
-        if self._paused_until and any(stretch.state is State.LIVE for stretch in self._stretches):
-            times.append(self._paused_until)
-        if self._change is not None and self._change.cutter is not None:
-            times.append(self._change.cutter.deadline(self._audio_at))
-        elif self._rotates_at is not None:
-            times.append(self._rotates_at)
+        times = (self._by, self._listening.deadline if self._listening is not None else None)
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -129,129 +72,72 @@ class SttMachine:
     def client_binary(self, data: bytes, now: float) -> list[Command]:
         if self._phase is _Phase.NEW:
             return self._fail(GatewayError("bad_request", f"{INIT_FIRST}audio came before it."))
-        if self._phase is not _Phase.OPEN:
+        if self._phase is not _Phase.OPEN or self._listening is None:
             self.counts["audio_after_close"] += 1
             return []
-        if not data:
-            return []
-        self._audio_at = now
-        self._ledger.append(data, now)
-        commands = self._advance(now)
-        self._ledger.trim()
-        return [*commands, *self._overflowed(len(data))]
+        return self._listening.hear(data, now) if data else []
 
     def client_text(self, text: str, now: float) -> list[Command]:
         if self._phase in (_Phase.CLOSING, _Phase.ENDED):
             self.counts["message_after_close"] += 1
             return []
         try:
-            message = parse_object(text)
-            match type_of(message):
-                case "init":
-                    return self._init(message, now)
-                case "close" | "stop":
-                    return self._close(now)
-                case _ if self._phase is _Phase.NEW:
-                    raise GatewayError("bad_request", f"{INIT_FIRST}this message was ignored.", fatal=False)
-                case "finalize":
-                    return self._finalize(message.get("id"), now)
-                case "update" if self._dialect.takes_updates:
-                    return self._update(message, now)
-                case "keepalive":
-                    return []
-                case "audio":
-                    raise base64_refused()
-                case _:
-                    self.counts["unknown_client_message"] += 1
-                    return []
+            return self._message(parse_object(text), now)
         except GatewayError as error:
             return self._fail(error) if error.fatal else [tell(error)]
 
     def client_gone(self, now: float) -> list[Command]:
-        self._phase = _Phase.ENDED
         return self._hang_up()
 
     # Upstream
 
     def upstream_ready(self, connection: int, text: str, now: float) -> list[Command]:
-        if self._change is not None and connection == self._change.connection:
-            stretch = self._stretches[-1]
-            self._change.ready = text
-            self._change.cutter = Cutter(self._ledger, stretch.start, now, rotation=not self._change.updates)
-            return self._advance(now)
-        found = self._stretch_of(connection)
-        if found is None:
-            return []
-        return [*self._live(found, text, now), *self._advance(now)]
+        return self._go_on(self._listening.ready(connection, text, now)) if self._listening is not None else []
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
-        stretch = self._stretch_of(connection)
-        if stretch is None:
-            return []
-        try:
-            message = parse_stt(text)
-        except GatewayError:
-            self.counts["unreadable_upstream_message"] += 1
-            return []
-        match message:
-            case Transcript(final=False):
-                return self._teller.partial(stretch, message)
-            case Transcript():
-                told = self._teller.final(stretch, message, now)
-                if stretch.has_word:
-                    stretch.release(self._ledger)
-                settled = not stretch.partial_pending and self._teller.is_settled
-                return [*told, *self._advance(now, settled=settled)]
-            case Failure(error):
-                if error.code == "backpressure":
-                    self.counts["backpressure"] += 1
-                    self._paused_until = now + _BACKPRESSURE_SECONDS
-                    return []
-                return [tell(error)]
-            case Ready():
-                self.counts["extra_ready"] += 1
-                return []
-            case Other(raw):
-                return stretch.say(self._dialect.other(raw))
+        return self._go_on(self._listening.heard(connection, text, now)) if self._listening is not None else []
 
     def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
         self.counts["unexpected_upstream_binary"] += 1
         return []
 
     def upstream_lost(self, connection: int, error: GatewayError, now: float) -> list[Command]:
-        if self._change is not None and connection == self._change.connection:
-            return self._refused(error, now)
-        stretch = self._stretch_of(connection)
-        if stretch is None:
+        if self._listening is None:
             return []
-        lived = now - stretch.ready_at if stretch.ready_at is not None else None
-        closed = stretch.asked_to_close and closed_cleanly(error)
-        stretch.state, stretch.connection, stretch.ready_at, stretch.drain_by = State.WAITING, -1, None, None
-        if not self._told_ready:
-            return self._fail(error)
-        if closed or (stretch.end is not None and stretch.covered >= stretch.end):
-            return [*self._done(stretch, now), *self._advance(now)]
-        return [*self._lost(stretch, error, lived, now), *self._advance(now)]
+        try:
+            return self._go_on(self._listening.lost(connection, error, now))
+        except GatewayError as hopeless:
+            return self._fail(hopeless)
 
     def wake(self, now: float) -> list[Command]:
         if self._by is not None and now >= self._by:
             if self._phase is _Phase.NEW:
                 return self._fail(init_overdue(self._options.init_timeout))
-            if self._phase is _Phase.CLOSING:
-                return self._give_up_closing()
-        commands = self._teller.wake(self._stretches[0], now) if self._stretches else []
-        for stretch in tuple(self._stretches):
-            if stretch.drain_by is not None and now >= stretch.drain_by:
-                self.counts["drain_timeouts"] += 1
-                commands += self._done(stretch, now)
-        if self._paused_until and now >= self._paused_until:
-            self._paused_until = 0.0
-        if self._change is None and self._rotates_at is not None and now >= self._rotates_at:
-            self.counts["rotations"] += 1
-            commands += self._dial_change(Change(self._stretches[-1].voicing, []))
-        return [*commands, *self._advance(now)]
+            return self._give_up_closing()
+        return self._go_on(self._listening.wake(now)) if self._listening is not None else []
 
-    # What the client asks for
+    # What follows
+
+    def _message(self, message: dict[str, Any], now: float) -> list[Command]:
+        kind = type_of(message)
+        if kind == "init":
+            return self._init(message, now)
+        if kind in ("close", "stop"):
+            return self._close(now)
+        if self._listening is None:
+            raise GatewayError("bad_request", f"{INIT_FIRST}this message was ignored.", fatal=False)
+        match kind:
+            case "finalize":
+                name = message.get("id")
+                return self._listening.finalize(name if isinstance(name, str) else None, now)
+            case "update" if self._dialect.takes_updates:
+                return self._listening.update(message, now)
+            case "keepalive":
+                return []
+            case "audio":
+                raise base64_refused()
+        self.counts["unknown_client_message"] += 1
+        return []
 
     def _init(self, message: dict[str, Any], now: float) -> list[Command]:
         if self._phase is not _Phase.NEW:
@@ -270,283 +156,41 @@ class SttMachine:
             self._bytes_per_second = _COMPRESSED_BYTES_PER_SECOND
         else:
             self._bytes_per_second = 2 * (config.get("sample_rate") or _DEFAULT_SAMPLE_RATE)
-        self._ledger = AudioLedger(self._bytes_per_second, self._options.replay_seconds, compressed=compressed)
-        self._teller = self._new_teller(scope)
+        ledger = AudioLedger(self._bytes_per_second, self._options.replay_seconds, compressed=compressed)
+        voicing = Voicing(self._options.model, init)
+        self._listening = Listening(self._options, self._dialect, self.counts, voicing, ledger, scope)
         self._phase, self._by = _Phase.OPEN, None
-        self._stretches.append(self._new_stretch(Voicing(self._options.model, init)))
-        self._stretches[0].take_word()
-        return self._dial(self._stretches[0])
+        return self._listening.open()
 
     def _close(self, now: float) -> list[Command]:
-        if self._phase is _Phase.NEW:
-            self._phase = _Phase.ENDED
+        if self._listening is None:
+            self._phase, self._by = _Phase.ENDED, None
             return [CloseClient(1000, "")]
         self._phase, self._by = _Phase.CLOSING, now + self._options.close_timeout
-        change = self._change
-        commands = self._drop_change()
-        if change is not None:
-            gone = GatewayError("bad_request", "the session was closed first")
-            commands += self._answer_updates(change, self._ledger.end, refused=gone)
-        self._stretches[-1].end = self._ledger.end
-        return [*commands, *self._advance(now)]
+        return self._go_on(self._listening.close(now))
 
-    def _finalize(self, given: Any, now: float) -> list[Command]:
-        name = given if isinstance(given, str) else None
-        return [*self._teller.take(name, self._stretches[0], now), *self._advance(now)]
-
-    def _update(self, message: dict[str, Any], now: float) -> list[Command]:
-        update = read_update(message, ("model",), own_provider_key=self._options.own_provider_key)
-        last = self._stretches[-1]
-        voicing, unchanged = changed(self._change.voicing if self._change else last.voicing, update.wanted)
-        if voicing == last.voicing and self._change is None:
-            return self._dialect.updated(update.id, {}, unchanged, update.rejected, self._ms(self._ledger.end))
-        updates = [*(self._change.updates if self._change else ()), (update, unchanged)]
-        return [*self._drop_change(), *self._dial_change(Change(voicing, updates)), *self._advance(now)]
-
-    # The connections
-
-    def _new_stretch(self, voicing: Voicing) -> Stretch:
-        return Stretch(voicing, 0, Recovery(self._options.reconnect_seconds, self._options.jitter))
-
-    def _dial(self, stretch: Stretch) -> list[Command]:
-        self._numbers += 1
-        stretch.connection, stretch.state, stretch.redial_at = self._numbers, State.DIALLING, None
-        return [self._dial_of(stretch.voicing)]
-
-    def _dial_of(self, voicing: Voicing) -> Dial:
-        model = None if voicing.model == self._options.model else voicing.model
-        return Dial(self._numbers, dump(voicing.init), model)
-
-    def _live(self, stretch: Stretch, text: str, now: float) -> list[Command]:
-        stretch.state, stretch.ready_at = State.LIVE, now
-        commands: list[Command] = []
-        if not self._told_ready:
-            self._told_ready = True
-            commands += self._dialect.ready(parse_object(text))
-        replayed, dropped = stretch.live_again(self._ledger)
-        self._told_overflow = False
-        recovery = stretch.recovery
-        if recovery.lost_at is not None:
-            self.counts["reconnects"] += 1
-            self.counts["replayed_ms"] += round(self._duration(replayed))
-            self.counts["dropped_ms"] += round(self._duration(dropped))
-            commands += self._dialect.status(
-                "connected",
-                attempt=recovery.attempt,
-                gap_ms=round((now - recovery.lost_at) * 1000),
-                replayed_ms=round(self._duration(replayed)),
-                dropped_ms=round(self._duration(dropped)),
-            )
-        recovery.ready()
-        if stretch.change is not None:
-            commands += self._answer_updates(stretch.change, stretch.start)
-            stretch.change = None
-        return commands + self._teller.begin_again(stretch)
-
-    def _lost(self, stretch: Stretch, error: GatewayError, lived: float | None, now: float) -> list[Command]:
-        try:
-            stretch.redial_at = stretch.recovery.lost(error, lived, now)
-        except GatewayError as hopeless:
-            if stretch.change is not None and stretch.fallback is not None:
-                commands = self._answer_updates(stretch.change, self._ledger.end, refused=hopeless)
-                stretch.voicing, stretch.change = stretch.fallback, None
-                return [*commands, *self._dial(stretch)]
-            if stretch is self._stretches[-1]:
-                return self._fail(hopeless)
-            self.counts["dropped_ms"] += self._ms(stretch.end or stretch.sent) - self._ms(stretch.covered)
-            return self._done(stretch, now)
-        if stretch.recovery.attempt > 1:
-            return []
-        return self._dialect.status("reconnecting", cause=error.code, attempt=1)
-
-    def _advance(self, now: float, *, settled: bool = False) -> list[Command]:
-        """Do whatever can be done now: dial what is due, seek the cut, send what may go up, end what is all told."""
-        if self._phase in (_Phase.NEW, _Phase.ENDED):
-            return []
-        commands = self._seek_cut(now, settled=settled)
-        for stretch in tuple(self._stretches):
-            if stretch.state is State.LIVE:
-                commands += self._send(stretch, now)
-                if stretch.asked_to_close and stretch.is_all_told(self._ledger):
-                    commands += self._done(stretch, now)
-            elif stretch.redial_at is not None and now >= stretch.redial_at:
-                commands += self._dial(stretch)
-        return commands
-
-    def _send(self, stretch: Stretch, now: float) -> list[Command]:
-        if now < self._paused_until:
-            return []
-        limit = self._ledger.end if stretch.end is None else stretch.end
-        if stretch.end is None and self._change is not None and self._change.cutter is not None:
-            limit = limit if self._change.cutter.hold is None else self._change.cutter.hold
-        commands: list[Command] = []
-        number = stretch.connection
-        for finalize in self._teller.finalizes:
-            if finalize.sent_on is None and stretch.contains(finalize.offset) and finalize.offset <= limit:
-                commands += [SendUpstream(number, data) for data in self._ledger.read(stretch.sent, finalize.offset)]
-                commands.append(SendUpstream(number, _FINALIZE))
-                finalize.sent_on = number
-                stretch.note_sent(finalize.offset, now, self._options.final_lag)
-        if stretch.sent < limit:
-            commands += [SendUpstream(number, data) for data in self._ledger.read(stretch.sent, limit)]
-            stretch.note_sent(limit, now, self._options.final_lag)
-        if stretch.end is not None and stretch.sent >= stretch.end and not stretch.asked_to_close:
-            stretch.asked_to_close = True
-            if self._phase is not _Phase.CLOSING:
-                commands.append(SendUpstream(number, _FINALIZE))
-                stretch.drain_by = now + self._options.finalize_timeout
-            commands.append(SendUpstream(number, _CLOSE))
-        return commands
-
-    def _done(self, stretch: Stretch, now: float) -> list[Command]:
-        """End a stretch of which all is told, or as much as there will be."""
-        commands = self._teller.done(stretch)
-        if stretch.connection >= 0:
-            commands.append(Retire(stretch.connection))
-        stretch.state, stretch.connection, stretch.drain_by, stretch.redial_at = State.DONE, -1, None, None
-        while self._stretches and self._stretches[0].state is State.DONE:
-            self._stretches.popleft()
-            if self._stretches:
-                commands += self._stretches[0].take_word()
-        if not self._stretches:
-            self._phase, self._by = _Phase.ENDED, None
-            return [*commands, *self._drop_change(), CloseClient(1000, "")]
-        self._stretches[0].release(self._ledger)
-        waiting = self._stretches[0]
-        if waiting.state is State.WAITING and waiting.redial_at is None:
-            # It could only be dialled once the one before it had left its slot.
-            commands += self._dial(waiting)
-        return commands
-
-    # Updates
-
-    def _dial_change(self, change: Change) -> list[Command]:
-        self._change = change
-        self._numbers += 1
-        change.connection = self._numbers
-        return [self._dial_of(change.voicing)]
-
-    def _drop_change(self) -> list[Command]:
-        """Give up the candidate; who waits for its updates is answered by whatever follows."""
-        change, self._change = self._change, None
-        return [Retire(change.connection)] if change is not None and change.connection is not None else []
-
-    def _refused(self, error: GatewayError, now: float) -> list[Command]:
-        """The candidate did not open, or was lost again before the cut."""
-        change = self._change
-        assert change is not None
-        if error.status == 429 and change.updates:
-            self.counts["updates_without_second_slot"] += 1
-            change.connection, change.ready = None, None
-            change.cutter = Cutter(self._ledger, self._stretches[-1].start, now, rotation=False)
-            return self._advance(now)
-        self._change = None
-        return self._answer_updates(change, self._ledger.end, refused=error)
-
-    def _seek_cut(self, now: float, *, settled: bool) -> list[Command]:
-        change = self._change
-        if change is None or change.cutter is None:
-            return []
-        cut = change.cutter.seek(now, self._audio_at, settled=settled)
-        if cut is None:
-            return []
-        self._change = None
-        old = self._stretches[-1]
-        old.end = cut
-        new = self._new_stretch(change.voicing)
-        new.begin(cut)
-        self._stretches.append(new)
-        commands: list[Command] = []
-        if change.connection is not None and change.ready is not None:
-            new.connection, new.state, new.ready_at = change.connection, State.LIVE, now
-            if not self._told_ready:
-                self._told_ready = True
-                commands += self._dialect.ready(parse_object(change.ready))
-            commands += self._answer_updates(change, cut)
-        else:
-            new.recovery.lost_at = now
-            new.change, new.fallback = change, old.voicing
-            commands += self._dialect.status("reconnecting", cause="rate_limit", attempt=0)
-        if old.state is not State.LIVE and old.is_all_told(self._ledger):
-            commands += self._done(old, now)
-        return commands
-
-    def _answer_updates(self, change: Change, cut: int, refused: GatewayError | None = None) -> list[Command]:
-        commands: list[Command] = []
-        for update, unchanged in change.updates:
-            fresh = [name for name in update.wanted if name not in unchanged]
-            applied, rejected = {name: update.wanted[name] for name in fresh}, update.rejected
-            if refused is not None:
-                applied, rejected = {}, {**rejected, **dict.fromkeys(fresh, refused.message)}
-            commands += self._dialect.updated(update.id, applied, unchanged, rejected, self._ms(cut))
-        return commands
-
-    # Bounds and ends
-
-    def _overflowed(self, added: int) -> list[Command]:
-        """Say once an outage that audio which no connection ever heard is given up."""
-        last = self._stretches[-1] if self._stretches else None
-        if last is None or last.state is State.LIVE or self._ledger.floor <= last.sent:
-            return []
-        self.counts["audio_overflow_bytes"] += min(added, self._ledger.floor - last.sent)
-        if self._told_overflow:
-            return []
-        self._told_overflow = True
-        text = (
-            f"Upstream takes no audio now and more than {self._options.replay_seconds:g} s wait for it; the oldest is "
-            "given up (SIDECAR_REPLAY_SECONDS)."
-        )
-        return [tell(GatewayError("audio_overflow", text, fatal=False))]
+    def _go_on(self, commands: list[Command]) -> list[Command]:
+        """End the session, if all is told."""
+        if self._listening is None or not self._listening.over:
+            return commands
+        return [*commands, *self._hang_up(), CloseClient(1000, "")]
 
     def _give_up_closing(self) -> list[Command]:
-        """End although something may be left; where audio is, say so."""
-        last = self._stretches[-1]
-        unheard = last.sent < self._ledger.end
-        commands = [command for stretch in self._stretches for command in stretch.take_word()]
-        commands += self._teller.give_up(self._stretches[0])
+        """End although something may be left; where that is audio, say so."""
+        assert self._listening is not None
+        commands, unheard = self._listening.give_up()
         if unheard:
-            lost = self._duration(self._ledger.end - max(last.sent, last.covered))
-            return [*commands, *self._fail(GatewayError("upstream_timeout", f"{lost:.0f} ms of audio were not heard."))]
-        self._phase = _Phase.ENDED
+            return [
+                *commands,
+                *self._fail(GatewayError("upstream_timeout", f"{unheard:.0f} ms of audio were not heard.")),
+            ]
         return [*commands, *self._hang_up(), CloseClient(1000, "")]
 
     def _fail(self, error: GatewayError) -> list[Command]:
-        self._phase = _Phase.ENDED
-        open_ones = self._teller.give_up(self._stretches[0]) if self._stretches else []
-        return [*open_ones, *self._hang_up(), *end_with(error)]
+        told = self._listening.give_up()[0] if self._listening is not None else []
+        return [*told, *self._hang_up(), *end_with(error)]
 
     def _hang_up(self) -> list[Command]:
-        self._by = None
-        commands: list[Command] = [Retire(s.connection) for s in self._stretches if s.connection >= 0]
-        self._stretches.clear()
-        return [*commands, *self._drop_change()]
-
-    # Small things
-
-    @property
-    def _rotates_at(self) -> float | None:
-        last = self._stretches[-1] if self._stretches else None
-        if last is None or last.ready_at is None or self._change is not None or self._phase is not _Phase.OPEN:
-            return None
-        return last.ready_at + self._options.rotate_seconds
-
-    def _new_teller(self, scope: str) -> Teller:
-        options = self._options
-        return Teller(
-            self._dialect,
-            self._ledger,
-            self.counts,
-            scope=scope,
-            threshold=options.confidence_threshold,
-            final_lag=options.final_lag,
-            finalize_timeout=options.finalize_timeout,
-        )
-
-    def _stretch_of(self, connection: int) -> Stretch | None:
-        return next((stretch for stretch in self._stretches if stretch.connection == connection), None)
-
-    def _ms(self, offset: int) -> int:
-        return round(self._ledger.ms(offset))
-
-    def _duration(self, size: int) -> float:
-        return size / self._bytes_per_second * 1000
+        listening, self._listening = self._listening, None
+        self._phase, self._by = _Phase.ENDED, None
+        return listening.hang_up() if listening is not None else []
