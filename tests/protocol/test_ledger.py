@@ -81,6 +81,25 @@ def test_the_quietest_moment_and_the_silence_before_are_found() -> None:
     assert ledger.silence_before(ledger.end, 80) is None
 
 
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=60), st.data())
+def test_what_is_found_is_a_whole_sample_within_what_was_asked(sizes: list[int], data: st.DataObject) -> None:
+    whole = tone(300, 8000) + bytes(1280) + tone(300, 8000)
+    ledger, at = AudioLedger(RATE, 30), 0
+    for size in sizes:
+        ledger.append(whole[at : at + size], 0)
+        at += size
+    end = data.draw(st.integers(0, ledger.end))
+    start = data.draw(st.integers(0, end))
+    quietest = ledger.quietest(start, end)
+    assert quietest % 2 == 0
+    assert start - 1 <= quietest <= end
+    found = ledger.silence_before(end, 400)
+    assert found is None or (found % 2 == 0 and found <= end)
+    ledger.release(start)
+    assert ledger.aligned(start) % 2 == 0
+    assert ledger.aligned(start) >= min(ledger.floor, start - 1)
+
+
 @pytest.mark.parametrize("odd", [1, 3, 641])
 def test_messages_of_odd_length_do_not_shift_samples(odd: int) -> None:
     whole = tone(200, 8000) + bytes(6400)

@@ -120,6 +120,22 @@ def test_what_is_not_covered_is_heard_again_and_both_changes_are_told() -> None:
     assert told(talk.upstream(final("two", (0.2, 0.9))), "final_transcript")[0]["covered_ms"] == 1900
 
 
+@pytest.mark.parametrize("size", [1, 3, 641])
+def test_no_connection_begins_within_a_sample(size: int) -> None:
+    talk = live(final_lag=0.2)
+    pcm = speech(300) + silence(200) + speech(100)
+    for start in range(0, len(pcm) - 1, size):
+        talk.client(pcm[start : start + size])
+        talk.wait(0.01)
+    talk.upstream(final("one"))
+    talk.lost()
+
+    heard_again = sent(talk.ready(), 1)
+
+    assert heard_again
+    assert pcm.find(heard_again) % 2 == 0
+
+
 def test_words_said_again_at_the_seam_are_taken_out() -> None:
     talk = live()
     talk.client(speech(1000))

@@ -49,12 +49,16 @@ class Cutter:
         return min(hold, looked if looked > self._looked_at else audio_at + _SILENT_CLIENT_SECONDS)
 
     def seek(self, now: float, audio_at: float, *, settled: bool) -> int | None:
-        """Give the cut, if it is found.
+        """Give the cut, if it is found: the beginning of a sample.
 
         Args:
             settled: upstream just answered a finalize, or gave a final with nothing pending.
         """
         self._looked_at = now
+        cut = self._cut(now, audio_at, settled=settled)
+        return None if cut is None else max(self._start, self._ledger.aligned(cut))
+
+    def _cut(self, now: float, audio_at: float, *, settled: bool) -> int | None:
         ledger = self._ledger
         end = ledger.end
         breath = ledger.compressed or self._is_silent(_BREATH_MS)

@@ -150,6 +150,7 @@ class Stretch:
         if not self.exact and not dropped:
             # It may lie within a word: begin in a pause before it, if one is near.
             start = self._pause_before(start, ledger)
+        start = ledger.aligned(start)
         replayed = max(0, self.sent - start)
         self.seam = Seam(self.told) if replayed and not self.exact else None
         self.life_start = self.sent = start

@@ -18,13 +18,16 @@ _SAMPLE = 2
 # Below this peak a frame is silence whatever came before; above, it is when it is that much softer than the loudest.
 _SILENCE = 300
 _SOFT = 0.08
+# Every so many samples are enough to see how loud a frame is.
+_EVERY = 4
 
 
 class AudioLedger:
     """A ring of audio, bounded in duration.
 
     Mutable: ``floor``, the oldest byte that is still there; ``end``, one past the newest; the chunks between them; for
-    compressed audio ``_times``, the milliseconds at which chunks ended.
+    compressed audio ``_times``, the milliseconds at which chunks ended; how loud it was in ``_halves`` of seconds, up
+    to ``_measured``.
     """
 
     def __init__(self, bytes_per_second: int, keep_seconds: float, *, compressed: bool = False) -> None:
@@ -37,6 +40,8 @@ class AudioLedger:
         self._chunks: deque[tuple[int, bytes]] = deque()
         self._times: deque[tuple[int, float]] = deque()
         self._began: float | None = None
+        self._measured = 0
+        self._halves: deque[int] = deque(maxlen=6)
 
     def __repr__(self) -> str:
         return f"AudioLedger({self.ms(self.floor):.0f}-{self.ms(self.end):.0f} ms, {len(self._chunks)} chunks)"
@@ -67,13 +72,17 @@ class AudioLedger:
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """Give the audio between two offsets, as it came but cut at both."""
-        for first, data in self._chunks:
+        if start >= end:
+            return
+        # What is read is nearly always the newest, so it is looked for from that end.
+        found: list[bytes] = []
+        for first, data in reversed(self._chunks):
             last = first + len(data)
             if last <= start:
-                continue
-            if first >= end:
-                return
-            yield data if first >= start and last <= end else data[max(0, start - first) : end - first]
+                break
+            if first < end:
+                found.append(data if first >= start and last <= end else data[max(0, start - first) : end - first])
+        yield from reversed(found)
 
     def ms(self, offset: int) -> float:
         """Give the millisecond at which an offset lies."""
@@ -95,9 +104,19 @@ class AudioLedger:
         index = bisect_right(self._times, ms, key=lambda time: time[1])
         return self._times[index - 1][0] if index else self.floor
 
+    def aligned(self, offset: int) -> int:
+        """Give the beginning of the sample in which an offset lies, or of the first one that is still whole.
+
+        Messages may end within a sample; what goes to another connection must not begin there.
+        """
+        if self.compressed:
+            return offset
+        start = offset - offset % _SAMPLE
+        return start if start >= self.floor else start + _SAMPLE
+
     def back(self, offset: int, ms: float) -> int:
         """Give the offset that lies ``ms`` before another one, at the earliest the floor's."""
-        return max(self.floor, self.offset_at(self.ms(offset) - ms))
+        return max(self.aligned(self.floor), self.offset_at(self.ms(offset) - ms))
 
     # What can be heard in it, where it is PCM
 
@@ -125,9 +144,10 @@ class AudioLedger:
 
     def quietest(self, start: int, end: int) -> int:
         """Give the offset of the softest frame's middle between two offsets, the latest among equals."""
-        if self.compressed or end - start < 2 * self._frame:
-            return end
-        peaks = self._peaks(start, end)
+        start = self.aligned(start)
+        peaks = [] if self.compressed else self._peaks(start, end)[: (end - start) // self._frame]
+        if not peaks:
+            return self.aligned(end)
         softest = min(range(len(peaks)), key=lambda index: (peaks[index], -index))
         return start + (softest * self._frame + self._frame // 2) // _SAMPLE * _SAMPLE
 
@@ -139,7 +159,7 @@ class AudioLedger:
         if self.compressed:
             return offset
         start = self.back(offset, ms)
-        loud = self._loud(start, offset)
+        loud = self._loud(start, offset)[: max(0, offset - start) // self._frame]
         for index in range(len(loud) - 1, -1, -1):
             if not loud[index]:
                 return start + (index * self._frame + self._frame // 2) // _SAMPLE * _SAMPLE
@@ -151,20 +171,26 @@ class AudioLedger:
 
     def _loud(self, start: int, end: int) -> list[bool]:
         peaks = self._peaks(start, end)
-        loudest = max(self._peaks(self.back(self.end, 3000), self.end), default=0)
-        limit = max(_SILENCE, _SOFT * max(loudest, max(peaks, default=0)))
+        limit = max(_SILENCE, _SOFT * max(self._loudest(), max(peaks, default=0)))
         return [peak > limit for peak in peaks]
 
+    def _loudest(self) -> int:
+        """Give the highest amplitude of about the last 3 s; kept by the half second, as it is asked for often."""
+        half = self._frame * 25
+        while self._measured + half <= self.end:
+            self._halves.append(max(self._peaks(self._measured, self._measured + half), default=0))
+            self._measured += half
+        return max(self._halves, default=max(self._peaks(self._measured, self.end), default=0))
+
     def _peaks(self, start: int, end: int) -> list[int]:
-        """Give the highest amplitude of each frame."""
-        start = max(start, self.floor)
-        start += start % _SAMPLE
+        """Give the highest amplitude of each frame; the last one may be a part of one."""
+        start = self.aligned(max(start, self.floor))
         pcm = b"".join(self.read(start, end))
         samples = array("h", pcm[: len(pcm) // _SAMPLE * _SAMPLE])
         if byteorder == "big":
             samples.byteswap()
         step = self._frame // _SAMPLE
-        frames = (samples[index : index + step] for index in range(0, len(samples), step))
+        frames = (samples[index : index + step : _EVERY] for index in range(0, len(samples), step))
         return [max(max(frame), -min(frame)) for frame in frames]
 
     def _too_long(self) -> bool:
