@@ -88,8 +88,8 @@ class Dialler:
 class Connection:
     """An upstream connection and the only owner of its socket.
 
-    Mutable: ``_socket``, while open; ``_opening``, the task to cancel until it is; ``_retiring``; ``_sent_at``, when
-    something was last sent.
+    Mutable: ``_socket``, while open; ``_opening``, the task to cancel until it is; ``_retiring``, with ``_abort``, its
+    deadline; ``_sent_at``, when something was last sent.
     """
 
     def __init__(self, number: int, target: Target, init: str, dialler: Dialler, owner: ConnectionOwner) -> None:
@@ -102,6 +102,7 @@ class Connection:
         self._socket: ClientConnection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._retiring = False
+        self._abort: asyncio.TimerHandle | None = None
         self._sent_at = 0.0
 
     def __repr__(self) -> str:
@@ -113,9 +114,17 @@ class Connection:
         self.outbox.put(data)
 
     def retire(self) -> None:
-        """Close once what was sent has left, or at once while still opening; the owner hears no more of it."""
+        """Close once what was sent has left, or at once while still opening; the owner hears no more of it.
+
+        Both have the close timeout together; then the connection is aborted.
+        """
+        if self._retiring:
+            return
         self._retiring = True
         self.outbox.finish()
+        if self._socket is not None:
+            loop = asyncio.get_running_loop()
+            self._abort = loop.call_later(self._dialler.limits.close_timeout, self._socket.transport.abort)
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
@@ -148,6 +157,8 @@ class Connection:
             self.outbox.discard()
             if self._socket is not None:
                 await self._socket.close()
+            if self._abort is not None:
+                self._abort.cancel()
 
     async def _open(self) -> str:
         """Dial, say ``init`` and await ``ready``."""

@@ -1,0 +1,69 @@
+"""One upstream connection over real sockets, through a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
+from slng_sidecar.simulator import SimulatorOptions
+from slng_sidecar.upstream import connection
+
+
+@pytest.mark.parametrize(("kind", "model", "init"), [("stt", NOVA, STT_INIT), ("tts", AURA, TTS_INIT)])
+async def test_an_idle_connection_is_kept_alive_by_messages_as_pings_do_not_count(
+    kind: str, model: str, init: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_KEEPALIVE_SECONDS", 0.1)
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(idle_s=0.5)) as (url, simulator),
+        talking(url, kind, model) as talk,
+    ):
+        await talk.send(init)
+        await talk.until("ready")
+        (record,) = simulator.log.of(kind)
+        await simulator.log.until(lambda log: record.types.count("keepalive") >= 8)
+        assert record.open
+
+
+async def test_a_client_is_read_no_faster_than_upstream_takes_it() -> None:
+    piece, sent = bytes(65_536), 0
+    async with (
+        gateway_and_simulator(sidecar_send_timeout=60, sidecar_close_timeout=0.3) as (url, simulator),
+        talking(url, "stt", NOVA) as talk,
+    ):
+        simulator.inject(do="stop_reading", kind="stt", when="audio")
+        await talk.send(STT_INIT)
+        await talk.until("ready")
+        with contextlib.suppress(TimeoutError):
+            while sent < 200_000_000:
+                async with asyncio.timeout(1):
+                    await talk.send(piece)
+                sent += len(piece)
+        # What fits into the sockets' own buffers is out of our hands; the gateway itself takes a second of audio.
+        assert sent < 60_000_000
+        talk.websocket.transport.abort()
+        # A client that is held back is not read, so that it has gone shows once upstream takes something or is lost.
+        simulator.inject(do="drop", when="now", kind="stt")
+        await simulator.log.until(lambda log: not log.open)
+
+
+async def test_an_upstream_that_reads_nothing_is_given_up_for_another_one() -> None:
+    async with (
+        gateway_and_simulator(sidecar_send_timeout=0.3, sidecar_close_timeout=0.3) as (url, simulator),
+        talking(url, "stt", NOVA) as talk,
+    ):
+        fault = simulator.inject(do="stop_reading", kind="stt", when="audio")
+        await talk.send(STT_INIT)
+        await talk.until("ready")
+
+        async def push() -> None:
+            for _ in range(300):
+                await talk.send(bytes(65_536))
+
+        pushing = asyncio.create_task(push())
+        await simulator.log.until(lambda log: len(log.of("stt")) == 2, timeout=20)
+        await pushing
+        assert len(fault.fired) == 1
+        talk.websocket.transport.abort()
