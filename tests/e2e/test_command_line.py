@@ -104,6 +104,22 @@ async def test_wait_and_check_tell_how_it_stands() -> None:
     assert (await run("check")).code == 1
 
 
+@pytest.mark.parametrize("asked_for", [False, True])
+async def test_a_proxy_is_taken_from_the_environment_only_where_that_is_asked_for(asked_for: bool) -> None:
+    nobody = "http://127.0.0.1:9"
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY"), nobody)
+    async with started("simulate", "--port", "0", "--speech", "tone") as simulator:
+        upstream = (await simulator.says(r"at (ws://\S+)")).group(1)
+        env: dict[str, Any] = {
+            "SLNG_API_KEY": "k",
+            "SLNG_BASE_URL": upstream,
+            "SLNG_PROXY_FROM_ENV": str(asked_for),
+            **proxies,
+        }
+        done = await run("check", **env, no_proxy="")
+        assert (done.code == 0) is not asked_for, done.out
+
+
 async def test_say_and_transcribe_carry_every_word(tmp_path: Path) -> None:
     model = "slng/simulator/signal:1"
     async with serving(*TONE) as gateway:
