@@ -212,10 +212,29 @@ def test_a_final_of_earlier_speech_is_no_answer_while_later_speech_is_not_transc
     talk = live()
     talk.client(speech(500), silence(400), speech(500), {**FINALIZE, "id": "a"})
 
-    assert told(talk.upstream(final("one", (0.0, 0.5))), "finalized") == []
+    assert talk.upstream(final("one", (0.0, 0.5))) == []
+    talk.wait(0.4)
     said = talk.upstream(final("two", (0.9, 1.4)))
-    assert told(said, "final_transcript")[0]["finalize_id"] == "a"
+    assert [f.get("finalize_id") for f in told(said, "final_transcript")] == [None, "a"]
     assert told(said, "finalized")[0]["outcome"] == "final"
+
+
+def test_sound_that_is_never_transcribed_delays_an_answer_by_half_a_second_only() -> None:
+    talk = live()
+    talk.client(speech(500), silence(100), speech(200), {**FINALIZE, "id": "a"})  # a word, and a cough
+
+    assert talk.upstream(final("one", (0.0, 0.5))) == []
+    assert talk.wait(0.49) == []
+    said = talk.wait(0.01)
+    assert [f["finalize_id"] for f in told(said, "final_transcript")] == ["a"]
+    assert told(said, "finalized")[0]["outcome"] == "final"
+
+
+def test_noise_before_a_finalize_delays_nothing() -> None:
+    talk = live()
+    talk.client(speech(500), speech(400, level=2000), {**FINALIZE, "id": "a"})
+
+    assert told(talk.upstream(final("one", (0.0, 0.5))), "finalized")[0]["outcome"] == "final"
 
 
 def test_each_finalize_has_one_outcome() -> None:

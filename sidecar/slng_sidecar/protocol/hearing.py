@@ -168,26 +168,29 @@ class Stretch:
 
     def answered_by(
         self, message: Transcript, finalizes: deque[Finalize], ledger: AudioLedger
-    ) -> tuple[Finalize | None, list[Finalize]]:
-        """Give the finalize that a final answers, and those older ones for which nothing was to be said."""
+    ) -> tuple[Finalize | None, list[Finalize], bool]:
+        """Give the finalize that a final answers, those older ones for which nothing was to be said, and whether sure.
+
+        It is not sure where there is sound between the final's last word and the finalize that may be speech: then
+        another final may follow, and be the answer.
+        """
         mine = [finalize for finalize in finalizes if finalize.sent_on == self.connection]
         if not mine or message.from_finalize is False:
-            return None, []
+            return None, [], True
         waiting = [finalize for finalize in mine if not finalize.expired]
         span = self.word_span(message, ledger)
         if span is None:
             if not message.text.strip() and self.partial_pending and not message.from_finalize:
-                return None, []
-            return (waiting or mine)[0], []
+                return None, [], True
+            return (waiting or mine)[0], [], True
         passed: list[Finalize] = []
         for finalize in mine:
             if span[0] >= finalize.offset:
                 passed.append(finalize)
-            elif message.from_finalize or ledger.speech_ms(span[1], finalize.offset) < PENDING_SPEECH_MS:
-                return finalize, passed
             else:
-                break
-        return None, passed
+                pending = ledger.speech_ms(span[1], finalize.offset) >= PENDING_SPEECH_MS
+                return finalize, passed, bool(message.from_finalize) or not pending
+        return None, passed, True
 
     def cover(
         self, message: Transcript, answered: Finalize | None, ledger: AudioLedger, now: float, lag: float

@@ -18,6 +18,8 @@ _SAMPLE = 2
 # Below this peak a frame is silence whatever came before; above, it is when it is that much softer than the loudest.
 _SILENCE = 300
 _SOFT = 0.08
+# Where speech is looked for that was not transcribed yet, noise must not be taken for it: it has to be that loud.
+_CLEAR = 0.3
 # Every so many samples are enough to see how loud a frame is.
 _EVERY = 4
 
@@ -125,8 +127,8 @@ class AudioLedger:
         return not self.compressed and not any(self._loud(start, end))
 
     def speech_ms(self, start: int, end: int) -> float:
-        """Give how much between two offsets is loud enough to be speech; 0 for compressed audio."""
-        return 0.0 if self.compressed else FRAME_MS * sum(self._loud(start, end))
+        """Give how much between two offsets is nearly as loud as speech was; 0 for compressed audio."""
+        return 0.0 if self.compressed else FRAME_MS * sum(self._loud(start, end, _CLEAR))
 
     def has_pause(self, start: int, end: int, ms: float) -> bool:
         """Tell whether speech between two offsets stops for at least ``ms`` and goes on; False for compressed audio."""
@@ -169,9 +171,9 @@ class AudioLedger:
     def _frame(self) -> int:
         return max(_SAMPLE, int(FRAME_MS * self._per_ms) // _SAMPLE * _SAMPLE)
 
-    def _loud(self, start: int, end: int) -> list[bool]:
+    def _loud(self, start: int, end: int, share: float = _SOFT) -> list[bool]:
         peaks = self._peaks(start, end)
-        limit = max(_SILENCE, _SOFT * max(self._loudest(), max(peaks, default=0)))
+        limit = max(_SILENCE, share * max(self._loudest(), max(peaks, default=0)))
         return [peak > limit for peak in peaks]
 
     def _loudest(self) -> int:

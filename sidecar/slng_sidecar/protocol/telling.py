@@ -14,11 +14,13 @@ from slng_sidecar.protocol.stt_dialects import SttDialect
 
 # Routes that split one sentence into several finals (Gradium: nine): how long the next one may take to come.
 _SETTLE = {"gradium": 0.3}
+# How long a final waits for another one where not all that sounds like speech before the finalize is in it.
+_DOUBT = 0.5
 
 
 @dataclass(slots=True)
 class _Answer:
-    """A final that may answer a finalize, held until it is known to be the last of its sentence."""
+    """A final that may answer a finalize, held until it is known to be the last before that."""
 
     stretch: Stretch
     message: Transcript
@@ -103,7 +105,7 @@ class Teller:
 
     def final(self, stretch: Stretch, message: Transcript, now: float) -> list[Command]:
         """Tell a final, and whatever it answers."""
-        answered, passed = stretch.answered_by(message, self.finalizes, self._ledger)
+        answered, passed, sure = stretch.answered_by(message, self.finalizes, self._ledger)
         commands: list[Command] = []
         for finalize in passed:
             commands += self._settle(stretch, finalize, "empty")
@@ -123,6 +125,8 @@ class Teller:
             commands += self._tell(stretch, held.message, None)
             answered = answered or held.finalize
         settle = next((time for name, time in _SETTLE.items() if name in stretch.voicing.model), 0.0)
+        if not sure:
+            settle = max(settle, _DOUBT)
         if answered is not None and settle and not answered.expired and message.text.strip():
             self._answer = _Answer(stretch, message, answered, min(now + settle, answered.deadline))
             return commands
