@@ -79,7 +79,7 @@ async def running_bot(service: FrameProcessor) -> AsyncIterator[Bot]:
     worker = PipelineWorker(Pipeline([service, sink]), cancel_on_idle_timeout=False, enable_rtvi=False, params=params)
     started = asyncio.Event()
 
-    @worker.event_handler("on_pipeline_started")  # type: ignore[untyped-decorator]
+    @worker.event_handler("on_pipeline_started")  # type: ignore[untyped-decorator] # Pipecat leaves it untyped
     async def _started(_worker: PipelineWorker, _frame: Frame) -> None:
         started.set()
 
@@ -112,5 +112,5 @@ def point_at(url: str) -> None:
     def bridge_url(_self: WorldPart, kind: str, model: str) -> str:
         return f"{address}/v1/bridges/unmute/{kind}/{model}"
 
-    WorldPart.bridge_url = bridge_url  # type: ignore[method-assign, assignment]
+    WorldPart.bridge_url = bridge_url  # type: ignore[method-assign, assignment] # the one seam
     logger.remove()

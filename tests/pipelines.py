@@ -79,7 +79,7 @@ async def running_pipeline(*processors: FrameProcessor, sample_rate: int = 16_00
     )
     started = asyncio.Event()
 
-    @worker.event_handler("on_pipeline_started")  # type: ignore[untyped-decorator]
+    @worker.event_handler("on_pipeline_started")  # type: ignore[untyped-decorator] # Pipecat leaves it untyped
     async def _started(_worker: PipelineWorker, _frame: Frame) -> None:
         started.set()
 

@@ -283,7 +283,7 @@ def load_settings(
         model_config = SettingsConfigDict(env_file=env_file, toml_file=config_file)
 
     try:
-        settings = Sources(**given)  # type: ignore[arg-type]
+        settings = Sources(**given)  # type: ignore[arg-type] # pydantic checks them
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
     files = _secret_files(env_file)

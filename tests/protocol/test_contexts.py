@@ -887,7 +887,7 @@ def test_an_upstream_that_does_not_come_back_ends_the_session() -> None:
     while not talk.over:
         said = talk.lost(GatewayError("not_ready", "busy", status=503))
         if not talk.over:
-            talk.wait(talk.machine.deadline - talk.now)  # type: ignore[operator]
+            talk.wait(talk.machine.deadline - talk.now)  # type: ignore[operator] # there is one
 
     assert said == [fatal("not_ready"), goodbye(1013)]
     assert 50 < talk.now - begun <= 60

@@ -51,7 +51,7 @@ async def test_raw_pcm_comes_where_it_is_accepted_at_the_rate_that_was_asked_for
         assert numbers(reply.content, 8000) == [1, 2]
         init = simulator.log.of("tts")[0].last_received("init")
         assert init is not None
-        assert init["config"] == {**body["config"], "encoding": "linear16"}  # type: ignore[dict-item]
+        assert init["config"] == {**body["config"], "encoding": "linear16"}  # type: ignore[dict-item] # it is one
 
 
 async def test_the_first_bytes_leave_before_upstream_has_finished() -> None:
