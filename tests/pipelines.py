@@ -49,6 +49,10 @@ class RunningPipeline:
     def up(self, kind: type[F]) -> list[F]:
         return [frame for frame in self._up.frames if isinstance(frame, kind)]
 
+    def all_down(self, kinds: tuple[type[Frame], ...]) -> list[Frame]:
+        """Give the frames of several kinds that left downstream, in their order."""
+        return [frame for frame in self._down.frames if isinstance(frame, kinds)]
+
     def after(self, mark: type[Frame], kind: type[F]) -> list[F]:
         """Give the frames of a kind that left downstream after the first ``mark``."""
         first = next(index for index, frame in enumerate(self._down.frames) if isinstance(frame, mark))
@@ -67,7 +71,9 @@ class RunningPipeline:
 
 
 @contextlib.asynccontextmanager
-async def running_pipeline(*processors: FrameProcessor, sample_rate: int = 16_000) -> AsyncIterator[RunningPipeline]:
+async def running_pipeline(
+    *processors: FrameProcessor, sample_rate: int = 16_000, metrics: bool = False
+) -> AsyncIterator[RunningPipeline]:
     """Run a pipeline while the block runs, and end it as a bot does."""
     changed = asyncio.Event()
     source, sink = Collector(FrameDirection.UPSTREAM, changed), Collector(FrameDirection.DOWNSTREAM, changed)
@@ -75,7 +81,12 @@ async def running_pipeline(*processors: FrameProcessor, sample_rate: int = 16_00
         Pipeline([source, *processors, sink]),
         cancel_on_idle_timeout=False,
         enable_rtvi=False,
-        params=PipelineParams(audio_in_sample_rate=sample_rate, audio_out_sample_rate=sample_rate),
+        params=PipelineParams(
+            audio_in_sample_rate=sample_rate,
+            audio_out_sample_rate=sample_rate,
+            enable_metrics=metrics,
+            enable_usage_metrics=metrics,
+        ),
     )
     started = asyncio.Event()
 

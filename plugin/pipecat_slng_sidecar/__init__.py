@@ -1,6 +1,17 @@
-"""Pipecat speech services that talk to a local slng-sidecar.
+"""Pipecat speech services that talk to a local slng-sidecar."""
 
-The services are not here yet; until they are, the official ``pipecat-slng`` works through the sidecar.
-"""
+from pipecat_slng_sidecar.http_tts import SlngHttpTTSService
+from pipecat_slng_sidecar.options import WorldPart
+from pipecat_slng_sidecar.speaking import SlngTTSSettings
+from pipecat_slng_sidecar.stt import SlngSTTService, SlngSTTSettings
+from pipecat_slng_sidecar.tts import SlngTTSService
 
 __version__ = "0.1.0"
+__all__ = [
+    "SlngHttpTTSService",
+    "SlngSTTService",
+    "SlngSTTSettings",
+    "SlngTTSService",
+    "SlngTTSSettings",
+    "WorldPart",
+]
