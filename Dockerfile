@@ -3,7 +3,7 @@ WORKDIR /src
 RUN python3 -m venv /opt/venv
 COPY constraints.txt ./
 COPY sidecar ./sidecar
-RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt './sidecar[simulator]'
+RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt './sidecar[codecs,simulator]'
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home sidecar

@@ -39,7 +39,7 @@ DEFAULT_WORLD_PART = "us-east"
 SECRETS = ("slng_api_key", "slng_provider_key", "slng_stt_provider_key", "slng_tts_provider_key", "sidecar_token")
 """The settings that are secrets: shown nowhere, and each also taken from ``<NAME>_FILE``."""
 
-NOT_YET = ("sidecar_standby", "sidecar_max_upload", "sidecar_drain_seconds", "slng_http_tts")
+NOT_YET = ("sidecar_standby", "sidecar_max_upload", "sidecar_drain_seconds")
 """Settings of the contract that nothing acts on yet; they are checked, and ``serve`` says so when one is set."""
 
 

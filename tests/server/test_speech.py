@@ -13,6 +13,7 @@ from running import AURA, gateway_and_simulator
 from slng_sidecar.simulator import SimulatorOptions, signal
 
 PATH = f"/v1/bridges/unmute/tts/{AURA}"
+OVER_WEBSOCKET: dict[str, Any] = {"slng_http_tts": "websocket"}
 
 
 def client(url: str) -> httpx.AsyncClient:
@@ -26,7 +27,7 @@ def numbers(pcm: bytes, rate: int) -> list[int]:
 
 
 async def test_a_text_comes_back_as_a_wav_of_unknown_length() -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator(**OVER_WEBSOCKET) as (url, simulator), client(url) as http:
         reply = await http.post(PATH, json={"text": "n1 n2 n3", "voice": "aura-2-thalia-en"})
         assert reply.status_code == 200
         assert reply.headers["content-type"] == "audio/wav"
@@ -57,7 +58,7 @@ async def test_raw_pcm_comes_where_it_is_accepted_at_the_rate_that_was_asked_for
 async def test_the_first_bytes_leave_before_upstream_has_finished() -> None:
     options = SimulatorOptions.fast(pace=2, chunk_ms=20)
     async with (
-        gateway_and_simulator(options) as (url, simulator),
+        gateway_and_simulator(options, **OVER_WEBSOCKET) as (url, simulator),
         client(url) as http,
         http.stream("POST", PATH, json={"text": " ".join(f"n{n}" for n in range(1, 20))}) as reply,
     ):
@@ -66,7 +67,10 @@ async def test_the_first_bytes_leave_before_upstream_has_finished() -> None:
 
 
 async def test_the_operator_s_voice_is_taken_where_a_request_names_none() -> None:
-    async with gateway_and_simulator(slng_tts_voice="aura-2-luna-en") as (url, simulator), client(url) as http:
+    async with (
+        gateway_and_simulator(slng_tts_voice="aura-2-luna-en", **OVER_WEBSOCKET) as (url, simulator),
+        client(url) as http,
+    ):
         await http.post(PATH, json={"text": "n1"})
         init = simulator.log.of("tts")[0].last_received("init")
         assert init is not None
@@ -152,21 +156,24 @@ async def test_byok_on_a_hosted_route_is_refused_in_upstream_s_words() -> None:
     ],
 )
 async def test_a_failure_before_the_first_sound_is_a_status(fault: dict[str, Any], status: int, code: str) -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator(**OVER_WEBSOCKET) as (url, simulator), client(url) as http:
         simulator.inject(**fault)
         reply = await http.post(PATH, json={"text": "n1"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
 
 
 async def test_a_turn_without_sound_is_an_error_and_no_empty_file() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(silent=True)) as (url, _), client(url) as http:
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(silent=True), **OVER_WEBSOCKET) as (url, _),
+        client(url) as http,
+    ):
         reply = await http.post(PATH, json={"text": "n1"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "provider_error")
 
 
 async def test_a_failure_after_the_first_sound_breaks_the_body_off() -> None:
     options = SimulatorOptions.fast(pace=20, chunk_ms=20)
-    async with gateway_and_simulator(options) as (url, simulator), client(url) as http:
+    async with gateway_and_simulator(options, **OVER_WEBSOCKET) as (url, simulator), client(url) as http:
         fault = simulator.inject(do="drop", kind="tts", when="audio", after_ms=400)
         with pytest.raises(httpx.RemoteProtocolError):
             await http.post(PATH, json={"text": " ".join(f"n{n}" for n in range(1, 20))})
@@ -175,7 +182,7 @@ async def test_a_failure_after_the_first_sound_breaks_the_body_off() -> None:
 
 async def test_a_client_that_goes_ends_the_synthesis_at_once() -> None:
     options = SimulatorOptions.fast(pace=1, chunk_ms=20)
-    async with gateway_and_simulator(options) as (url, simulator), client(url) as http:
+    async with gateway_and_simulator(options, **OVER_WEBSOCKET) as (url, simulator), client(url) as http:
         async with http.stream("POST", PATH, json={"text": " ".join(f"n{n}" for n in range(1, 60))}) as reply:
             await anext(reply.aiter_raw())
         await simulator.log.until(lambda log: not log.open)

@@ -22,11 +22,13 @@ from slng_sidecar.server.guard import Guard
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.speech import speech_routes
 from slng_sidecar.server.streaming import streaming_routes
+from slng_sidecar.server.synthesis import Synthesis
 
 
 def create_app(settings: Settings, secrets: Secrets) -> ASGIApp:
     """Build the application; it opens nothing until it is asked to."""
     gateway = Gateway(settings, secrets)
+    synthesis = Synthesis(gateway)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -46,7 +48,7 @@ def create_app(settings: Settings, secrets: Secrets) -> ASGIApp:
         },
     )
     app.include_router(streaming_routes(gateway))
-    app.include_router(speech_routes(gateway))
+    app.include_router(speech_routes(gateway, synthesis))
 
     @app.get("/healthz", summary="Is it alive?")
     async def healthz() -> dict[str, str]:

@@ -21,7 +21,8 @@ from slng_sidecar.protocol.tts_options import TtsOptions
 from slng_sidecar.sessions.session import Client, Session
 from slng_sidecar.tasks import Tasks
 from slng_sidecar.telemetry import Metrics
-from slng_sidecar.upstream.connection import Dialler, Limits
+from slng_sidecar.upstream.bridge import HttpBridge
+from slng_sidecar.upstream.connection import Dialler, Limits, Moments, TellingDialler
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,17 @@ class Gateway:
     """The sidecar as its routes see it: an asynchronous context that must be entered before sessions run.
 
     Mutable: ``_live``, the sessions by number.
+
+    Attributes:
+        bridge: the HTTP way upstream.
+        tasks: what outlives the request that asked for it, by as long as closing upstream takes.
     """
 
     def __init__(self, settings: Settings, secrets: Secrets) -> None:
         self.settings = settings
         self.secrets = secrets
         self.metrics = Metrics()
-        self._tasks = Tasks()
+        self.tasks = Tasks()
         self._live: dict[int, LiveSession] = {}
         self._numbers = itertools.count(1)
         limits = Limits(
@@ -69,15 +74,24 @@ class Gateway:
             max_message=int(settings.sidecar_max_message),
         )
         self._dialler = Dialler(limits, proxy_from_env=settings.slng_proxy_from_env)
+        self.bridge = HttpBridge(
+            limits,
+            first_audio_timeout=settings.sidecar_first_audio_timeout,
+            silence_timeout=settings.sidecar_terminal_timeout,
+            proxy_from_env=settings.slng_proxy_from_env,
+        )
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
+        await self.tasks.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._tasks.__aexit__(kind, error, trace)
+        try:
+            await self.tasks.__aexit__(kind, error, trace)
+        finally:
+            await self.bridge.close()
 
     @property
     def live(self) -> list[LiveSession]:
@@ -103,21 +117,18 @@ class Gateway:
         """Give a place back."""
         del self._live[live.number]
 
-    def start_session(self, client: Client, target: Target) -> None:
-        """Run a session that outlives the request which asked for it, by as long as closing upstream takes.
+    async def run_session(
+        self, client: Client, live: LiveSession, *, extended: bool = False, moments: Moments | None = None
+    ) -> None:
+        """Join a client to upstream until either has ended for good; never raises.
 
-        Raises:
-            GatewayError: ``session_limit``.
+        Args:
+            moments: who is told when upstream is dialled, and when that is done.
         """
-        live = self.take_place(target)
-        task = self._tasks.start(self.run_session(client, live), f"session {live.number}")
-        task.add_done_callback(lambda _: self.free_place(live))
-
-    async def run_session(self, client: Client, live: LiveSession, *, extended: bool = False) -> None:
-        """Join a client to upstream until either has ended for good; never raises."""
         target = live.target
         on_dial = self.metrics.dials.labels(target.kind).inc
-        session = live.session = Session(client, self._machine(live, extended=extended), target, self._dialler, on_dial)
+        dialler = self._dialler if moments is None else TellingDialler(self._dialler, moments)
+        session = live.session = Session(client, self._machine(live, extended=extended), target, dialler, on_dial)
         log.info("%s session %d: %s at %s", target.kind, live.number, target.model, target.base_url)
         outcome = "failed"
         self.metrics.active.labels(target.kind).inc()

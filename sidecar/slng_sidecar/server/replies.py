@@ -15,6 +15,8 @@ def error_response(error: GatewayError, headers: dict[str, str] | None = None) -
         headers["WWW-Authenticate"] = "Bearer"
     if error.status in (429, 503):
         headers["Retry-After"] = "1"
+    if (auth_source := (error.upstream or {}).get("auth_source")) is not None:
+        headers["X-Slng-Auth-Source"] = auth_source
     return JSONResponse({"error": error.as_fields()}, error.status, headers)
 
 

@@ -108,14 +108,13 @@ async def _speech(request: Request, record: Record, manners: Manners, body: dict
     except WorkerFailed as error:
         return _error(502, str(error))
     whole = _in_format(pcm, manners)
-    record.audio_out = len(pcm)
     media_type = manners.http_type or _TYPES[manners.http_format]
     if manners.break_bytes:
         return _Broken(whole[: manners.break_bytes], media_type)
     if manners.truncate_bytes:
         whole = whole[: manners.truncate_bytes]
     return StreamingResponse(
-        _pieces(whole, manners), media_type=media_type, headers={"x-slng-request-id": f"r-{record.id}"}
+        _pieces(request, record, whole, manners), media_type=media_type, headers={"x-slng-request-id": f"r-{record.id}"}
     )
 
 
@@ -202,7 +201,8 @@ async def _disconnected(request: Request) -> None:
 
 def _finish(request: Request, record: Record, response: Response) -> Response:
     record.status = response.status_code
-    record.ended = "simulator"
+    if not isinstance(response, StreamingResponse):
+        record.ended = "simulator"
     _simulator(request).log.touch()
     return response
 
@@ -279,8 +279,21 @@ def _in_format(pcm: bytes, manners: Manners) -> bytes:
     return pcm
 
 
-async def _pieces(whole: bytes, manners: Manners) -> AsyncIterator[bytes]:
-    """Give the body by the clock, as the bridge gives its sound."""
+async def _pieces(request: Request, record: Record, whole: bytes, manners: Manners) -> AsyncIterator[bytes]:
+    """Give the body by the clock, as the bridge gives its sound; who left before its end ended it."""
+    log = _simulator(request).log
+    try:
+        async for piece in _paced(whole, manners):
+            yield piece
+            record.audio_out += len(piece)
+            log.touch()
+        record.ended = "simulator"
+    finally:
+        record.ended = record.ended or "client"
+        log.touch()
+
+
+async def _paced(whole: bytes, manners: Manners) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     begun = loop.time() + manners.first_audio_ms / 1000
     bytes_a_second = 2 * manners.http_rate * manners.pace

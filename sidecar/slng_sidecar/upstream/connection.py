@@ -45,6 +45,14 @@ class ConnectionOwner(Protocol):
     def upstream_lost(self, connection: int, error: GatewayError) -> None: ...
 
 
+class Moments(Protocol):
+    """Who is told when upstream is dialled, and when the connection is open."""
+
+    def dialling(self) -> None: ...
+
+    def opened(self) -> None: ...
+
+
 class _Connect(connect):
     """websockets' own, which follows no redirect: the keys are for the gateway that was asked, and no other."""
 
@@ -83,6 +91,21 @@ class Dialler:
             ping_timeout=_PING_SECONDS,
             max_size=self.limits.max_message,
         )
+
+
+class TellingDialler(Dialler):
+    """Another dialler that also tells somebody when."""
+
+    def __init__(self, dialler: Dialler, moments: Moments) -> None:
+        super().__init__(dialler.limits)
+        self._dialler = dialler
+        self._moments = moments
+
+    async def open(self, target: Target) -> ClientConnection:
+        self._moments.dialling()
+        socket = await self._dialler.open(target)
+        self._moments.opened()
+        return socket
 
 
 class Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
@@ -51,7 +52,9 @@ def dial_failure(error: Exception, target: Target, seconds: float) -> GatewayErr
     host = urlsplit(target.base_url).netloc
     match error:
         case InvalidStatus():
-            return refused(error.response.status_code, bytes(error.response.body or b""), target)
+            reply = error.response
+            auth_source = ", ".join(reply.headers.get_all("X-Slng-Auth-Source"))
+            return refused(reply.status_code, bytes(reply.body or b""), target, auth_source)
         case ConnectionClosed():
             return closed(error, target)
         case TimeoutError():
@@ -70,8 +73,12 @@ def dial_failure(error: Exception, target: Target, seconds: float) -> GatewayErr
     return GatewayError("upstream_unreachable", f"Cannot open a connection to {host}: {type(error).__name__}.")
 
 
-def refused(status: int, body: bytes, target: Target) -> GatewayError:
-    """Explain an HTTP status that upstream gave instead of a connection or of sound."""
+def refused(status: int, body: bytes, target: Target, auth_source: str | None = None) -> GatewayError:
+    """Explain an HTTP status that upstream gave instead of a connection or of sound.
+
+    Args:
+        auth_source: whose key was refused, as upstream's ``X-Slng-Auth-Source`` said.
+    """
     host = urlsplit(target.base_url).netloc
     said = _said(body, target)
     code = _CODE_OF_STATUS.get(status, "backend_connection_failed" if status >= 500 else "upstream_unreachable")
@@ -94,7 +101,10 @@ def refused(status: int, body: bytes, target: Target) -> GatewayError:
             text = f"{host} answered HTTP {status} instead of opening a WebSocket. Check SLNG_BASE_URL."
         case _:
             text = f"{host} answered HTTP {status}{quoted}."
-    return GatewayError(code, text, status=status if status >= 400 else 502, upstream={"status": status})
+    upstream: dict[str, Any] = {"status": status}
+    if auth_source:
+        upstream["auth_source"] = quote(auth_source, target.secrets)
+    return GatewayError(code, text, status=status if status >= 400 else 502, upstream=upstream)
 
 
 def closed(error: ConnectionClosed, target: Target) -> GatewayError:

@@ -1,0 +1,99 @@
+"""The JSON bodies of requests, read within bounds and refused by name."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.messages import parse_object
+
+_BODY_BESIDES_TEXT = 65_536
+_NOT_JSON = ("multipart/", "audio/", "video/", "image/")
+
+M = TypeVar("M", bound=BaseModel)
+
+_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "retryable", "fatal", "data"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "retryable": {"type": "boolean"},
+                "fatal": {"type": "boolean"},
+                "upstream": {"type": "object"},
+                "data": {"type": "object"},
+            },
+        }
+    },
+}
+_ERROR_CONTENT = {"application/json": {"schema": _ERROR_SCHEMA}}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "It cannot be had; the message says why and what to do.", "content": _ERROR_CONTENT},
+    "5XX": {"description": "Upstream failed, or the sidecar.", "content": _ERROR_CONTENT},
+}
+"""The errors of a speech route, for OpenAPI."""
+
+
+async def json_body(request: Request, text_field: str, max_text: int) -> dict[str, Any]:
+    """Read a JSON object that holds a text.
+
+    Raises:
+        GatewayError: it is none, holds no text, or too long a one.
+    """
+    kind = request.headers.get("content-type", "").strip().lower()
+    if kind.startswith(_NOT_JSON):
+        raise GatewayError(
+            "bad_request", f"This route takes a JSON object, not {kind[:60]!r}. Send application/json.", status=415
+        )
+    try:
+        value = parse_object((await _bytes(request, max_text)).decode())
+    except UnicodeDecodeError:
+        raise GatewayError("bad_request", "The body must be JSON in UTF-8.") from None
+    text = value.get(text_field)
+    if not isinstance(text, str) or not text.strip():
+        raise GatewayError(
+            "bad_request", f'There is nothing to say: send {{"{text_field}": "…"}} with a letter or more.'
+        )
+    if len(text) > max_text:
+        raise _too_long(max_text)
+    return value
+
+
+def validated(model: type[M], value: dict[str, Any]) -> M:
+    """Read a request's fields.
+
+    Raises:
+        GatewayError: with the field that is wrong, and what it takes.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise GatewayError("config_error", f"{where}: {first['msg']}.") from None
+
+
+async def _bytes(request: Request, max_text: int) -> bytes:
+    """Read the body as far as it may go: a character takes up to twelve bytes in JSON."""
+    limit = 12 * max_text + _BODY_BESIDES_TEXT
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise _too_long(max_text)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_long(max_text: int) -> GatewayError:
+    return GatewayError(
+        "payload_too_large", f"{max_text:,} characters is the most for one text (SIDECAR_MAX_TEXT). Send it in parts."
+    )

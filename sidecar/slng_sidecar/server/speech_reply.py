@@ -1,0 +1,171 @@
+"""Speech as an HTTP reply: the first bytes leave with the first sound, and a failure after them breaks the body off."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from slng_sidecar.audio.encoding import Encoder
+from slng_sidecar.audio.resampling import resampler
+from slng_sidecar.delivery import deliver
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.messages import dump
+from slng_sidecar.protocol.route import Target
+from slng_sidecar.server.replies import error_response
+from slng_sidecar.server.synthesis import Synthesis
+from slng_sidecar.serving import transport_of
+from slng_sidecar.sessions.speech import Utterance
+from slng_sidecar.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the sound is to come.
+
+    Attributes:
+        encoder: makes the file.
+        sample_rate: what the sound is brought to, in Hz; None leaves it as upstream has it.
+        events: whether it comes as server-sent events, in base64, as OpenAI's ``stream_format: sse``.
+        headers: more of them.
+    """
+
+    encoder: Encoder
+    sample_rate: int | None = None
+    events: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class SpeechResponse(Response):
+    """The reply starts only once there is sound, so a failure before it has a status and a body of its own."""
+
+    def __init__(self, synthesis: Synthesis, target: Target, utterance: Utterance, form: Form) -> None:
+        super().__init__()
+        self._synthesis = synthesis
+        self._target = target
+        self._utterance = utterance
+        self._form = form
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._synthesis.start(self._utterance, self._target)
+        except GatewayError as error:
+            await error_response(error, self._form.headers)(scope, receive, send)
+            return
+        try:
+            async with Tasks() as tasks:
+                reply = tasks.start(self._reply(scope, send), "speech reply")
+                gone = tasks.start(disconnected(receive), "speech client")
+                await asyncio.wait((reply, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._utterance.leave()
+
+    async def _reply(self, scope: Scope, send: Send) -> None:
+        utterance, form = self._utterance, self._form
+        try:
+            sound = await utterance.next()
+            if sound is None:
+                raise GatewayError("provider_error", f"{self._target.model} gave no sound for that text.")
+        except GatewayError as error:
+            log.info("speech of %s failed: %s", self._target.model, error.message)
+            headers = {**form.headers, "Server-Timing": utterance.timing.header()}
+            await error_response(error, headers)(scope, _never, send)
+            return
+        body = _Body(send, scope, self._synthesis.send_timeout, form, utterance.sample_rate)
+        await body.begin(
+            {
+                **form.headers,
+                "X-Upstream": utterance.way,
+                "Server-Timing": utterance.timing.header(),
+            }
+        )
+        try:
+            while sound is not None:
+                await body.sound(sound)
+                sound = await utterance.next()
+        except GatewayError as error:
+            # The status has left. Only a body that breaks off can still say that this is not the whole.
+            log.warning("speech of %s broke off: %s", self._target.model, error.message)
+            await body.break_off(error)
+            return
+        await body.end()
+
+
+class _Body:
+    """The reply's body: resampled, encoded, and framed as events where that is asked for."""
+
+    def __init__(self, send: Send, scope: Scope, seconds: float, form: Form, rate: int) -> None:
+        self._send = send
+        self._transport = transport_of(scope)
+        self._seconds = seconds
+        self._form = form
+        self._resampler = resampler(rate, form.encoder.sample_rate(form.sample_rate or rate))
+        self._rate = self._resampler.rate
+
+    async def begin(self, headers: dict[str, str]) -> None:
+        form = self._form
+        headers = {
+            "Content-Type": "text/event-stream" if form.events else form.encoder.media_type(self._rate),
+            "X-Sample-Rate": str(self._rate),
+            "X-Channels": "1",
+            "X-Sample-Format": "s16le",
+            "Cache-Control": "no-store",
+            "Accept-Ranges": "none",
+            **headers,
+        }
+        raw_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": raw_headers})
+        await self._put(form.encoder.begin(self._rate))
+
+    async def sound(self, pcm: bytes) -> None:
+        if self._form.encoder.blocking:
+            await self._put(await asyncio.to_thread(lambda: self._form.encoder.encode(self._resampler.feed(pcm))))
+        else:
+            await self._put(self._form.encoder.encode(self._resampler.feed(pcm)))
+
+    async def end(self) -> None:
+        encoder, last = self._form.encoder, self._resampler.end()
+        if encoder.blocking:
+            await self._put(await asyncio.to_thread(lambda: encoder.encode(last) + encoder.end()))
+        else:
+            await self._put(encoder.encode(last) + encoder.end())
+        if self._form.events:
+            await self._event({"type": "speech.audio.done"})
+        await self._raw(b"", more=False)
+
+    async def break_off(self, error: GatewayError) -> None:
+        if self._form.events:
+            await self._event({"error": error.as_fields()})
+        self._transport.close()
+
+    async def _put(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._form.events:
+            await self._event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+        else:
+            await self._raw(data)
+
+    async def _event(self, fields: dict[str, Any]) -> None:
+        await self._raw(b"data: " + dump(fields).encode() + b"\n\n")
+
+    async def _raw(self, data: bytes, *, more: bool = True) -> None:
+        message = {"type": "http.response.body", "body": data, "more_body": more}
+        await deliver(self._send(message), len(data), self._transport, self._seconds)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Wait until the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _never() -> Any:
+    await asyncio.Event().wait()

@@ -1,0 +1,127 @@
+"""HTTP speech on its way upstream: over SLNG's HTTP bridge or its WebSocket one, whichever is set and there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import Target
+from slng_sidecar.server.gateway import Gateway, LiveSession
+from slng_sidecar.sessions.speech import SpeechClient, Utterance, pour
+from slng_sidecar.upstream.bridge import BridgeMissing
+
+log = logging.getLogger(__name__)
+
+Way = Literal["bridge", "websocket"]
+
+_REMEMBERED_SECONDS = 3600.0
+# What the HTTP bridge takes no other value of, or none at all.
+_FOR_BOTH_WAYS = {"sample_rate", "encoding"}
+
+
+class KnownGateways:
+    """Which gateways are known to have no HTTP bridge, each for an hour."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._missing_until: dict[str, float] = {}
+
+    def has_bridge(self, base_url: str) -> bool:
+        """Tell whether a gateway may have an HTTP bridge."""
+        return self._clock() >= self._missing_until.get(base_url, 0)
+
+    def lacks_bridge(self, base_url: str) -> None:
+        """Remember that a gateway has none."""
+        log.info("%s has no HTTP bridge; its WebSocket one is taken for an hour", base_url)
+        self._missing_until[base_url] = self._clock() + _REMEMBERED_SECONDS
+
+
+class Synthesis:
+    """The one way into speech for every HTTP route.
+
+    Attributes:
+        send_timeout: seconds that a client may take to accept what is sent to it.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._known = KnownGateways()
+        self.send_timeout = gateway.settings.sidecar_send_timeout
+
+    def start(self, utterance: Utterance, target: Target) -> None:
+        """Have a text said; the utterance hears how that goes.
+
+        Raises:
+            GatewayError: ``session_limit``; ``config_error``, where the way that is set cannot do what is asked.
+        """
+        gateway = self._gateway
+        way = self._way(utterance, target)
+        live = gateway.take_place(target)
+        task = gateway.tasks.start(self._say(utterance, live, way), f"speech {live.number}")
+        task.add_done_callback(lambda _: gateway.free_place(live))
+
+    def _way(self, utterance: Utterance, target: Target) -> Way:
+        setting = self._gateway.settings.slng_http_tts
+        only_websocket = sorted(utterance.config.keys() - _FOR_BOTH_WAYS)
+        if setting == "bridge" and only_websocket:
+            raise GatewayError(
+                "config_error",
+                f"config.{only_websocket[0]} needs the WebSocket way, and this sidecar is set to SLNG_HTTP_TTS=bridge, "
+                "which takes text and voice only. Leave it out, or set SLNG_HTTP_TTS=auto.",
+            )
+        if setting == "auto":
+            return "websocket" if only_websocket or not self._known.has_bridge(target.base_url) else "bridge"
+        return setting
+
+    async def _say(self, utterance: Utterance, live: LiveSession, way: Way) -> None:
+        if way == "bridge":
+            missing = await self._say_over_bridge(utterance, live)
+            if missing is None:
+                return
+            if missing.status == 404:
+                # That may be the model's; it is the gateway's only where the model is there the other way.
+                utterance.said = lambda: self._known.lacks_bridge(live.target.base_url)
+            else:
+                self._known.lacks_bridge(live.target.base_url)
+        utterance.way = "websocket"
+        await self._gateway.run_session(SpeechClient(utterance), live, moments=utterance.timing)
+
+    async def _say_over_bridge(self, utterance: Utterance, live: LiveSession) -> BridgeMissing | None:
+        """Say a text over the HTTP bridge; give the answer that there is none, where the other way may be tried."""
+        gateway, target = self._gateway, live.target
+        outcome, counts = "failed", Counter({"http_bridge": 1})
+        log.info("tts session %d: %s at %s by HTTP", live.number, target.model, target.base_url)
+        gateway.metrics.dials.labels("tts").inc()
+        gateway.metrics.active.labels("tts").inc()
+        try:
+            await pour(
+                gateway.bridge.speak(
+                    target,
+                    utterance.text,
+                    utterance.voice,
+                    utterance.sample_rate,
+                    utterance.sounds_at,
+                    utterance.timing,
+                ),
+                utterance,
+            )
+            utterance.finish()
+            outcome = "client_left" if utterance.left.is_set() else "closed"
+        except BridgeMissing as missing:
+            if gateway.settings.slng_http_tts == "auto":
+                outcome, counts = "closed", Counter({"http_bridge_missing": 1})
+                return missing
+            utterance.finish(missing.error)
+        except GatewayError as error:
+            utterance.finish(error)
+        except Exception:
+            log.exception("tts session %d: failed by a fault of the sidecar", live.number)
+            utterance.finish(GatewayError("internal_error", "The sidecar failed; its log says how. Please report it."))
+        finally:
+            gateway.metrics.active.labels("tts").dec()
+            gateway.metrics.session_ended("tts", outcome, counts)
+        return None

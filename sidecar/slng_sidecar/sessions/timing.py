@@ -1,0 +1,54 @@
+"""When what happened to a request over HTTP, for its ``Server-Timing`` header."""
+
+from __future__ import annotations
+
+import time
+
+
+class Timing:
+    """The moments of one request, each noted once it comes; of dials the last one counts.
+
+    The shares add up: all that is not waiting for upstream is overhead. Times are seconds of ``time.monotonic``.
+    """
+
+    def __init__(self) -> None:
+        self._asked = time.monotonic()
+        self._dialling: float | None = None
+        self._opened: float | None = None
+        self._ready: float | None = None
+        self._sounded: float | None = None
+
+    def dialling(self) -> None:
+        """Note that a connection to upstream is being opened."""
+        self._dialling, self._opened, self._ready = time.monotonic(), None, None
+
+    def opened(self) -> None:
+        """Note that it is open."""
+        self._opened = time.monotonic()
+
+    def ready(self) -> None:
+        """Note that upstream is ready, or has answered."""
+        if self._ready is None:
+            self._ready = time.monotonic()
+
+    def sounded(self) -> None:
+        """Note that the first sound, or the first words, came from upstream."""
+        if self._sounded is None:
+            self._sounded = time.monotonic()
+
+    def header(self) -> str:
+        """Give what is known now as the value of ``Server-Timing``, in milliseconds."""
+        now = time.monotonic()
+        waited = 0.0
+        parts = []
+        spans = (
+            ("dial", self._dialling, self._opened),
+            ("ready", self._opened, self._ready),
+            ("first-audio", self._ready, self._sounded),
+        )
+        for name, start, end in spans:
+            if start is not None and end is not None and end >= start:
+                waited += end - start
+                parts.append(f"{name};dur={1000 * (end - start):.1f}")
+        parts.append(f"overhead;dur={1000 * (now - self._asked - waited):.1f}")
+        return ", ".join(parts)
