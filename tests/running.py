@@ -35,8 +35,8 @@ async def running_gateway(base_url: str | None, **settings: Any) -> AsyncIterato
     Args:
         settings: by their names, such as ``sidecar_max_sessions``.
     """
-    settings.setdefault("slng_api_key", KEY)
-    values, secrets = load_settings(None, None, slng_base_url=base_url, sidecar_port=0, **settings)
+    settings = {"slng_api_key": KEY, "sidecar_port": 0, **settings}
+    values, secrets = load_settings(None, None, slng_base_url=base_url, **settings)
     sock = listen(values)
     async with serving(
         create_app(values, secrets), sock, max_message_size=int(values.sidecar_max_message), shutdown_timeout=1

@@ -40,6 +40,7 @@ from pipecat_slng_sidecar.options import (
     not_needed,
     request_headers,
 )
+from pipecat_slng_sidecar.repeats import Repeats
 from pipecat_slng_sidecar.spool import AudioSpool, Voicing
 from pipecat_slng_sidecar.updates import Updates
 
@@ -170,6 +171,7 @@ class SlngSTTService(STTService):
         self._ids = itertools.count(1)
         self._finalize_id: str | None = None
         self._updates = Updates()
+        self._repeats = Repeats()
 
     def can_generate_metrics(self) -> bool:
         """Say that metrics come: TTFB and usage."""
@@ -182,7 +184,7 @@ class SlngSTTService(STTService):
         self._link = Link(
             self, self._address, "stt", self._headers, self._spool,
             on_message=self._take, on_audio=_ignore,
-            on_up=self._came_up, on_lost=self._keep_all, on_given_up=self._given_up,
+            on_up=self._came_up, on_lost=self._lost, on_given_up=self._given_up,
         )  # fmt: skip
         self._link.start()
 
@@ -296,7 +298,10 @@ class SlngSTTService(STTService):
             )
 
     async def _final(self, message: dict[str, Any]) -> None:
-        text, language = _heard(message)
+        told, language = _heard(message)
+        text = self._repeats.new_part(told)
+        exact = bool(message.get("words")) or message.get("finalize_id") is not None
+        self._repeats.tell(text, done_with=exact)
         if not text:
             return
         if message.get("finalize_id") is not None and message["finalize_id"] == self._finalize_id:
@@ -336,8 +341,8 @@ class SlngSTTService(STTService):
                 category=ErrorCategory.CONNECTIVITY,
             )
 
-    async def _keep_all(self) -> None:
-        """Keep all: it goes up again."""
+    async def _lost(self) -> None:
+        self._repeats.lost()
 
     async def _given_up(self) -> None:
         assert self._spool is not None

@@ -55,16 +55,18 @@ async def test_every_word_is_transcribed_and_each_turn_finalized_once() -> None:
 
 
 async def test_audio_that_comes_before_upstream_is_ready_is_kept_and_passed_on_at_once() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(upgrade_ms=300, ready_ms=300)) as (url, _):
-        async with running_pipeline(SlngSTTService(sidecar_url=url)) as pipeline:
-            frames = audio_frames(range(1, 9))
-            start = time.monotonic()
-            await pipeline.send(*frames)
-            await pipeline.until(lambda: len(pipeline.down(InputAudioRawFrame)) == len(frames))
-            assert time.monotonic() - start < 0.3
-            await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n8"))
-            assert spoken(pipeline) == words(range(1, 9))
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(upgrade_ms=300, ready_ms=300)) as (url, _),
+        running_pipeline(SlngSTTService(sidecar_url=url)) as pipeline,
+    ):
+        frames = audio_frames(range(1, 9))
+        start = time.monotonic()
+        await pipeline.send(*frames)
+        await pipeline.until(lambda: len(pipeline.down(InputAudioRawFrame)) == len(frames))
+        assert time.monotonic() - start < 0.3
+        await pipeline.send(VADUserStoppedSpeakingFrame())
+        await pipeline.until(partial(was_spoken, pipeline, "n8"))
+        assert spoken(pipeline) == words(range(1, 9))
 
 
 async def test_the_last_words_before_an_end_frame_are_transcribed() -> None:
@@ -137,20 +139,24 @@ async def test_a_dropped_final_fires_its_event_and_is_no_transcript() -> None:
 
 
 async def test_the_filter_s_scope_can_be_narrowed() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(confidence=0.3)) as (url, _):
-        async with running_pipeline(SlngSTTService(sidecar_url=url, confidence_scope="partials")) as pipeline:
-            await pipeline.send(*audio_frames(range(1, 5)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n4"))
-            assert not pipeline.down(InterimTranscriptionFrame)
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(confidence=0.3)) as (url, _),
+        running_pipeline(SlngSTTService(sidecar_url=url, confidence_scope="partials")) as pipeline,
+    ):
+        await pipeline.send(*audio_frames(range(1, 5)), VADUserStoppedSpeakingFrame())
+        await pipeline.until(partial(was_spoken, pipeline, "n4"))
+        assert not pipeline.down(InterimTranscriptionFrame)
 
 
 async def test_no_final_after_the_user_speaks_again_is_called_finalized() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(final_ms=300)) as (url, _):
-        async with running_pipeline(SlngSTTService(sidecar_url=url)) as pipeline:
-            await pipeline.send(VADUserStartedSpeakingFrame(), *audio_frames(range(1, 5)))
-            await pipeline.send(VADUserStoppedSpeakingFrame(), VADUserStartedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n4"))
-            assert finalized(pipeline.down(TranscriptionFrame)) == []
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(final_ms=300)) as (url, _),
+        running_pipeline(SlngSTTService(sidecar_url=url)) as pipeline,
+    ):
+        await pipeline.send(VADUserStartedSpeakingFrame(), *audio_frames(range(1, 5)))
+        await pipeline.send(VADUserStoppedSpeakingFrame(), VADUserStartedSpeakingFrame())
+        await pipeline.until(partial(was_spoken, pipeline, "n4"))
+        assert finalized(pipeline.down(TranscriptionFrame)) == []
 
 
 async def test_metrics_are_those_of_a_streaming_service() -> None:

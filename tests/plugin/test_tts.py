@@ -123,17 +123,19 @@ async def test_after_an_interruption_nothing_stale_follows_and_the_next_turn_is_
 
 
 async def test_uninterruptible_speech_behind_interrupted_speech_is_heard_whole() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(pace=4, clear_ms=50)) as (url, _):
-        async with running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
-            await pipeline.send(*turn(said(1, 40)))
-            await pipeline.until(lambda: len(pipeline.down(TTSAudioRawFrame)) > 5)
-            important = TTSSpeakFrame(said(200, 205))
-            important.interruptible = False
-            await pipeline.send(important)
-            await pipeline.until(lambda: len(pipeline.down(TTSAudioRawFrame)) > 7)
-            await pipeline.send(InterruptionFrame())
-            await pipeline.until(lambda: pipeline.down(TTSStoppedFrame))
-            assert heard_in(pipeline.after(InterruptionFrame, TTSAudioRawFrame)) == whole(200, 205)
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(pace=4, clear_ms=50)) as (url, _),
+        running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
+    ):
+        await pipeline.send(*turn(said(1, 40)))
+        await pipeline.until(lambda: len(pipeline.down(TTSAudioRawFrame)) > 5)
+        important = TTSSpeakFrame(said(200, 205))
+        important.interruptible = False
+        await pipeline.send(important)
+        await pipeline.until(lambda: len(pipeline.down(TTSAudioRawFrame)) > 7)
+        await pipeline.send(InterruptionFrame())
+        await pipeline.until(lambda: pipeline.down(TTSStoppedFrame))
+        assert heard_in(pipeline.after(InterruptionFrame, TTSAudioRawFrame)) == whole(200, 205)
 
 
 async def test_a_voice_changes_with_the_next_sentence_of_the_same_turn() -> None:
@@ -169,68 +171,80 @@ async def test_a_refused_update_leaves_the_old_voice_and_says_so() -> None:
 
 
 async def test_text_that_was_never_heard_is_not_reported_as_spoken() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(first_audio_ms=60_000)) as (url, _):
-        async with running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
-            await pipeline.send(*turn(said(1, 5)))
-            await pipeline.until(lambda: pipeline.down(TTSStartedFrame))
-            await pipeline.send(InterruptionFrame())
-            await pipeline.until(lambda: pipeline.down(InterruptionFrame))
-            assert texts(pipeline) == []
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(first_audio_ms=60_000)) as (url, _),
+        running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
+    ):
+        await pipeline.send(*turn(said(1, 5)))
+        await pipeline.until(lambda: pipeline.down(TTSStartedFrame))
+        await pipeline.send(InterruptionFrame())
+        await pipeline.until(lambda: pipeline.down(InterruptionFrame))
+        assert texts(pipeline) == []
 
 
 async def test_text_is_reported_with_its_sound_and_in_order() -> None:
-    async with gateway_and_simulator() as (url, _):
-        async with running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
-            await pipeline.send(*turn(said(1, 3), said(4, 6)))
-            await pipeline.until(partial(have_ended, pipeline, 1))
-            assert texts(pipeline) == ["n1 n2 n3.", "n4 n5 n6."]
-            kinds = [type(frame) for frame in pipeline.all_down((TTSTextFrame, TTSAudioRawFrame, TTSStoppedFrame))]
-            assert kinds[0] is TTSTextFrame
-            assert kinds[-1] is TTSStoppedFrame
+    async with (
+        gateway_and_simulator() as (url, _),
+        running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
+    ):
+        await pipeline.send(*turn(said(1, 3), said(4, 6)))
+        await pipeline.until(partial(have_ended, pipeline, 1))
+        assert texts(pipeline) == ["n1 n2 n3.", "n4 n5 n6."]
+        kinds = [type(frame) for frame in pipeline.all_down((TTSTextFrame, TTSAudioRawFrame, TTSStoppedFrame))]
+        assert kinds[0] is TTSTextFrame
+        assert kinds[-1] is TTSStoppedFrame
 
 
 async def test_an_upstream_that_dies_in_mid_sentence_is_one_error_and_ends_the_context() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(pace=4)) as (url, simulator):
-        async with running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
-            await pipeline.send(*turn(said(1, 40)))
-            await pipeline.until(lambda: len(pipeline.down(TTSAudioRawFrame)) > 5)
-            simulator.inject(do="drop", when="now")
-            await pipeline.until(partial(have_ended, pipeline, 1))
-            assert len(pipeline.up(ErrorFrame)) == 1
-            await pipeline.send(*turn(said(50, 52)))
-            await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard_in(pipeline.after(TTSStoppedFrame, TTSAudioRawFrame)) == whole(50, 52)
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(pace=4)) as (url, simulator),
+        running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
+    ):
+        await pipeline.send(*turn(said(1, 40)))
+        await pipeline.until(lambda: len(pipeline.down(TTSAudioRawFrame)) > 5)
+        simulator.inject(do="drop", when="now")
+        await pipeline.until(partial(have_ended, pipeline, 1))
+        assert len(pipeline.up(ErrorFrame)) == 1
+        await pipeline.send(*turn(said(50, 52)))
+        await pipeline.until(partial(have_ended, pipeline, 2))
+        assert heard_in(pipeline.after(TTSStoppedFrame, TTSAudioRawFrame)) == whole(50, 52)
 
 
 async def test_the_rest_of_a_turn_that_broke_off_is_said() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(pace=4)) as (url, simulator):
-        async with running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
-            await pipeline.send(LLMFullResponseStartFrame(), TextFrame(f"{said(1, 40)}. "), TextFrame("n60 "))
-            await pipeline.until(lambda: len(pipeline.down(TTSAudioRawFrame)) > 5)
-            simulator.inject(do="drop", when="now")
-            await pipeline.until(lambda: pipeline.up(ErrorFrame))
-            await pipeline.send(TextFrame(f"{said(61, 63)}. "), LLMFullResponseEndFrame())
-            await pipeline.until(partial(have_ended, pipeline, 1))
-            found = heard_in(pipeline.down(TTSAudioRawFrame))
-            assert found[-4:] == whole(60, 63)
-            assert len(pipeline.up(ErrorFrame)) == 1
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(pace=4)) as (url, simulator),
+        running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
+    ):
+        await pipeline.send(LLMFullResponseStartFrame(), TextFrame(f"{said(1, 40)}. "), TextFrame("n60 "))
+        await pipeline.until(lambda: len(pipeline.down(TTSAudioRawFrame)) > 5)
+        simulator.inject(do="drop", when="now")
+        await pipeline.until(lambda: pipeline.up(ErrorFrame))
+        await pipeline.send(TextFrame(f"{said(61, 63)}. "), LLMFullResponseEndFrame())
+        await pipeline.until(partial(have_ended, pipeline, 1))
+        found = heard_in(pipeline.down(TTSAudioRawFrame))
+        assert found[-4:] == whole(60, 63)
+        assert len(pipeline.up(ErrorFrame)) == 1
 
 
 async def test_text_outside_a_turn_is_said_and_ends() -> None:
-    async with gateway_and_simulator() as (url, _):
-        async with running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
-            await pipeline.send(AggregatedTextFrame(said(1, 3), "sentence"), TTSSpeakFrame(said(4, 5)))
-            await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [1, 2, 3, 4, 5]
+    async with (
+        gateway_and_simulator() as (url, _),
+        running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
+    ):
+        await pipeline.send(AggregatedTextFrame(said(1, 3), "sentence"), TTSSpeakFrame(said(4, 5)))
+        await pipeline.until(partial(have_ended, pipeline, 2))
+        assert heard(pipeline) == [1, 2, 3, 4, 5]
 
 
 async def test_each_sentence_can_be_a_context_of_its_own() -> None:
-    async with gateway_and_simulator() as (url, _):
-        async with running_pipeline(SlngTTSService(sidecar_url=url, reuse_context_id_within_turn=False)) as pipeline:
-            await pipeline.send(*turn(said(1, 3), said(4, 6)))
-            await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [1, 2, 3, 4, 5, 6]
-            assert len({frame.context_id for frame in pipeline.down(TTSAudioRawFrame)}) == 2
+    async with (
+        gateway_and_simulator() as (url, _),
+        running_pipeline(SlngTTSService(sidecar_url=url, reuse_context_id_within_turn=False)) as pipeline,
+    ):
+        await pipeline.send(*turn(said(1, 3), said(4, 6)))
+        await pipeline.until(partial(have_ended, pipeline, 2))
+        assert heard(pipeline) == [1, 2, 3, 4, 5, 6]
+        assert len({frame.context_id for frame in pipeline.down(TTSAudioRawFrame)}) == 2
 
 
 async def test_tokens_can_be_streamed() -> None:
@@ -253,12 +267,14 @@ async def test_a_turn_without_text_opens_nothing() -> None:
 
 
 async def test_a_slow_first_byte_is_waited_for() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(first_audio_ms=3500)) as (url, _):
-        async with running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
-            await pipeline.send(TTSSpeakFrame(said(1, 5)))
-            await pipeline.until(partial(have_ended, pipeline, 1))
-            assert heard(pipeline) == [1, 2, 3, 4, 5]
-            assert not pipeline.up(ErrorFrame)
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(first_audio_ms=3500)) as (url, _),
+        running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
+    ):
+        await pipeline.send(TTSSpeakFrame(said(1, 5)))
+        await pipeline.until(partial(have_ended, pipeline, 1))
+        assert heard(pipeline) == [1, 2, 3, 4, 5]
+        assert not pipeline.up(ErrorFrame)
 
 
 async def test_an_end_frame_lets_what_was_sent_be_said() -> None:
