@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MADE := .venv/.made
+INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run test bench check format constraints clean
+.PHONY: help install run test bench check check-all interop interop-envs format constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -14,7 +15,7 @@ $(MADE): pyproject.toml sidecar/pyproject.toml plugin/pyproject.toml constraints
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e './sidecar[simulator]' -e ./plugin
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e './sidecar[codecs,simulator]' -e ./plugin
 	@touch $(MADE)
 
 run: $(MADE) ## start the gateway; with the simulator where there is no SLNG key
@@ -32,6 +33,23 @@ check: $(MADE) ## format, lint, types and tests
 	$(BIN)/mypy sidecar plugin tests bench
 	$(MAKE) test
 
+check-all: check ## all of check, then the clients that need environments of their own
+	$(MAKE) interop
+
+interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest Pipecat it takes
+	$(BIN)/python -m pytest -m interop tests/interop
+	$(if $(wildcard tests/plugin),SLNG_SIDECAR_COMMAND=$(CURDIR)/$(BIN)/slng-sidecar .interop/pipecat-floor/bin/python -m pytest tests/plugin)
+
+interop-envs: $(INTEROP) ## make those environments, in .interop
+
+.interop/%/.made: tests/interop/envs/%.txt
+	rm -rf .interop/$*
+	$(PYTHON) -m venv .interop/$*
+	.interop/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.interop/pipecat-floor/.made: sidecar/pyproject.toml plugin/pyproject.toml
+
 format: $(MADE) ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -41,4 +59,4 @@ constraints: ## pin what a fresh installation takes today
 	{ echo "# Versions that the tests ran with; made by 'make constraints'."; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.tmp && mv constraints.tmp constraints.txt && touch $(MADE)
 
 clean: ## remove what was made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis

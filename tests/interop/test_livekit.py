@@ -1,0 +1,219 @@
+"""The official ``livekit-plugins-slng`` 1.8.9 in a process of its own.
+
+It opens a connection for each utterance and retries much by itself. Each test that goes directly to the simulator too
+says what it sees or loses there; through the sidecar it sees no drop and no expiry. The rest, at the end of this file,
+it gives up in its own process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+import pytest
+from drivers import DIRECTLY, SIDECAR, Driver, driving, speech, upstream_at, whole_words
+from running import AURA, NOVA
+from slng_sidecar.simulator import Simulator, SimulatorOptions, signal
+
+pytestmark = pytest.mark.interop
+both_ways = pytest.mark.parametrize("way", [DIRECTLY, SIDECAR])
+
+SESSION, RETRIED = "gateway.session", "fallback.attempt_failed"
+IDLE = {"do": "close", "when": "now", "code": 1008, "reason": "idle timeout"}
+
+
+def at(way: str, **manners: Any) -> contextlib.AbstractAsyncContextManager[tuple[str, Simulator]]:
+    return upstream_at(way, SimulatorOptions.fast(**manners))
+
+
+def hearing(address: str) -> contextlib.AbstractAsyncContextManager[Driver]:
+    return driving("livekit", "livekit_slng.py", service="stt", slng_base_url=address, model=NOVA)
+
+
+def speaking(address: str, model: str = AURA, **options: Any) -> contextlib.AbstractAsyncContextManager[Driver]:
+    return driving(
+        "livekit", "livekit_slng.py", service="tts", slng_base_url=address, model=model, voice="v", **options
+    )
+
+
+def names(first: int, last: int) -> list[str]:
+    return [f"n{number}" for number in range(first, last + 1)]
+
+
+def told_last(driver: Driver, number: int) -> bool:
+    return f"n{number}" in driver.words("final")
+
+
+async def hear(driver: Driver, words: range) -> None:
+    """Have it hear words and ask for their final, and wait until the last one is told."""
+    await driver.send("hear", audio=speech(words))
+    await driver.send("flush")
+    await driver.until(partial(told_last, driver, words[-1]))
+
+
+async def say(driver: Driver, *texts: str) -> None:
+    said = len(driver.of("said"))
+    await driver.send("say", texts=texts)
+    await driver.until(lambda: len(driver.of("said")) > said)
+
+
+# Plain use
+
+
+@both_ways
+async def test_stt_tells_every_word(way: str) -> None:
+    async with at(way) as (address, simulator), hearing(address) as driver:
+        await hear(driver, range(1, 11))
+        await hear(driver, range(11, 23))
+        await driver.send("end")
+        await driver.until(lambda: driver.of("ended"))
+        assert driver.words("final") == names(1, 22)
+        assert not driver.of("error")
+        assert simulator.log.dials == 1
+
+
+@both_ways
+async def test_tts_says_every_word(way: str) -> None:
+    async with at(way) as (address, simulator), speaking(address) as driver:
+        await say(driver, "n1 n2. ", "n3 n4.")
+        await say(driver, "n5 n6.")
+        await driver.send("synthesize", text="n7 n8.")
+        await driver.until(lambda: len(driver.of("said")) == 3)
+        assert whole_words(driver.sound("audio")) == list(range(1, 9))
+        assert not driver.of("error")
+        assert not driver.of(RETRIED)
+        assert len(simulator.log.of("tts")) == 3
+
+
+# What upstream does
+
+
+@both_ways
+async def test_an_stt_drop_before_a_final_while_another_final_has_come(way: str) -> None:
+    async with at(way) as (address, simulator), hearing(address) as driver:
+        fault = simulator.inject(do="drop", kind="stt", when="final", occurrence=2)
+        # All of it is upstream before the first final comes.
+        await driver.send("hear", audio=speech(range(1, 13)))
+        await simulator.log.until(lambda _: fault.fired)
+        await hear(driver, range(13, 21))
+        if way == SIDECAR:
+            assert driver.words("final") == names(1, 20)
+            assert len(driver.of(SESSION)) == 1
+        else:
+            # It forgets the audio of all words at the first final, whichever it covers.
+            assert driver.words("final")[:4] == names(1, 4)
+            assert not set(driver.words("final")) & set(names(5, 12))
+            assert len(driver.of(SESSION)) == 2
+        assert not driver.of("error")
+
+
+@both_ways
+async def test_an_stt_drop_under_audio(way: str) -> None:
+    async with at(way) as (address, simulator), hearing(address) as driver:
+        fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=800)
+        await hear(driver, range(1, 5))
+        await hear(driver, range(5, 13))
+        # Before any final it replays by itself, on a second connection.
+        assert driver.words("final") == names(1, 12)
+        assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 2)
+        assert not driver.of("error")
+        assert len(fault.fired) == 1
+
+
+@both_ways
+async def test_an_stt_idle_expiry_between_turns(way: str) -> None:
+    async with at(way) as (address, simulator), hearing(address) as driver:
+        for turn in (range(1, 5), range(5, 9), range(9, 13)):
+            await hear(driver, turn)
+            simulator.inject(**IDLE, kind="stt")
+            await simulator.log.until(lambda log: not log.open)
+        assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 3)
+        # Directly, what it sends before it has seen the close is lost: nothing, or the next turn's beginning.
+        if way == SIDECAR:
+            assert driver.words("final") == names(1, 12)
+        assert not driver.of("error")
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"do": "drop", "when": "text"},
+        {"do": "error", "when": "text", "code": "backend_connection_failed", "then_close": 1011},
+    ],
+    ids=["drop", "error"],
+)
+async def test_a_tts_failure_before_the_first_sound(way: str, fault: dict[str, Any]) -> None:
+    async with at(way) as (address, simulator), speaking(address) as driver:
+        simulator.inject(kind="tts", **fault)
+        await say(driver, "n1 n2.")
+        await say(driver, "n3 n4.")
+        assert whole_words(driver.sound("audio")) == [1, 2, 3, 4]
+        assert not driver.of("error")
+        # It says it again by itself, on another connection.
+        assert len(driver.of(RETRIED)) == (0 if way == SIDECAR else 1)
+        assert len(simulator.log.of("tts")) == 3
+
+
+@both_ways
+async def test_a_tts_drop_within_the_sound(way: str) -> None:
+    async with at(way) as (address, simulator), speaking(address) as driver:
+        simulator.inject(do="drop", kind="tts", when="audio", after_ms=400)
+        await say(driver, " ".join(names(20, 39)))
+        assert len(signal.decode(driver.sound("audio"))) < 20
+        # No one can say the rest; directly it takes what it got for all there was.
+        assert len(driver.of("error")) == (1 if way == SIDECAR else 0)
+
+
+@both_ways
+@pytest.mark.parametrize("model", ["slng/rime/arcana:3-en", "soniox/tts-rt:v1"], ids=["closes", "is spent"])
+async def test_a_tts_route_that_ends_with_each_turn(way: str, model: str) -> None:
+    async with at(way) as (address, _), speaking(address, model) as driver:
+        for number in (1, 2, 3, 4):
+            await say(driver, f"n{number}0 n{number}1.")
+        assert whole_words(driver.sound("audio")) == [10, 11, 20, 21, 30, 31, 40, 41]
+        assert not driver.of("error")
+        assert not driver.of(RETRIED)
+
+
+@both_ways
+async def test_a_warm_tts_connection_that_expires_between_turns(way: str) -> None:
+    async with (
+        at(way) as (address, simulator),
+        speaking(address, "gradium/tts:default", warm_standby_enabled=True) as driver,
+    ):
+        for first in (1, 3):
+            await say(driver, f"n{first} n{first + 1}.")
+            await simulator.log.until(lambda log: len(log.open) == 1)
+            expiry = {"type": "error", "message": "Session expired: no output for 120 s"}
+            simulator.inject(do="send", when="now", kind="tts", message=expiry)
+            simulator.inject(**IDLE, kind="tts")
+            await simulator.log.until(lambda log: not log.open)
+        await say(driver, "n5 n6.")
+        assert whole_words(driver.sound("audio")) == [1, 2, 3, 4, 5, 6]
+        assert not driver.of("error")
+        assert len(driver.of(RETRIED)) == (0 if way == SIDECAR else 2)
+
+
+# What it gives up in its own process, through the sidecar too
+
+
+@both_ways
+async def test_an_stt_update_loses_what_was_said_since_the_last_final(way: str) -> None:
+    async with at(way, endpoint_ms=0) as (address, simulator), hearing(address) as driver:
+        await driver.send("hear", audio=speech(range(1, 6)))
+        await simulator.log.until(lambda log: any(len(record.audio) for record in log.of("stt")))
+        await driver.send("update", settings={"language": "de"})
+        await hear(driver, range(6, 11))
+        assert driver.words("final") == names(6, 10)
+        assert len(driver.of(SESSION)) == 2
+
+
+@both_ways
+async def test_an_error_message_ends_its_stt_session(way: str) -> None:
+    async with at(way) as (address, simulator), hearing(address) as driver:
+        simulator.inject(do="error", kind="stt", when="audio", after_ms=800, code="provider_error", message="hiccup")
+        await hear(driver, range(1, 5))
+        assert driver.words("final") == names(1, 4)
+        assert len(driver.of(SESSION)) == 2

@@ -1,0 +1,288 @@
+"""The official ``pipecat-slng`` 0.4.0, on the newest Pipecat it can be imported with, in a process of its own.
+
+Directly to the simulator it loses what each test says, which shows that the trouble is real. Through the sidecar it
+loses nothing but what it gives up in its own process, which is at the end of this file and in the README's table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+import pytest
+from drivers import DIRECTLY, SIDECAR, Driver, driving, numbers, speech, upstream_at, whole_words
+from running import AURA, NOVA
+from slng_sidecar.simulator import Simulator, SimulatorOptions, signal
+
+pytestmark = pytest.mark.interop
+both_ways = pytest.mark.parametrize("way", [DIRECTLY, SIDECAR])
+
+AUDIO, ENDED, FAILED, TEXT = "TTSAudioRawFrame", "TTSStoppedFrame", "ErrorFrame", "TranscriptionFrame"
+SLOW_TO_OPEN = {"upgrade_ms": 150, "ready_ms": 150}
+IDLE = {"do": "close", "when": "now", "code": 1008, "reason": "idle timeout"}
+
+
+def at(way: str, **manners: Any) -> contextlib.AbstractAsyncContextManager[tuple[str, Simulator]]:
+    # Its turns end with "flushed" only.
+    return upstream_at(way, SimulatorOptions.fast(**manners), sidecar_plain_terminal="flushed")
+
+
+def client(service: str, address: str, **options: Any) -> contextlib.AbstractAsyncContextManager[Driver]:
+    scheme = "http" if service == "http" else "ws"
+    return driving(
+        "pipecat-slng-0.4.0", "pipecat_0_4_0.py", service=service, base_url=f"{scheme}://{address}", **options
+    )
+
+
+def heard_last(driver: Driver, number: int) -> bool:
+    return number in numbers(driver.sound(AUDIO))
+
+
+def told_last(driver: Driver, number: int) -> bool:
+    return f"n{number}" in driver.words(TEXT)
+
+
+def names(first: int, last: int) -> list[str]:
+    return [f"n{number}" for number in range(first, last + 1)]
+
+
+async def say(driver: Driver, *texts: str) -> None:
+    """Say each text as a turn, and wait until its last word was heard."""
+    for text in texts:
+        await driver.send("say", text=text)
+        await driver.until(partial(heard_last, driver, int(text.rstrip(".").rpartition("n")[2])))
+
+
+# Plain use
+
+
+@both_ways
+async def test_stt_tells_every_word(way: str) -> None:
+    async with at(way) as (address, simulator), client("stt", address, model=NOVA) as driver:
+        for turn in (range(1, 11), range(11, 23)):
+            await driver.send("hear", audio=speech(turn))
+            await driver.send("stop speaking")
+            await driver.until(partial(told_last, driver, turn[-1]))
+        assert driver.words(TEXT) == names(1, 22)
+        assert not driver.of(FAILED)
+        assert simulator.log.dials == 1
+
+
+@both_ways
+async def test_tts_says_every_word_and_through_the_sidecar_each_turn_ends(way: str) -> None:
+    async with at(way) as (address, simulator), client("tts", address, model=AURA) as driver:
+        await say(driver, "n1 n2. n3 n4.")
+        await driver.send("respond", texts=["n5 n6.", "n7 n8."])
+        await driver.until(partial(heard_last, driver, 8))
+        await say(driver, "n9 n10.")
+        assert whole_words(driver.sound(AUDIO)) == list(range(1, 11))
+        # The route says audio_end, as Deepgram's does; this client waits for flushed, and so ends no turn.
+        if way == SIDECAR:
+            await driver.until(lambda: len(driver.of(ENDED)) == 3)
+        else:
+            assert not driver.of(ENDED)
+        assert not driver.of(FAILED)
+        assert simulator.log.dials == 1
+
+
+@both_ways
+async def test_http_tts_says_every_word(way: str) -> None:
+    async with at(way) as (address, _), client("http", address, model=AURA) as driver:
+        for number in (1, 2, 3):
+            await driver.send("say", text=f"n{number}1 n{number}2.")
+            await driver.until(partial(lambda count: len(driver.of(ENDED)) == count, number))
+        rates = {event["sample_rate"] for event in driver.of(AUDIO)}
+        assert len(rates) == 1
+        assert whole_words(driver.sound(AUDIO), rates.pop()) == [11, 12, 21, 22, 31, 32]
+        assert not driver.of(FAILED)
+
+
+# What upstream does
+
+
+@both_ways
+async def test_an_stt_drop_under_audio(way: str) -> None:
+    async with at(way, **SLOW_TO_OPEN) as (address, simulator), client("stt", address, model=NOVA) as driver:
+        fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=800)
+        for turn in (range(1, 9), range(9, 17), range(17, 21)):
+            await driver.send("hear", audio=speech(turn), pace=0.01)
+            await driver.send("stop speaking")
+            if way == SIDECAR:
+                await driver.until(partial(told_last, driver, turn[-1]))
+        await driver.until(lambda: len(driver.of("done")) == 6)
+        assert len(fault.fired) == 1
+        if way == SIDECAR:
+            assert driver.words(TEXT) == names(1, 20)
+            assert not driver.of(FAILED)
+            assert not driver.of("on_disconnected")
+        else:
+            # It opened several connections: it speaks into one, waits for the ready of another, and is told no more.
+            assert len(driver.of("on_connected")) > 2
+            assert not driver.words(TEXT)
+            driver.abandon()
+
+
+@both_ways
+async def test_an_stt_idle_expiry_between_turns(way: str) -> None:
+    async with at(way) as (address, simulator), client("stt", address, model=NOVA) as driver:
+        for turn in (range(1, 5), range(5, 9), range(9, 13)):
+            await driver.send("hear", audio=speech(turn))
+            await driver.send("stop speaking")
+            await driver.until(partial(told_last, driver, turn[-1]))
+            if turn[-1] == 12:
+                break
+            simulator.inject(**IDLE, kind="stt")
+            await simulator.log.until(lambda log: not log.open)
+            if way == DIRECTLY:
+                await driver.until(partial(has_lost, driver, turn[-1] // 4))
+        assert driver.words(TEXT) == names(1, 12)
+        assert not driver.of(FAILED)
+        assert len(driver.of("on_disconnected")) == (0 if way == SIDECAR else 2)
+
+
+def has_lost(driver: Driver, times: int) -> bool:
+    return len(driver.of("on_disconnected")) == times and len(driver.of("on_connected")) == times + 1
+
+
+@both_ways
+async def test_a_tts_drop_before_the_first_sound(way: str) -> None:
+    async with at(way) as (address, simulator), client("tts", address, model=AURA) as driver:
+        fault = simulator.inject(do="drop", kind="tts", when="text")
+        await driver.send("say", text="n1 n2.")
+        if way == DIRECTLY:
+            await driver.until(partial(has_lost, driver, 1))
+        await say(driver, "n3 n4.")
+        assert whole_words(driver.sound(AUDIO)) == ([1, 2, 3, 4] if way == SIDECAR else [3, 4])
+        assert not driver.of(FAILED)
+        assert len(fault.fired) == 1
+
+
+@both_ways
+async def test_a_tts_error_before_the_first_sound(way: str) -> None:
+    async with at(way) as (address, simulator), client("tts", address, model=AURA) as driver:
+        fault = simulator.inject(
+            do="error", kind="tts", when="text", code="backend_connection_failed", message="no voice", then_close=1011
+        )
+        await driver.send("say", text="n1 n2.")
+        if way == DIRECTLY:
+            await driver.until(partial(has_lost, driver, 1))
+        await say(driver, "n3 n4.")
+        assert whole_words(driver.sound(AUDIO)) == ([1, 2, 3, 4] if way == SIDECAR else [3, 4])
+        assert [event["error"] for event in driver.of(FAILED)] == ([] if way == SIDECAR else ["no voice"])
+        assert len(fault.fired) == 1
+
+
+@both_ways
+async def test_a_tts_route_that_closes_after_each_turn(way: str) -> None:
+    async with at(way) as (address, _), client("tts", address, model="slng/rime/arcana:3-en") as driver:
+        for number in (1, 2, 3, 4):
+            await say(driver, f"n{number}0 n{number}1.")
+            if way == DIRECTLY:
+                await driver.until(partial(has_lost, driver, number))
+        assert whole_words(driver.sound(AUDIO)) == [10, 11, 20, 21, 30, 31, 40, 41]
+        assert not driver.of(FAILED)
+        assert len(driver.of("on_connected")) == (1 if way == SIDECAR else 5)
+
+
+@both_ways
+async def test_a_tts_route_that_is_spent_after_each_turn(way: str) -> None:
+    async with at(way) as (address, _), client("tts", address, model="soniox/tts-rt:v1") as driver:
+        await say(driver, "n10 n11.")
+        for number in (2, 3):
+            await driver.send("say", text=f"n{number}0 n{number}1.")
+            if way == SIDECAR:
+                await driver.until(partial(heard_last, driver, number * 10 + 1))
+            else:
+                await driver.until(partial(lambda count: len(driver.of(FAILED)) == count, number - 1))
+        assert whole_words(driver.sound(AUDIO)) == ([10, 11, 20, 21, 30, 31] if way == SIDECAR else [10, 11])
+        assert len(driver.of(FAILED)) == (0 if way == SIDECAR else 2)
+
+
+@both_ways
+async def test_a_tts_session_that_expires_between_turns(way: str) -> None:
+    async with at(way) as (address, simulator), client("tts", address, model="gradium/tts:default") as driver:
+        await say(driver, "n1 n2.")
+        expiry = {"type": "error", "message": "Session expired: no output for 120 s"}
+        simulator.inject(do="send", when="now", kind="tts", message=expiry)
+        simulator.inject(**IDLE, kind="tts")
+        await simulator.log.until(lambda log: not log.open)
+        if way == DIRECTLY:
+            await driver.until(partial(has_lost, driver, 1))
+        await say(driver, "n3 n4.")
+        assert whole_words(driver.sound(AUDIO)) == [1, 2, 3, 4]
+        assert len(driver.of(FAILED)) == (0 if way == SIDECAR else 1)
+
+
+@both_ways
+async def test_an_interruption_upstream_is_slow_to_clear(way: str) -> None:
+    async with at(way, pace=4, clear_ms=300) as (address, _), client("tts", address, model=AURA) as driver:
+        await driver.send("say", text=" ".join(names(1, 39)))
+        await driver.until(lambda: len(driver.of(AUDIO)) > 5)
+        await driver.send("interrupt")
+        await driver.until(lambda: driver.of("InterruptionFrame"))
+        await say(driver, "n100 n101.")
+        after = signal.decode(driver.sound(AUDIO, after="InterruptionFrame"))
+        stale = [word.number for word in after if word.number < 100]
+        if way == SIDECAR:
+            assert [(word.number, word.whole) for word in after] == [(100, True), (101, True)]
+        else:
+            # Sound of the old turn that still comes is taken for the new one's.
+            assert stale
+
+
+@both_ways
+async def test_http_tts_at_a_gateway_without_an_http_bridge(way: str) -> None:
+    options = SimulatorOptions.fast(regional=True)
+    async with upstream_at(way, options) as (address, simulator), client("http", address, model=AURA) as driver:
+        if way == SIDECAR:
+            simulator.inject(do="drop", kind="tts", when="text")
+        await driver.send("say", text="n1 n2.")
+        if way == DIRECTLY:
+            await driver.until(lambda: driver.of(FAILED))
+            assert "405" in driver.of(FAILED)[0]["error"]
+            assert not driver.of(AUDIO)
+        else:
+            await driver.until(lambda: driver.of(ENDED))
+            rate = driver.of(AUDIO)[0]["sample_rate"]
+            assert whole_words(driver.sound(AUDIO), rate) == [1, 2]
+            assert not driver.of(FAILED)
+
+
+# What it gives up in its own process, through the sidecar too
+
+
+@both_ways
+async def test_an_stt_update_loses_what_was_said_since_the_last_final(way: str) -> None:
+    async with at(way, endpoint_ms=0) as (address, simulator), client("stt", address, model=NOVA) as driver:
+        said = speech(range(1, 6))
+        await driver.send("hear", audio=said)
+        await simulator.log.until(lambda log: [len(record.audio) for record in log.of("stt")] == [len(said)])
+        await driver.send("update", settings={"language": "de"})
+        await driver.until(lambda: len(driver.of("on_connected")) == 2)
+        await driver.send("hear", audio=speech(range(6, 11)))
+        await driver.send("stop speaking")
+        await driver.until(partial(told_last, driver, 10))
+        assert driver.words(TEXT) == names(6, 10)
+
+
+@both_ways
+async def test_a_tts_update_cuts_what_is_being_said(way: str) -> None:
+    async with at(way, pace=4) as (address, _), client("tts", address, model=AURA) as driver:
+        await driver.send("say", text=" ".join(names(1, 39)))
+        await driver.until(lambda: len(driver.of(AUDIO)) > 5)
+        await driver.send("update", settings={"voice": "another"})
+        await say(driver, "n100 n101.")
+        told = numbers(driver.sound(AUDIO))
+        assert told[-2:] == [100, 101]
+        assert len(told) < 30
+        assert not driver.of(FAILED)
+
+
+@both_ways
+async def test_no_transcript_is_ever_marked_finalized(way: str) -> None:
+    async with at(way, from_finalize=True) as (address, _), client("stt", address, model=NOVA) as driver:
+        await driver.send("hear", audio=speech(range(1, 4)))
+        await driver.send("stop speaking")
+        await driver.until(partial(told_last, driver, 3))
+        assert not any(event["finalized"] for event in driver.of(TEXT))
