@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.measures import hop, interruption, load, stt_drop, stt_update, text_up, tts_update
-from bench.official import point_at
+from bench.bots import point_at
+from bench.measures import hop, interruption, load, pipeline, stt_drop, stt_update, text_up, tts_update
 from bench.report import Part, table
 from bench.world import World, running_world
 
@@ -23,6 +23,7 @@ MEASURES: dict[str, Callable[[World], Awaitable[list[Part]]]] = {
     "text_up": text_up.measure,
     "interruption": interruption.measure,
     "stt_drop": stt_drop.measure,
+    "pipeline": pipeline.measure,
     "hop": hop.measure,
     "load": load.measure,
 }

@@ -7,7 +7,7 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from slng_sidecar.simulator import signal
@@ -43,6 +43,27 @@ def speech(seed: int, seconds: float, *, pauses: bool = True) -> Speech:
         words.append(word)
         total += ((word.frames or 0) + gap) * FRAME_SECONDS
     return Speech([word.number for word in words], signal.encode(words, RATE))
+
+
+def two_sentences(seed: int, first: float = 1.2, silence: float = 1.2, second: float = 1.5) -> Speech:
+    """Make seconds of words without a pause, then of silence, and then of words again.
+
+    The silence is not quite silent: each 20 ms bear a number, at less than a hundredth of the words' loudness, so that
+    they are found again.
+    """
+    rng = random.Random(seed)
+    words: list[signal.Word] = []
+    for seconds in (first, second):
+        frames = 0
+        while frames * FRAME_SECONDS < seconds:
+            words.append(signal.Word(len(words) + 1, frames=rng.randint(5, 15), gap=2))
+            frames += (words[-1].frames or 0) + 2
+        words[-1] = replace(words[-1], gap=round(silence / FRAME_SECONDS))
+    said = Speech([word.number for word in words], signal.encode(words, RATE))
+    marked = [
+        frame if any(frame) else bytes([1 + index % 200, 0]) * (FRAME // 2) for index, frame in enumerate(said.frames)
+    ]
+    return Speech(said.numbers, b"".join(marked))
 
 
 async def say(
@@ -93,8 +114,8 @@ def fate(said: Speech, connections: list[Connection], transcribed: list[str]) ->
 def lateness(said: Speech, sent: list[float], connections: list[Connection]) -> list[tuple[float, float]]:
     """Give when each 20 ms of speech were sent, and how many ms later upstream had all of it.
 
-    Each 20 ms bear a number, so they are found wherever they arrived first. Silence bears none and is left out; so is
-    what never arrived.
+    Each 20 ms bear a number, so they are found wherever they arrived first. What is quite silent bears none and is left
+    out; so is what never arrived.
     """
     streams = [_Arrivals(connection.audio_up) for connection in connections if connection.audio_up]
     streams.append(_Arrivals([message for connection in connections for message in connection.audio_up]))

@@ -28,6 +28,7 @@ class World:
 
     Attributes:
         simulator: its address, for clients that nobody observes.
+        simulator_pid: its process.
         observed: the simulator's address through the observer.
         sidecar: the address of the sidecar whose upstream is ``observed``.
         wire: what the observer saw.
@@ -36,6 +37,7 @@ class World:
     """
 
     simulator: str
+    simulator_pid: int
     observed: str
     sidecar: str
     wire: Wire
@@ -68,7 +70,7 @@ def _open(request: urllib.request.Request) -> None:
 async def running_world(*, runs: int, quick: bool) -> AsyncIterator[World]:
     """Run the processes while the block runs; all have ended when it has."""
     async with contextlib.AsyncExitStack() as stack:
-        simulator, _ = await stack.enter_async_context(running_simulator())
+        simulator, pid = await stack.enter_async_context(running_simulator())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = directory / "observed"
         observer = await stack.enter_async_context(
@@ -77,7 +79,7 @@ async def running_world(*, runs: int, quick: bool) -> AsyncIterator[World]:
         assert observer.stdout is not None
         observed = f"http://127.0.0.1:{int(await observer.stdout.readline())}"
         sidecar, _ = await stack.enter_async_context(running_sidecar(observed))
-        yield World(simulator, observed, sidecar, Wire(observer, path), runs, quick)
+        yield World(simulator, pid, observed, sidecar, Wire(observer, path), runs, quick)
 
 
 @contextlib.asynccontextmanager

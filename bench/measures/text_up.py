@@ -8,8 +8,8 @@ from functools import partial
 
 from pipecat.frames.frames import TTSSpeakFrame, TTSStoppedFrame
 
+from bench.bots import OFFICIAL, Bot, Side, ours, ready, running_bot
 from bench.clients import TTS_INIT, Client, talking
-from bench.official import Bot, running_bot, tts_service
 from bench.report import Part, Row
 from bench.world import World
 
@@ -19,16 +19,16 @@ _REST_SECONDS = 0.2
 async def measure(world: World) -> list[Part]:
     """Say one short word at a time on a session that is ready and at rest, each 200 ms after the end of the one before.
 
-    Counted from before the client's ``send`` of the ``text`` (for the official plugin, before a ``TTSSpeakFrame`` is
-    queued) to the ``text`` passing the observer. Direct is a client without sidecar or plugin: the least there can be
-    here.
+    Counted from before a ``TTSSpeakFrame`` is queued to the ``text`` passing the observer. Without a pipeline: from the
+    ``send`` of a client of the sidecar, and of one of the simulator, which is the least there can be here.
     """
     times = 5 if world.quick else 20
+    mine, theirs = [await _bot(world, side, times) for side in (ours(world.sidecar), OFFICIAL)]
+    through = await _client(world, world.sidecar, "text-up-ours", times, extended=True)
     direct = await _client(world, world.observed, "text-up-direct", times, extended=False)
-    ours = await _client(world, world.sidecar, "text-up-ours", times, extended=True)
     rows = [
-        Row("text to upstream", "ms", ours, await _official(world, times), digits=2),
-        Row("the same, directly", "ms", [], direct, digits=2),
+        Row("text to upstream", "ms", mine, theirs, digits=2),
+        Row("the same, without a pipeline", "ms", through, direct, digits=2),
     ]
     return [Part("TTS text to upstream", "pipecat-slng", rows)]
 
@@ -46,11 +46,11 @@ async def _client(world: World, url: str, name: str, times: int, *, extended: bo
     return await _found(world, model, sent)
 
 
-async def _official(world: World, times: int) -> list[float]:
-    model = await world.model("text-up-official")
+async def _bot(world: World, side: Side, times: int) -> list[float]:
+    model = await world.model(f"text-up-bot-{side.name}")
     sent = []
-    async with running_bot(tts_service(model)) as bot:
-        await asyncio.sleep(1)  # it is ready then; it says so to nobody
+    async with running_bot(side.tts(model)) as bot:
+        await ready()
         for index in range(times):
             await asyncio.sleep(_REST_SECONDS)
             sent.append(await bot.send(TTSSpeakFrame(f"n{index}")))

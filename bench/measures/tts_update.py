@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 from pipecat.frames.frames import TTSAudioRawFrame, TTSSpeakFrame, TTSUpdateSettingsFrame
-from pipecat_slng import SlngTTSService
 from slng_sidecar.simulator import signal
 
-from bench.clients import RATE, TTS_INIT, talking
-from bench.official import running_bot, tts_service
+from bench.bots import Side, ready, running_bot, runs_of
+from bench.clients import RATE
 from bench.report import Part, Row
 from bench.world import World
 
@@ -21,15 +19,14 @@ UTTERANCE = " ".join(f"n{number}" for number in range(1, 13))
 """Some 3 s."""
 _NEXT = "n100 n101"
 _AFTER_SECONDS = 0.45
-_WITHIN_SECONDS = 4.0
+_WITHIN_SECONDS = 3.0
 
 
 async def measure(world: World) -> list[Part]:
     """Say 3 s, change the voice 450 ms after that text was sent, and have the next text said right behind.
 
-    By then upstream has sent some 1200 ms of the sound. Ours is ``update`` between the flush of one context and the
-    text of the next; the official one's a ``TTSUpdateSettingsFrame`` between two ``TTSSpeakFrame``. All runs of one
-    side go at once.
+    By then upstream has sent some 1200 ms of the sound. The change is a ``TTSUpdateSettingsFrame`` between two
+    ``TTSSpeakFrame``. All runs of one side go at once.
 
     * lost: the duration of the first utterance less what was heard of it, counted in its whole words.
     * text to first audio: from sending the next text until its first sound is with the client (leaves the pipeline).
@@ -44,13 +41,7 @@ async def measure(world: World) -> list[Part]:
 
 
 async def _part(world: World, title: str, name: str, each_ms: int) -> Part:
-    sides = []
-    for side, run in (("ours", _ours), ("official", _official)):
-        models = [
-            await world.model(f"tts-update-{name}-{side}-{i}", upgrade_ms=each_ms, ready_ms=each_ms, **SPEAKING)
-            for i in range(world.runs)
-        ]
-        sides.append(await asyncio.gather(*(run(world, model) for model in models)))
+    sides = await runs_of(world, f"tts-update-{name}", _run, upgrade_ms=each_ms, ready_ms=each_ms, **SPEAKING)
     rows = [
         Row(what, unit, [r[what] for r in sides[0] if what in r], [r[what] for r in sides[1] if what in r])
         for what, unit in (
@@ -64,28 +55,14 @@ async def _part(world: World, title: str, name: str, each_ms: int) -> Part:
     return Part(f"TTS update: {title}", "pipecat-slng", rows)
 
 
-async def _ours(world: World, model: str) -> dict[str, float]:
-    async with talking(world.sidecar, "tts", model, TTS_INIT, extended=True) as client:
-        await client.send({"type": "text", "context_id": "a", "text": UTTERANCE})
-        await client.send({"type": "flush", "context_id": "a"})
-        await asyncio.sleep(_AFTER_SECONDS)
-        await client.send({"type": "update", "id": "u", "voice": "two"})
-        sent = await client.send({"type": "text", "context_id": "b", "text": _NEXT})
-        await client.send({"type": "flush", "context_id": "b"})
-        with contextlib.suppress(TimeoutError):
-            await client.until(lambda: client.came("audio_end", context_id="b"), _WITHIN_SECONDS)
-        first, second = client.labelled.get("a", []), client.labelled.get("b", [])
-    return await _found(world, model, first, second, sent)
-
-
-async def _official(world: World, model: str) -> dict[str, float]:
-    async with running_bot(tts_service(model)) as bot:
-        await asyncio.sleep(1)  # it is ready then; it says so to nobody
+async def _run(world: World, side: Side, model: str, _index: int) -> dict[str, float]:
+    async with running_bot(side.tts(model)) as bot:
+        await ready()
         await bot.send(TTSSpeakFrame(UTTERANCE))
         await asyncio.sleep(_AFTER_SECONDS)
-        await bot.send(TTSUpdateSettingsFrame(delta=SlngTTSService.Settings(voice="two")))
+        await bot.send(TTSUpdateSettingsFrame(delta=side.tts_settings(voice="two")))
         sent = await bot.send(TTSSpeakFrame(_NEXT))
-        await asyncio.sleep(_WITHIN_SECONDS - 1)
+        await asyncio.sleep(_WITHIN_SECONDS)
         sound = bot.out(TTSAudioRawFrame)
     contexts = list(dict.fromkeys(frame.context_id for _, frame in sound))
     first = [(at, frame.audio) for at, frame in sound if frame.context_id == contexts[0]]
