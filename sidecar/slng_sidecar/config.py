@@ -39,7 +39,7 @@ DEFAULT_WORLD_PART = "us-east"
 SECRETS = ("slng_api_key", "slng_provider_key", "slng_stt_provider_key", "slng_tts_provider_key", "sidecar_token")
 """The settings that are secrets: shown nowhere, and each also taken from ``<NAME>_FILE``."""
 
-NOT_YET = ("sidecar_standby", "sidecar_max_upload", "sidecar_drain_seconds")
+NOT_YET = ("sidecar_standby", "sidecar_drain_seconds")
 """Settings of the contract that nothing acts on yet; they are checked, and ``serve`` says so when one is set."""
 
 
@@ -51,7 +51,19 @@ def _split_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _split_table(value: object) -> object:
+    """Read ``name=value, name=value``; what has no ``=`` is left for pydantic to refuse."""
+    parts = _split_list(value)
+    if isinstance(parts, list):
+        pairs = [part.partition("=") for part in parts]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("it takes name=value, with commas between")
+        return {name.strip(): target.strip() for name, _, target in pairs}
+    return value
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
+Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_split_table)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -76,6 +88,13 @@ class Settings(BaseSettings):
     slng_stt_model: str = Field("slng/deepgram/nova:3-en", description="the STT model where a request names none")
     slng_tts_model: str = Field("slng/deepgram/aura:2-en", description="the TTS model where a request names none")
     slng_tts_voice: str | None = Field(None, description="the voice where a request names none")
+    sidecar_model_aliases: Aliases = Field(
+        {},
+        description="models under other names: tts-1=slng/deepgram/aura:2-en, …; any other name without / is a default",
+    )
+    sidecar_voice_aliases: Aliases = Field(
+        {}, description="voices under other names: alloy=aura-2-thalia-en, …; OpenAI's other names are SLNG_TTS_VOICE"
+    )
     slng_http_tts: Literal["auto", "bridge", "websocket"] = Field("auto", description="how HTTP TTS goes upstream")
     slng_flush: Literal["standalone", "inline"] = Field(
         "standalone", description="how the end of a turn is said upstream: a flush message, or on the last text"
@@ -111,6 +130,7 @@ class Settings(BaseSettings):
     sidecar_max_sessions: int = Field(200, ge=1, description="sessions at once; more get 429")
     sidecar_max_text: int = Field(10_000, ge=1, description="characters of one text")
     sidecar_max_upload: ByteSize = Field(ByteSize(200_000_000), description="size of an uploaded file, such as 200 MB")
+    sidecar_max_audio: Seconds = Field(14_400, description="seconds of sound in an uploaded file")
     sidecar_max_message: ByteSize = Field(ByteSize(16_777_216), description="size of one WebSocket message, either way")
 
     # Deadlines
@@ -119,6 +139,9 @@ class Settings(BaseSettings):
     sidecar_send_timeout: Seconds = Field(5, description="seconds a peer may take to accept what is sent to it")
     sidecar_first_audio_timeout: Seconds = Field(30, description="seconds from a turn's text to its first audio")
     sidecar_terminal_timeout: Seconds = Field(15, description="seconds without audio until a turn counts as stuck")
+    sidecar_transcript_timeout: Seconds = Field(
+        60, description="seconds without a word, after a file's last sound, until upstream counts as stuck"
+    )
     sidecar_close_timeout: Seconds = Field(5, description="seconds a close may take, with what is left before it")
     sidecar_drain_seconds: Seconds = Field(30, description="seconds that SIGTERM leaves running sessions")
 
@@ -145,6 +168,11 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_model(cls, value: str) -> str:
         return _in_words(check_model, value)
+
+    @field_validator("sidecar_model_aliases")
+    @classmethod
+    def _usable_aliases(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: _in_words(check_model, model) for name, model in value.items()}
 
     @field_validator(*SECRETS)
     @classmethod

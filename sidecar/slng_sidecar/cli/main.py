@@ -62,7 +62,7 @@ def _settings_help() -> str:
     rows = ["Settings, from the environment (each secret also as NAME_FILE), then --env-file, then --config:"]
     for name, field in Settings.model_fields.items():
         default = field.default
-        shown = "" if default in (None, ()) or name in SECRETS else f" [default: {_plain(default)}]"
+        shown = "" if default in (None, (), {}) or name in SECRETS else f" [default: {_plain(default)}]"
         rows.append(f"{name.upper()}: {field.description}{shown}")
     return "\n\n".join(rows)
 

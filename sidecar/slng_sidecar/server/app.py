@@ -19,6 +19,8 @@ from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.guard import Guard
+from slng_sidecar.server.models import models_routes
+from slng_sidecar.server.openai import openai_routes
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.speech import speech_routes
 from slng_sidecar.server.streaming import streaming_routes
@@ -49,6 +51,8 @@ def create_app(settings: Settings, secrets: Secrets) -> ASGIApp:
     )
     app.include_router(streaming_routes(gateway))
     app.include_router(speech_routes(gateway, synthesis))
+    app.include_router(openai_routes(gateway, synthesis))
+    app.include_router(models_routes(gateway))
 
     @app.get("/healthz", summary="Is it alive?")
     async def healthz() -> dict[str, str]:

@@ -26,6 +26,10 @@ from slng_sidecar.upstream.connection import Dialler, Limits, Moments, TellingDi
 
 log = logging.getLogger(__name__)
 
+# A file is sent faster than upstream may hear it, so a final says nothing of when its audio was sent, and the end may
+# take long. Who reads the transcripts bounds the wait.
+_FILE_LAG = 86_400.0
+
 
 @dataclass(slots=True)
 class LiveSession:
@@ -118,17 +122,25 @@ class Gateway:
         del self._live[live.number]
 
     async def run_session(
-        self, client: Client, live: LiveSession, *, extended: bool = False, moments: Moments | None = None
+        self,
+        client: Client,
+        live: LiveSession,
+        *,
+        extended: bool = False,
+        file: bool = False,
+        moments: Moments | None = None,
     ) -> None:
         """Join a client to upstream until either has ended for good; never raises.
 
         Args:
+            file: whether its audio comes faster than it was spoken.
             moments: who is told when upstream is dialled, and when that is done.
         """
         target = live.target
         on_dial = self.metrics.dials.labels(target.kind).inc
         dialler = self._dialler if moments is None else TellingDialler(self._dialler, moments)
-        session = live.session = Session(client, self._machine(live, extended=extended), target, dialler, on_dial)
+        machine = self._machine(live, extended=extended, file=file)
+        session = live.session = Session(client, machine, target, dialler, on_dial)
         log.info("%s session %d: %s at %s", target.kind, live.number, target.model, target.base_url)
         outcome = "failed"
         self.metrics.active.labels(target.kind).inc()
@@ -151,7 +163,7 @@ class Gateway:
                 "".join(f", {reason} {amount}" for reason, amount in sorted(session.counts.items()) if amount),
             )
 
-    def _machine(self, live: LiveSession, *, extended: bool) -> SttMachine | TtsMachine:
+    def _machine(self, live: LiveSession, *, extended: bool, file: bool) -> SttMachine | TtsMachine:
         settings = self.settings
         if live.target.kind == "stt":
             return SttMachine(
@@ -161,12 +173,12 @@ class Gateway:
                     confidence_threshold=settings.sidecar_confidence_threshold,
                     confidence_scope=settings.sidecar_confidence_scope,
                     replay_seconds=settings.sidecar_replay_seconds,
-                    final_lag=settings.sidecar_final_lag,
+                    final_lag=_FILE_LAG if file else settings.sidecar_final_lag,
                     finalize_timeout=settings.sidecar_finalize_timeout,
                     reconnect_seconds=settings.sidecar_reconnect_seconds,
                     rotate_seconds=settings.sidecar_session_rotate,
                     init_timeout=settings.sidecar_init_timeout,
-                    close_timeout=settings.sidecar_close_timeout,
+                    close_timeout=_FILE_LAG if file else settings.sidecar_close_timeout,
                 ),
                 ExtendedStt(__version__, str(live.number)) if extended else PlainStt(),
             )

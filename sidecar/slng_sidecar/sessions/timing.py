@@ -8,10 +8,18 @@ import time
 class Timing:
     """The moments of one request, each noted once it comes; of dials the last one counts.
 
-    The shares add up: all that is not waiting for upstream is overhead. Times are seconds of ``time.monotonic``.
+    Times are seconds of ``time.monotonic``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: str = "first-audio", *, overhead: bool = True) -> None:
+        """Begin now.
+
+        Args:
+            first: what the first thing is called that comes from upstream.
+            overhead: whether all else that has passed is our own doing.
+        """
+        self._first = first
+        self._overhead = overhead
         self._asked = time.monotonic()
         self._dialling: float | None = None
         self._opened: float | None = None
@@ -44,11 +52,14 @@ class Timing:
         spans = (
             ("dial", self._dialling, self._opened),
             ("ready", self._opened, self._ready),
-            ("first-audio", self._ready, self._sounded),
+            (self._first, self._ready, self._sounded),
         )
         for name, start, end in spans:
             if start is not None and end is not None and end >= start:
                 waited += end - start
                 parts.append(f"{name};dur={1000 * (end - start):.1f}")
-        parts.append(f"overhead;dur={1000 * (now - self._asked - waited):.1f}")
+        passed = now - self._asked
+        parts.append(
+            f"overhead;dur={1000 * (passed - waited):.1f}" if self._overhead else f"total;dur={1000 * passed:.1f}"
+        )
         return ", ".join(parts)

@@ -1,0 +1,298 @@
+"""A file of any kind on its way to 16-bit mono PCM of one rate, while it comes: one thread, bounded queues, no copy."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+from slng_sidecar.audio import codecs
+from slng_sidecar.audio.companding import COMPANDED, expand
+from slng_sidecar.audio.piping import Aborted, FromThread, ToThread
+from slng_sidecar.audio.resampling import Resampler, can_resample, resampler
+from slng_sidecar.audio.wav_reader import RATES, UnreadableSound, WavReader
+
+_INTAKE_BYTES = 262_144
+_READ_BYTES = 65_536
+_ENOUGH = 12
+_PROBE_BYTES = 262_144
+# The files that FFmpeg is let try; none of them names other files or addresses.
+_FORMATS = "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,aac,aiff,au,caf,amr,amrnb,amrwb,asf,wv,mpegts,mpeg"
+_BAD_PACKETS = 1_000
+_UPSTREAM_RATES = range(8_000, 48_001)
+
+
+class TooLong(Exception):
+    """Raised when a file holds more sound than is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is known of a file before its first byte.
+
+    Attributes:
+        encoding: of headerless samples, ``linear16``, ``mulaw`` or ``alaw``; None for a file with a header.
+        sample_rate: of headerless samples, in Hz.
+        whole: whether the file must be there as a whole before it is decoded.
+    """
+
+    encoding: str | None = None
+    sample_rate: int = 16_000
+    whole: bool = False
+
+
+class _Source(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Decoding:
+    """One file's decoding, in a thread of its own while the block runs.
+
+    The file's bytes are ``put`` and then ``finish``ed; ``next`` gives the sound. At most ``_INTAKE_BYTES`` and half a
+    second of sound wait between the two.
+
+    Attributes:
+        sample_rate: of what comes out, in Hz; known once ``next`` has given some.
+        samples: how many came out so far.
+    """
+
+    def __init__(self, wanted_rate: int, max_seconds: float) -> None:
+        self.sample_rate = wanted_rate
+        self.samples = 0
+        self._max_seconds = max_seconds
+        self._intake = ToThread(_INTAKE_BYTES)
+        self._sound = FromThread(wanted_rate)
+        self._thread: threading.Thread | None = None
+        self._over = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._intake.abort()
+        self._sound.abort()
+        if self._thread is not None:
+            await self._over.wait()
+            self._thread.join()  # it has nothing left to do
+
+    def start(self, expected: Expected) -> None:
+        """Begin with what is known of the file."""
+        self._thread = threading.Thread(target=self._run, args=(expected,), name="decoding", daemon=True)
+        self._thread.start()
+
+    async def put(self, data: bytes) -> None:
+        """Add bytes of the file, and wait while enough of them wait."""
+        await self._intake.put(data)
+
+    def finish(self) -> None:
+        """Note that the file is complete."""
+        self._intake.finish()
+
+    async def next(self) -> bytes | None:
+        """Wait for sound; None once all was given.
+
+        Raises:
+            UnreadableSound: the file cannot be decoded; the text says what it is.
+            codecs.CodecsMissing: not without the codecs extra.
+            TooLong: it holds more than is taken.
+            OSError: there is no room on disk for a file that must be there as a whole.
+        """
+        data = await self._sound.take()
+        if data is not None:
+            self.samples += len(data) // 2
+        return data
+
+    # The thread
+
+    def _run(self, expected: Expected) -> None:
+        error: Exception | None = None
+        try:
+            if expected.whole:
+                with tempfile.TemporaryFile() as spool:
+                    self._decode(_spooled(spool, self._intake), expected)
+            else:
+                self._decode(self._intake, expected)
+        except Aborted:
+            pass
+        except Exception as failure:  # whatever it is, the request's task tells the client of it
+            error = failure
+        finally:
+            self._sound.end(error)
+            # Nobody reads what may still come.
+            self._intake.abort()
+            self._loop.call_soon_threadsafe(self._over.set)
+
+    def _decode(self, source: _Source, expected: Expected) -> None:
+        head = b""
+        while len(head) < _ENOUGH and (data := source.read(_READ_BYTES)):
+            head += data
+        source = _Joined(head, source)
+        if not head:
+            raise UnreadableSound("an empty file")
+        if head.startswith((b"RIFF", b"RF64")):
+            self._riff(source)
+        elif expected.encoding is not None:
+            self._headerless(source, expected)
+        else:
+            self._compressed(head, source)
+
+    def _riff(self, source: _Source) -> None:
+        """Read a WAV file ourselves where that takes no work on each sample, or where there is no other way."""
+        reader, head, sound = WavReader(), b"", b""
+        try:
+            while reader.form is None and len(head) < _PROBE_BYTES and (data := source.read(_READ_BYTES)):
+                head += data
+                sound += reader.feed(data)
+        except UnreadableSound:
+            if not codecs.is_installed():
+                raise
+            self._compressed(head, _Joined(head, source))
+            return
+        if reader.form is None or reader.form.is_plain or not codecs.is_installed():
+            self._wav(reader, sound, source)
+        else:
+            self._compressed(head, _Joined(head, source))
+
+    def _wav(self, reader: WavReader, sound: bytes, source: _Source) -> None:
+        out = self._out(reader.sample_rate) if reader.sample_rate else None
+        while True:
+            if reader.sample_rate and out is None:
+                out = self._out(reader.sample_rate)
+            if sound and out is not None:
+                out.put(sound)
+            if not (data := source.read(_READ_BYTES)):
+                break
+            sound = reader.feed(data)
+        reader.end()
+        assert out is not None
+        out.end()
+
+    def _headerless(self, source: _Source, expected: Expected) -> None:
+        out = self._out(expected.sample_rate)
+        encoding = expected.encoding or "linear16"
+        odd = b""
+        while data := source.read(_READ_BYTES):
+            if encoding in COMPANDED:
+                out.put(expand(data, encoding))
+                continue
+            data = odd + data
+            whole = len(data) & ~1
+            odd = data[whole:]
+            out.put(data[:whole])
+        out.end()
+
+    def _compressed(self, head: bytes, source: _Source) -> None:
+        av = codecs.load()
+        if head[4:8] == b"ftyp" or head.startswith(b"caff"):
+            # MP4 and CAF may say at their end where everything is.
+            with tempfile.TemporaryFile() as spool:
+                self._by_ffmpeg(av, _spooled(spool, source))
+        else:
+            self._by_ffmpeg(av, source)
+
+    def _by_ffmpeg(self, av: Any, source: Any) -> None:
+        options = {
+            "format_whitelist": _FORMATS,
+            "protocol_whitelist": "none",
+            "probesize": str(_PROBE_BYTES),
+        }
+        try:
+            with av.open(source, "r", container_options=options, metadata_errors="replace") as container:
+                if not container.streams.audio:
+                    raise UnreadableSound("a file without sound")
+                container.streams.audio[0].codec_context.thread_count = 1
+                self._frames(av, container)
+        except (av.FFmpegError, EOFError):
+            raise UnreadableSound("no sound that can be decoded") from None
+
+    def _frames(self, av: Any, container: Any) -> None:
+        out: _Out | None = None
+        mixer: Any = None
+        kind: tuple[Any, ...] = ()
+        for frame in _frames_of(av, container):
+            if (frame.sample_rate, frame.format.name, frame.layout.name) != kind:
+                kind = (frame.sample_rate, frame.format.name, frame.layout.name)
+                if frame.sample_rate not in RATES:
+                    raise UnreadableSound(f"a file with a sample rate of {frame.sample_rate} Hz")
+                if out is not None:
+                    out.end()
+                out, mixer = self._out(frame.sample_rate), av.AudioResampler(format="s16", layout="mono")
+            frame.pts = None
+            assert out is not None
+            for mixed in mixer.resample(frame):
+                out.put(bytes(mixed.planes[0])[: 2 * mixed.samples])
+        if out is None:
+            raise UnreadableSound("a file without sound")
+        out.end()
+
+    def _out(self, rate: int) -> _Out:
+        if rate != self.sample_rate and not can_resample():
+            if rate not in _UPSTREAM_RATES:
+                raise UnreadableSound(f"a file of {rate} Hz, which is not resampled without the codecs extra")
+            self.sample_rate = rate
+        return _Out(resampler(rate, self.sample_rate), self._sound, int(self._max_seconds * rate))
+
+
+class _Out:
+    """Sound of one rate on its way out: resampled, and counted against the most that is taken."""
+
+    def __init__(self, resampler: Resampler, sound: FromThread, most: int) -> None:
+        self._resampler = resampler
+        self._sound = sound
+        self._left = most
+
+    def put(self, pcm: bytes) -> None:
+        self._left -= len(pcm) // 2
+        if self._left < 0:
+            raise TooLong
+        self._give(self._resampler.feed(pcm))
+
+    def end(self) -> None:
+        self._give(self._resampler.end())
+
+    def _give(self, pcm: bytes) -> None:
+        if pcm:
+            self._sound.put(pcm)
+
+
+class _Joined:
+    """What was read already, and then the rest; nothing to seek in."""
+
+    def __init__(self, head: bytes, source: _Source) -> None:
+        self._head = head
+        self._source = source
+
+    def read(self, size: int, /) -> bytes:
+        if self._head:
+            data, self._head = self._head[:size], self._head[size:]
+            return data
+        return self._source.read(size)
+
+
+def _spooled(spool: IO[bytes], source: _Source) -> IO[bytes]:
+    """Write all that comes to a file on disk, and go back to its start."""
+    while data := source.read(_READ_BYTES):
+        spool.write(data)
+    spool.seek(0)
+    return spool
+
+
+def _frames_of(av: Any, container: Any) -> Iterator[Any]:
+    """Give the sound's frames; like players, pass over packets that are damaged, but not over any number of them."""
+    bad = 0
+    for packet in container.demux(audio=0):
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            bad += 1
+            if bad > _BAD_PACKETS:
+                raise
+            continue
+        yield from frames

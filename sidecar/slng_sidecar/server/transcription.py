@@ -1,0 +1,269 @@
+"""HTTP transcription: a file in, while it comes, and its words out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from slng_sidecar.audio.codecs import CodecsMissing
+from slng_sidecar.audio.decoding import Decoding, Expected, TooLong
+from slng_sidecar.audio.wav_reader import UnreadableSound
+from slng_sidecar.delivery import deliver
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.messages import dump
+from slng_sidecar.protocol.route import Target
+from slng_sidecar.server.gateway import Gateway, LiveSession
+from slng_sidecar.server.names import ignored_header, model_of
+from slng_sidecar.server.replies import error_response
+from slng_sidecar.server.speech_reply import disconnected
+from slng_sidecar.server.targets import resolve_target
+from slng_sidecar.server.transcripts import Transcript, TranscriptionOptions
+from slng_sidecar.server.uploads import Event, Field, FileBegins, read_upload
+from slng_sidecar.serving import transport_of
+from slng_sidecar.sessions.timing import Timing
+from slng_sidecar.sessions.transcription import Transcription, TranscriptionClient
+from slng_sidecar.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+_RATE = 16_000
+"""What recognisers are trained on, and the official clients send."""
+
+
+class TranscriptionResponse(Response):
+    """Reads the upload and replies; a failure before the reply's first byte has a status and a body of its own."""
+
+    def __init__(self, gateway: Gateway, file_name: str, options: TranscriptionOptions, target: Target | None) -> None:
+        """Prepare.
+
+        Args:
+            file_name: of the form's part that is the file.
+            target: where the address names the model; else the form does.
+        """
+        super().__init__()
+        self._gateway = gateway
+        self._file_name = file_name
+        self._options = options
+        self._target = target
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
+        # Before a form has named its model, the place is an upload's.
+        target = self._target or Target("stt", "(upload)", gateway.settings.gateway, "")
+        try:
+            live = gateway.take_place(target)
+        except GatewayError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        async with Decoding(_RATE, gateway.settings.sidecar_max_audio) as decoding:
+            job = _Job(gateway, live, self._options, decoding, self._target)
+            try:
+                async with Tasks() as tasks:
+                    upload = tasks.start(job.upload(Request(scope, receive), self._file_name), "transcription upload")
+                    reply = tasks.start(_reply(job, scope, send), "transcription reply")
+                    await asyncio.wait((upload, reply), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                job.leave()
+
+
+class _Job:
+    """One upload on its way to a session.
+
+    Mutable: ``transcription``, once it is known what for; ``error``, where it came to nothing before; ``known`` is set
+    at either.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        live: LiveSession,
+        options: TranscriptionOptions,
+        decoding: Decoding,
+        target: Target | None,
+    ) -> None:
+        self.gateway = gateway
+        self.options = options
+        self.timing = Timing("first-words", overhead=False)
+        self.transcription: Transcription | None = None
+        self.error: GatewayError | None = None
+        self.known = asyncio.Event()
+        self._live = live
+        self._decoding = decoding
+        self._target = target
+        self._fields: list[str] = []
+        self._begun = False
+
+    @property
+    def seconds(self) -> float:
+        """The length of the sound so far."""
+        return self._decoding.samples / self._decoding.sample_rate
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the reply's header says besides its type."""
+        model = {"X-Model": self._live.target.model} if self.transcription is not None else {}
+        return {**model, **ignored_header(self.options.ignored), "Server-Timing": self.timing.header()}
+
+    async def upload(self, request: Request, file_name: str) -> None:
+        """Take the upload, and return once the client has gone."""
+        settings = self.gateway.settings
+        events = read_upload(
+            request,
+            file_name=file_name,
+            max_file=int(settings.sidecar_max_upload),
+            stall_seconds=settings.sidecar_init_timeout,
+        )
+        try:
+            async for event in events:
+                await self._take(event, request)
+            if not self._begun:
+                raise GatewayError("bad_request", f"There is no sound: put the file into the field {file_name!r}.")
+            self._start(request)
+            self._decoding.finish()
+        except ClientDisconnect:
+            return
+        except GatewayError as error:
+            self._fail(error)
+        await disconnected(request.receive)
+
+    def leave(self) -> None:
+        """Have all of it stopped."""
+        if self.transcription is not None:
+            self.transcription.leave()
+        else:
+            self.gateway.free_place(self._live)
+
+    async def _take(self, event: Event, request: Request) -> None:
+        match event:
+            case Field(name, value):
+                if self.transcription is not None:
+                    raise GatewayError(
+                        "bad_request", f"Put {name[:60]!r} before the file: that is transcribed while it comes."
+                    )
+                self._fields.append(name)
+                self.options.take(name, value)
+            case FileBegins(content_type, in_form):
+                self._begun = True
+                encoding, rate = self.options.headerless(content_type)
+                # Where nothing stood before the file in a form, what is wanted of it may stand after it.
+                whole = in_form and not self._fields
+                self._decoding.start(Expected(encoding, rate, whole))
+                if not whole:
+                    self._start(request)
+            case bytes():
+                await self._decoding.put(event)
+
+    def _start(self, request: Request) -> None:
+        """Begin the session, as now all is known that it is opened with."""
+        if self.transcription is not None:
+            return
+        gateway = self.gateway
+        settings = gateway.settings
+        target = self._target
+        if target is None:
+            model = model_of(self.options.model, "stt", settings)
+            target = resolve_target(request, "stt", model, settings, gateway.secrets)
+        self.options.check()
+        self._live.target = target
+        self.transcription = Transcription(self.options.config(), self._sound, self.timing)
+        client = TranscriptionClient(
+            self.transcription, lambda: self._decoding.sample_rate, settings.sidecar_transcript_timeout
+        )
+        task = gateway.tasks.start(self._run(client), f"transcription {self._live.number}")
+        task.add_done_callback(lambda _: gateway.free_place(self._live))
+        self.known.set()
+
+    async def _run(self, client: TranscriptionClient) -> None:
+        # Upstream is dialled once there is something to hear.
+        if await client.begin():
+            await self.gateway.run_session(client, self._live, extended=True, file=True, moments=self.timing)
+
+    def _fail(self, error: GatewayError) -> None:
+        if self.transcription is not None:
+            self.transcription.finish(error)
+        elif self.error is None:
+            self.error = error
+            self.known.set()
+
+    async def _sound(self) -> bytes | None:
+        try:
+            sound = await self._decoding.next()
+        except UnreadableSound as error:
+            text = f"The upload is {error}. Send WAV, MP3, FLAC, Ogg, WebM, MP4 or AAC."
+            raise GatewayError("unsupported_audio_format", text, status=415) from None
+        except CodecsMissing:
+            raise GatewayError(
+                "unsupported_audio_format",
+                "This sidecar reads WAV only: its codecs are not installed (pip install 'slng-sidecar[codecs]').",
+                status=415,
+            ) from None
+        except TooLong:
+            limit = self.gateway.settings.sidecar_max_audio
+            raise GatewayError(
+                "payload_too_large", f"{limit:,.0f} s of sound is the most for one file (SIDECAR_MAX_AUDIO)."
+            ) from None
+        except OSError as error:
+            text = f"The sidecar has no room on disk for that upload: {error.strerror}."
+            raise GatewayError("internal_error", text, status=507) from None
+        if sound is None and not self._decoding.samples:
+            raise GatewayError("bad_request", "The file holds no sound.")
+        return sound
+
+
+async def _reply(job: _Job, scope: Scope, send: Send) -> None:
+    """Wait for the words and send them."""
+    transport, seconds = transport_of(scope), job.gateway.settings.sidecar_send_timeout
+    started = False
+
+    async def start(status: int, content_type: str, headers: dict[str, str]) -> None:
+        nonlocal started
+        started = True
+        headers = {"Content-Type": content_type, "Cache-Control": "no-store", **headers}
+        raw_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw_headers})
+
+    async def body(data: bytes, *, more: bool = True) -> None:
+        message: Message = {"type": "http.response.body", "body": data, "more_body": more}
+        await deliver(send(message), len(data), transport, seconds)
+
+    async def event(fields: dict[str, Any]) -> None:
+        if not started:
+            await start(200, "text/event-stream", job.headers)
+        await body(b"data: " + dump(fields).encode() + b"\n\n")
+
+    await job.known.wait()
+    transcript = Transcript()
+    try:
+        if job.transcription is None:
+            assert job.error is not None
+            raise job.error
+        while (segment := await job.transcription.next()) is not None:
+            added = transcript.add(segment)
+            if job.options.stream and added:
+                await event({"type": "transcript.text.delta", "delta": added})
+    except GatewayError as error:
+        log.info("transcription failed: %s", error.message)
+        if started:
+            # The status has left. The error, and a body that breaks off, say that this is not the whole.
+            await event({"error": error.as_fields()})
+            transport.close()
+        else:
+            await error_response(error, job.headers)(scope, _never, send)
+        return
+    if job.options.stream:
+        await event({"type": "transcript.text.done", "text": transcript.text})
+        await body(b"", more=False)
+        return
+    content_type, data = job.options.render(transcript, job.seconds)
+    await start(200, content_type, {**job.headers, "Content-Length": str(len(data))})
+    await body(data, more=False)
+
+
+async def _never() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError

@@ -1,0 +1,213 @@
+"""What is asked of a transcription, and the shapes in which it is told: OpenAI's and SLNG's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.messages import dump
+from slng_sidecar.sessions.transcription import Segment
+
+_ENCODINGS = {
+    "linear16": "linear16", "pcm": "linear16", "pcm16": "linear16", "s16le": "linear16",
+    "mulaw": "mulaw", "alaw": "alaw",
+}  # fmt: skip
+_TYPES = {
+    "audio/pcm": "linear16", "audio/l16": "linear16",
+    "audio/basic": "mulaw", "audio/pcmu": "mulaw", "audio/pcma": "alaw",
+}  # fmt: skip
+_DEFAULT_RATES = {"linear16": 16_000, "mulaw": 8_000, "alaw": 8_000}
+_RATES = range(4_000, 192_001)
+
+
+class Transcript:
+    """The words so far."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.dropped: list[Segment] = []
+
+    def add(self, segment: Segment) -> str:
+        """Add a final; give what it adds to the text."""
+        if segment.dropped:
+            self.dropped.append(segment)
+            return ""
+        if not segment.text:
+            return ""
+        self.segments.append(segment)
+        return segment.text if len(self.segments) == 1 else f" {segment.text}"
+
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text for segment in self.segments)
+
+    @property
+    def language(self) -> str | None:
+        """What upstream took the language for."""
+        return next((segment.language for segment in self.segments if segment.language), None)
+
+    @property
+    def confidence(self) -> float | None:
+        """The mean of the finals' own, by their length."""
+        scored = [(len(s.text), s.confidence) for s in self.segments if s.confidence is not None]
+        return sum(size * score for size, score in scored) / sum(size for size, _ in scored) if scored else None
+
+
+class TranscriptionOptions:
+    """What is asked of one transcription, field by field.
+
+    Mutable: all of it, by ``take``.
+
+    Attributes:
+        model: as the request names it.
+        stream: whether the words come while they are recognised.
+        ignored: the fields that nothing was done about.
+    """
+
+    def __init__(self) -> None:
+        self.model: str | None = None
+        self.stream = False
+        self.ignored: list[str] = []
+        self.language: str | None = None
+        self._encoding: str | None = None
+        self._rate: int | None = None
+
+    def take(self, name: str, value: str) -> None:
+        """Take one field.
+
+        Raises:
+            GatewayError: the value cannot be had.
+        """
+        match name:
+            case "language":
+                self.language = value.strip() or None
+            case "sample_rate":
+                if not value.strip().isdecimal() or int(value) not in _RATES:
+                    raise GatewayError("config_error", "sample_rate must be a number of Hz such as 16000.")
+                self._rate = int(value)
+            case "encoding" if value.strip():
+                if value.strip().lower() not in _ENCODINGS:
+                    known = ", ".join(dict.fromkeys(_ENCODINGS.values()))
+                    raise GatewayError(
+                        "config_error",
+                        f"encoding names headerless samples: {known}. A file with a header needs none.",
+                    )
+                self._encoding = _ENCODINGS[value.strip().lower()]
+            case _:
+                self.ignored.append(name)
+
+    def check(self) -> None:
+        """Refuse what does not go together."""
+
+    def config(self) -> dict[str, Any]:
+        """Give the config of the session, without what describes the sound."""
+        config: dict[str, Any] = {"enable_partials": False}
+        return {**config, "language": self.language} if self.language else config
+
+    def headerless(self, content_type: str) -> tuple[str | None, int]:
+        """Give the encoding and rate of a file without a header; no encoding where it has one."""
+        kind, _, parameters = content_type.partition(";")
+        encoding = self._encoding or _TYPES.get(kind.strip().lower())
+        rate = self._rate
+        for parameter in parameters.split(";"):
+            name, _, value = parameter.partition("=")
+            if rate is None and name.strip().lower() == "rate" and value.strip().isdecimal() and int(value) in _RATES:
+                rate = int(value)
+        return encoding, rate or _DEFAULT_RATES.get(encoding or "", 16_000)
+
+    def render(self, transcript: Transcript, seconds: float) -> tuple[str, bytes]:
+        """Give the reply's Content-Type and body."""
+        raise NotImplementedError
+
+
+class SlngOptions(TranscriptionOptions):
+    """SLNG's shape."""
+
+    def render(self, transcript: Transcript, seconds: float) -> tuple[str, bytes]:
+        alternative = {"transcript": transcript.text, "confidence": transcript.confidence}
+        reply = {
+            "type": "transcription",
+            "is_final": True,
+            "alternatives": [alternative],
+            "channel": 0,
+            "language": transcript.language or self.language,
+            "duration": round(seconds, 3),
+        }
+        return "application/json", dump(reply).encode()
+
+
+class OpenAIOptions(TranscriptionOptions):
+    """OpenAI's shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._format = "json"
+        self._granularities: set[str] = set()
+
+    def take(self, name: str, value: str) -> None:
+        match name:
+            case "model":
+                self.model = value.strip() or None
+            case "response_format":
+                if value not in ("json", "text", "verbose_json"):
+                    raise GatewayError(
+                        "config_error", f"response_format is json, text or verbose_json, not {value[:40]!r}."
+                    )
+                self._format = value
+            case "stream":
+                self.stream = value.strip().lower() in ("true", "1")
+            case "timestamp_granularities[]" | "timestamp_granularities":
+                if value not in ("word", "segment"):
+                    raise GatewayError(
+                        "config_error", f"timestamp_granularities are word and segment, not {value[:40]!r}."
+                    )
+                self._granularities.add(value)
+            case _:
+                super().take(name, value)
+
+    def check(self) -> None:
+        if self.stream and self._format == "verbose_json":
+            raise GatewayError("config_error", "stream gives the text only: take response_format json or text with it.")
+
+    def render(self, transcript: Transcript, seconds: float) -> tuple[str, bytes]:
+        match self._format:
+            case "text":
+                return "text/plain; charset=utf-8", f"{transcript.text}\n".encode()
+            case "verbose_json":
+                return "application/json", dump(self._verbose(transcript, seconds)).encode()
+        usage = {"type": "duration", "seconds": round(seconds, 3)}
+        return "application/json", dump({"text": transcript.text, "usage": usage}).encode()
+
+    def _verbose(self, transcript: Transcript, seconds: float) -> dict[str, Any]:
+        reply: dict[str, Any] = {
+            "task": "transcribe",
+            "language": transcript.language or self.language or "",
+            "duration": round(seconds, 3),
+            "text": transcript.text,
+        }
+        if not self._granularities or "segment" in self._granularities:
+            reply["segments"] = [
+                {
+                    "id": number,
+                    "start": segment.start,
+                    "end": segment.end,
+                    "text": segment.text,
+                    "confidence": segment.confidence,
+                }
+                for number, segment in enumerate(transcript.segments)
+            ]
+        if "word" in self._granularities:
+            reply["words"] = [
+                {
+                    "word": word.get("word", word.get("text", "")),
+                    "start": round(word["start"], 3),
+                    "end": round(word["end"], 3),
+                }
+                for segment in transcript.segments
+                for word in segment.words
+            ]
+        if transcript.dropped:
+            reply["dropped"] = [
+                {"text": segment.text, "confidence": segment.confidence} for segment in transcript.dropped
+            ]
+        return reply

@@ -1,0 +1,214 @@
+"""Uploads while they come: the fields and the file of a form, or a file alone, each within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from slng_sidecar.protocol.errors import GatewayError
+
+_MAX_FIELDS_BYTES = 262_144
+_MAX_PARTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the form, whole."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileBegins:
+    """The bytes that follow are the file's; in a form, fields may follow them."""
+
+    content_type: str
+    in_form: bool
+
+
+Event = Field | FileBegins | bytes
+
+
+class Form:
+    """A ``multipart/form-data`` body that comes in pieces; it holds the fields that are not whole yet."""
+
+    def __init__(self, boundary: bytes, file_name: str) -> None:
+        """Expect a form.
+
+        Args:
+            file_name: of the part that is the file.
+
+        Raises:
+            GatewayError: the boundary cannot be one.
+        """
+        self._file_name = file_name
+        self._events: list[Event] = []
+        self._header = bytearray()
+        self._value = bytearray()
+        self._headers: dict[bytes, bytes] = {}
+        self._name = ""
+        self._in_file = self._had_file = self._ended = False
+        self._parts = self._fields_bytes = 0
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._part_begins,
+                    "on_header_field": self._header_name,
+                    "on_header_value": self._header_value,
+                    "on_header_end": self._header_ends,
+                    "on_headers_finished": self._headers_end,
+                    "on_part_data": self._data,
+                    "on_part_end": self._part_ends,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise GatewayError("bad_request", f"The form cannot be read: {error}.") from None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes; give what they complete.
+
+        Raises:
+            GatewayError: this is no form, or not one that is taken.
+        """
+        try:
+            self._parser.write(data)
+        except FormParserError:
+            raise GatewayError("bad_request", "The body is not the multipart form that its header says.") from None
+        events, self._events = self._events, []
+        return events
+
+    def end(self) -> None:
+        """Note that no more bytes come.
+
+        Raises:
+            GatewayError: the form is not complete.
+        """
+        if not self._ended:
+            raise GatewayError("bad_request", "The form breaks off before its end.")
+
+    # What the parser tells
+
+    def _part_begins(self) -> None:
+        self._parts += 1
+        if self._parts > _MAX_PARTS:
+            raise GatewayError("payload_too_large", f"{_MAX_PARTS} fields is the most for one form.")
+        self._headers.clear()
+        self._header.clear()
+        self._value.clear()
+        self._in_file = False
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_ends(self) -> None:
+        self._headers[bytes(self._header).lower()] = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def _headers_end(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b"").decode("latin-1"))
+        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        if self._name == self._file_name:
+            if self._had_file:
+                raise GatewayError("bad_request", f"One file at a time: the form has {self._file_name!r} twice.")
+            self._in_file = self._had_file = True
+            self._events.append(FileBegins(self._headers.get(b"content-type", b"").decode("latin-1"), True))
+        elif b"filename" in options:
+            raise GatewayError(
+                "bad_request", f"The file goes into the field {self._file_name!r}, not {self._name[:60]!r}."
+            )
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file:
+            self._events.append(data[start:end])
+            return
+        self._fields_bytes += end - start
+        if self._fields_bytes > _MAX_FIELDS_BYTES:
+            raise GatewayError("payload_too_large", f"{_MAX_FIELDS_BYTES:,} bytes is the most for a form's fields.")
+        self._value += data[start:end]
+
+    def _part_ends(self) -> None:
+        if not self._in_file:
+            self._events.append(Field(self._name, self._value.decode("utf-8", "replace")))
+        self._value.clear()
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+async def read_upload(request: Request, *, file_name: str, max_file: int, stall_seconds: float) -> AsyncIterator[Event]:
+    """Read a form with a file, or a file alone, as it comes.
+
+    Args:
+        file_name: of the form's part that is the file.
+        max_file: bytes that the file may have.
+        stall_seconds: how long the client may send nothing.
+
+    Raises:
+        GatewayError: it is neither, too large, or does not go on.
+        ClientDisconnect: the client left.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    form = None
+    if kind == b"multipart/form-data":
+        if not options.get(b"boundary"):
+            raise GatewayError("bad_request", "A multipart form needs its boundary in Content-Type.")
+        form = Form(options[b"boundary"], file_name)
+    elif kind in (b"application/json", b"text/plain", b"text/html") or kind.startswith(b"multipart/"):
+        raise GatewayError(
+            "bad_request",
+            f"This route takes a form (multipart/form-data) with the sound in {file_name!r}, not "
+            f"{kind.decode('latin-1')[:60]!r}.",
+            status=415,
+        )
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_file + (0 if form is None else _MAX_FIELDS_BYTES):
+        raise too_large(max_file)
+    if form is None:
+        yield FileBegins(request.headers.get("content-type", ""), False)
+    size = 0
+    async for data in _pieces(request, stall_seconds):
+        for event in form.feed(data) if form is not None else (data,):
+            if isinstance(event, bytes):
+                size += len(event)
+                if size > max_file:
+                    raise too_large(max_file)
+            yield event
+    if form is not None:
+        form.end()
+
+
+def too_large(max_file: int) -> GatewayError:
+    """Give the error for a file that is larger than is taken."""
+    return GatewayError(
+        "payload_too_large",
+        f"{max_file:,} bytes is the most for one file (SIDECAR_MAX_UPLOAD). Send it in parts, or compressed.",
+    )
+
+
+async def _pieces(request: Request, stall_seconds: float) -> AsyncIterator[bytes]:
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(stall_seconds):
+                data = await anext(stream, None)
+        except TimeoutError:
+            raise GatewayError("client_stuck", f"Nothing more of the upload came for {stall_seconds:g} s.") from None
+        if data is None:
+            return
+        if data:
+            yield data
+
+
+__all__ = ["ClientDisconnect", "Event", "Field", "FileBegins", "Form", "read_upload", "too_large"]

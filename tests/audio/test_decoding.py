@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import struct
+import subprocess
+import sys
+import threading
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from processes import need
+from slng_sidecar.audio import codecs, resampling
+from slng_sidecar.audio.decoding import Decoding, Expected, TooLong
+from slng_sidecar.audio.wav import wav_header
+from slng_sidecar.audio.wav_reader import UnreadableSound
+
+RATE = 16_000
+PCM = array("h", range(-8_000, 8_000)).tobytes()
+
+
+async def decoded(
+    file: bytes, expected: Expected | None = None, *, piece: int = 10_000, max_seconds: float = 100
+) -> tuple[int, bytes]:
+    """Decode a file that comes in pieces; give its rate and sound."""
+    sound = []
+    async with asyncio.timeout(30), Decoding(RATE, max_seconds) as job:
+        job.start(expected or Expected())
+
+        async def put() -> None:
+            for at in range(0, len(file), piece):
+                await job.put(file[at : at + piece])
+            job.finish()
+
+        putting = asyncio.create_task(put())
+        try:
+            while (data := await job.next()) is not None:
+                sound.append(data)
+        finally:
+            await putting
+    assert job.samples == sum(map(len, sound)) // 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "decoding"]
+    return job.sample_rate, b"".join(sound)
+
+
+def tone(rate: int, seconds: float = 1.5, channels: int = 1) -> Any:
+    wave = 0.5 * numpy.sin(2 * numpy.pi * 440 * numpy.arange(int(rate * seconds)) / rate)
+    return numpy.stack([wave] * channels, axis=1)
+
+
+def written(samples: Any, rate: int, form: str, subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=form, subtype=subtype)
+    return file.getvalue()
+
+
+def by_ffmpeg(*options: str, pcm: bytes, seekable: Path | None = None) -> bytes:
+    """Have FFmpeg make a file of 16 kHz PCM."""
+    out = str(seekable) if seekable else "-"
+    done = subprocess.run(
+        ["ffmpeg", "-v", "error", "-y", "-f", "s16le", "-ar", str(RATE), "-ac", "1", "-i", "-", *options, out],
+        input=pcm, capture_output=True, check=True,
+    )  # fmt: skip
+    return seekable.read_bytes() if seekable else done.stdout
+
+
+def loudness(pcm: bytes) -> float:
+    return float(numpy.abs(numpy.frombuffer(pcm, "<i2").astype(float)).mean())
+
+
+@pytest.mark.parametrize("piece", [1, 7, 100_000])
+async def test_a_plain_wav_is_its_samples(piece: int) -> None:
+    assert await decoded(wav_header(RATE, data_size=len(PCM)) + PCM, piece=max(piece, 5)) == (RATE, PCM)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 2_147_418_112, 4_000_000_000])
+async def test_a_wav_whose_size_is_a_lie_is_what_it_brings(size: int) -> None:
+    header = wav_header(RATE)[:40] + struct.pack("<I", size)
+    assert await decoded(header + PCM[:1_024]) == (RATE, PCM[:1_024])
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [
+        ("WAV", "PCM_U8"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("WAV", "IMA_ADPCM"),
+        ("WAVEX", "PCM_32"),
+        ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("AIFF", None), ("AU", None), ("CAF", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (48_000, 2)])
+async def test_whatever_soundfile_writes_comes_out_as_mono_of_one_rate(
+    form: str, subtype: str | None, rate: int, channels: int
+) -> None:
+    sample_rate, pcm = await decoded(written(tone(rate, channels=channels), rate, form, subtype))
+
+    assert sample_rate == RATE
+    slack = 0.12 if form == "MP3" or subtype == "IMA_ADPCM" else 0.005
+    assert abs(len(pcm) / 2 / RATE - 1.5) <= slack
+    assert loudness(pcm) == pytest.approx(loudness((tone(RATE)[:, 0] * 32_767).astype("<i2").tobytes()), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "suffix"),
+    [
+        (("-f", "webm", "-c:a", "libopus"), None),
+        (("-f", "adts", "-c:a", "aac"), None),
+        (("-f", "matroska", "-c:a", "flac"), None),
+        (("-f", "mp4", "-c:a", "aac"), "m4a"),  # its index at its end
+        (("-f", "mp4", "-c:a", "aac", "-movflags", "faststart"), "mp4"),
+        (("-f", "mp4", "-c:a", "aac", "-movflags", "frag_keyframe+empty_moov"), None),
+    ],
+)
+async def test_what_phones_and_browsers_record_is_decoded(
+    options: tuple[str, ...], suffix: str | None, tmp_path: Path
+) -> None:
+    need("ffmpeg")
+    pcm = (tone(RATE)[:, 0] * 32_767).astype("<i2").tobytes()
+    file = by_ffmpeg(*options, pcm=pcm, seekable=tmp_path / f"x.{suffix}" if suffix else None)
+    _, out = await decoded(file)
+
+    assert abs(len(out) / 2 / RATE - 1.5) < 0.15
+    assert loudness(out) == pytest.approx(loudness(pcm), rel=0.15)
+
+
+async def test_a_file_that_is_wanted_whole_first_is_the_same() -> None:
+    file = written(tone(RATE), RATE, "FLAC")
+    assert await decoded(file, Expected(whole=True)) == await decoded(file)
+
+
+@pytest.mark.parametrize(
+    ("expected", "file", "pcm"),
+    [
+        (Expected("linear16", RATE), PCM + b"\x01", PCM),
+        (Expected("mulaw", RATE), b"\xff\x00", struct.pack("<2h", 0, -32_124)),
+        (Expected("linear16", 8_000), wav_header(RATE) + PCM, PCM),  # what has a header is what that says
+    ],
+)
+async def test_headerless_samples_are_what_they_are_said_to_be(expected: Expected, file: bytes, pcm: bytes) -> None:
+    assert await decoded(file.ljust(12, b"\xff")[: max(len(file), 2)], expected) == (RATE, pcm)
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (b"", "an empty file"),
+        (b"x", "no sound"),
+        (Path(__file__).read_bytes(), "no sound"),
+        (bytes(100_000), "no sound"),
+        (b"%PDF-1.7\n" + bytes(5_000), "no sound"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n", "no sound"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "no sound"),
+        (b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>", "no sound"),
+        (wav_header(RATE)[:30], "no sound|before its samples"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(500), "no sound"),
+    ],
+)
+async def test_what_is_no_sound_is_refused(file: bytes, says: str) -> None:
+    with pytest.raises(UnreadableSound, match=says):
+        await decoded(file)
+
+
+async def test_a_file_that_names_another_one_does_not_have_it_opened(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(wav_header(RATE) + PCM)
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{secret}\n#EXT-X-ENDLIST\n"
+    with pytest.raises(UnreadableSound):
+        await decoded(playlist.encode())
+
+
+async def test_a_film_without_sound_is_refused(tmp_path: Path) -> None:
+    need("ffmpeg")
+    film = tmp_path / "film.mp4"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=s=64x64:d=1", str(film)]
+    subprocess.run(command, check=True)
+    with pytest.raises(UnreadableSound, match="without sound"):
+        await decoded(film.read_bytes())
+
+
+async def test_a_flac_bomb_is_cut_off_by_its_seconds_not_its_bytes() -> None:
+    bomb = written(numpy.zeros((RATE * 600, 1), dtype="int16"), RATE, "FLAC")
+    assert len(bomb) < 600 * 2 * RATE / 100
+    with pytest.raises(TooLong):
+        await decoded(bomb, max_seconds=60)
+
+
+async def test_an_abandoned_file_leaves_no_thread() -> None:
+    async with Decoding(RATE, 100) as job:
+        job.start(Expected())
+        putting = asyncio.create_task(job.put(wav_header(RATE) + PCM * 50))  # more than may wait on either side
+        assert await job.next()
+        putting.cancel()
+    assert not [thread for thread in threading.enumerate() if thread.name == "decoding"]
+
+
+async def test_whoever_is_ahead_waits() -> None:
+    async with Decoding(RATE, 1_000) as job:
+        job.start(Expected())
+        putting = asyncio.create_task(job.put(wav_header(RATE) + bytes(2_000_000)))
+        done, _ = await asyncio.wait([putting], timeout=0.3)
+        assert not done  # nobody takes the sound
+        while not putting.done():
+            await job.next()
+        putting.result()
+
+
+@pytest.mark.parametrize("rates", [(16_000, 16_000), (16_000, 48_000), (44_100, 16_000)])
+async def test_files_put_one_behind_the_other_are_one_sound(rates: tuple[int, int]) -> None:
+    rate, pcm = await decoded(b"".join(written(tone(rate), rate, "MP3") for rate in rates))
+    assert rate == RATE
+    assert len(pcm) / 2 / RATE == pytest.approx(3.0, abs=0.3)
+
+
+async def test_a_damaged_packet_costs_no_more_than_itself() -> None:
+    file = bytearray(written(tone(RATE, 5.0), RATE, "MP3"))
+    for at in range(len(file) // 2, len(file) // 2 + 400):
+        file[at] = 0
+    _, pcm = await decoded(bytes(file))
+    assert 4.5 < len(pcm) / 2 / RATE < 5.3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["MP3", "FLAC", "OGG", "WAV"]),
+    st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 255)), min_size=1, max_size=30),
+    st.integers(0, 8_000),
+)
+def test_damaged_files_give_sound_or_a_named_refusal(form: str, damage: list[tuple[int, int]], end: int) -> None:
+    file = bytearray(written(tone(RATE, 0.5), RATE, form))
+    for at, byte in damage:
+        file[at % len(file)] = byte
+
+    async def attempt() -> None:
+        try:
+            _, pcm = await decoded(bytes(file[: end or None]))
+        except (UnreadableSound, TooLong):
+            return
+        assert len(pcm) % 2 == 0
+
+    asyncio.run(attempt())
+
+
+async def test_without_the_codecs_wav_is_read_and_the_rest_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(resampling, "soxr", None)
+    assert not codecs.is_installed()
+    assert not resampling.can_resample()
+    assert await decoded(wav_header(8_000) + PCM) == (8_000, PCM)
+    stereo = written(tone(48_000, channels=2), 48_000, "WAV", "PCM_24")
+    rate, pcm = await decoded(stereo)
+    assert (rate, len(pcm)) == (48_000, 2 * int(1.5 * 48_000))
+    with pytest.raises(codecs.CodecsMissing):
+        await decoded(written(tone(RATE), RATE, "FLAC"))
+    with pytest.raises(UnreadableSound, match="96000 Hz"):
+        await decoded(written(tone(96_000), 96_000, "WAV"))
