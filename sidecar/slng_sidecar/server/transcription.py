@@ -237,11 +237,12 @@ async def _reply(job: _Job, scope: Scope, send: Send) -> None:
         await body(b"data: " + dump(fields).encode() + b"\n\n")
 
     await job.known.wait()
-    transcript = Transcript()
+    transcript: Transcript | None = None
     try:
         if job.transcription is None:
             assert job.error is not None
             raise job.error
+        transcript = job.options.transcript()
         while (segment := await job.transcription.next()) is not None:
             added = transcript.add(segment)
             if job.options.stream and added:
@@ -255,6 +256,7 @@ async def _reply(job: _Job, scope: Scope, send: Send) -> None:
         else:
             await error_response(error, job.headers)(scope, _never, send)
         return
+    assert transcript is not None
     if job.options.stream:
         await event({"type": "transcript.text.done", "text": transcript.text})
         await body(b"", more=False)

@@ -21,36 +21,62 @@ _RATES = range(4_000, 192_001)
 
 
 class Transcript:
-    """The words so far."""
+    """The words so far, and no more of them than the reply shows: a long file has many.
 
-    def __init__(self) -> None:
-        self.segments: list[Segment] = []
-        self.dropped: list[Segment] = []
+    Attributes:
+        segments, words: as they stand in the reply, each a JSON object; kept only where it shows them.
+        dropped: what the confidence filter left out, likewise.
+        language: what upstream took it for.
+    """
+
+    def __init__(self, *, segments: bool = False, words: bool = False) -> None:
+        self.segments: list[str] = []
+        self.words: list[str] = []
+        self.dropped: list[str] = []
+        self.language: str | None = None
+        self._keeps_segments = segments
+        self._keeps_words = words
+        self._texts: list[str] = []
+        self._scored = 0
+        self._score = 0.0
 
     def add(self, segment: Segment) -> str:
         """Add a final; give what it adds to the text."""
         if segment.dropped:
-            self.dropped.append(segment)
+            if self._keeps_segments or self._keeps_words:
+                self.dropped.append(dump({"text": segment.text, "confidence": segment.confidence}))
             return ""
         if not segment.text:
             return ""
-        self.segments.append(segment)
-        return segment.text if len(self.segments) == 1 else f" {segment.text}"
+        self.language = self.language or segment.language
+        if segment.confidence is not None:
+            self._scored += len(segment.text)
+            self._score += len(segment.text) * segment.confidence
+        if self._keeps_segments:
+            self.segments.append(_segment_json(len(self.segments), segment))
+        if self._keeps_words:
+            self.words += map(_word_json, segment.words)
+        self._texts.append(segment.text)
+        return segment.text if len(self._texts) == 1 else f" {segment.text}"
 
     @property
     def text(self) -> str:
-        return " ".join(segment.text for segment in self.segments)
-
-    @property
-    def language(self) -> str | None:
-        """What upstream took the language for."""
-        return next((segment.language for segment in self.segments if segment.language), None)
+        return " ".join(self._texts)
 
     @property
     def confidence(self) -> float | None:
         """The mean of the finals' own, by their length."""
-        scored = [(len(s.text), s.confidence) for s in self.segments if s.confidence is not None]
-        return sum(size * score for size, score in scored) / sum(size for size, _ in scored) if scored else None
+        return round(self._score / self._scored, 4) if self._scored else None
+
+
+def _segment_json(number: int, segment: Segment) -> str:
+    start, end = (None if time is None else round(time, 3) for time in (segment.start, segment.end))
+    return dump({"id": number, "start": start, "end": end, "text": segment.text, "confidence": segment.confidence})
+
+
+def _word_json(word: dict[str, Any]) -> str:
+    text = str(word.get("word", word.get("text", "")))
+    return dump({"word": text, "start": round(word["start"], 3), "end": round(word["end"], 3)})
 
 
 class TranscriptionOptions:
@@ -115,6 +141,10 @@ class TranscriptionOptions:
                 rate = int(value)
         return encoding, rate or _DEFAULT_RATES.get(encoding or "", 16_000)
 
+    def transcript(self) -> Transcript:
+        """Give what keeps as much as the reply shows."""
+        return Transcript()
+
     def render(self, transcript: Transcript, seconds: float) -> tuple[str, bytes]:
         """Give the reply's Content-Type and body."""
         raise NotImplementedError
@@ -174,40 +204,25 @@ class OpenAIOptions(TranscriptionOptions):
             case "text":
                 return "text/plain; charset=utf-8", f"{transcript.text}\n".encode()
             case "verbose_json":
-                return "application/json", dump(self._verbose(transcript, seconds)).encode()
+                return "application/json", self._verbose(transcript, seconds)
         usage = {"type": "duration", "seconds": round(seconds, 3)}
         return "application/json", dump({"text": transcript.text, "usage": usage}).encode()
 
-    def _verbose(self, transcript: Transcript, seconds: float) -> dict[str, Any]:
+    def transcript(self) -> Transcript:
+        if self._format != "verbose_json":
+            return Transcript()
+        return Transcript(
+            segments=not self._granularities or "segment" in self._granularities, words="word" in self._granularities
+        )
+
+    def _verbose(self, transcript: Transcript, seconds: float) -> bytes:
         reply: dict[str, Any] = {
             "task": "transcribe",
             "language": transcript.language or self.language or "",
             "duration": round(seconds, 3),
             "text": transcript.text,
         }
-        if not self._granularities or "segment" in self._granularities:
-            reply["segments"] = [
-                {
-                    "id": number,
-                    "start": segment.start,
-                    "end": segment.end,
-                    "text": segment.text,
-                    "confidence": segment.confidence,
-                }
-                for number, segment in enumerate(transcript.segments)
-            ]
-        if "word" in self._granularities:
-            reply["words"] = [
-                {
-                    "word": word.get("word", word.get("text", "")),
-                    "start": round(word["start"], 3),
-                    "end": round(word["end"], 3),
-                }
-                for segment in transcript.segments
-                for word in segment.words
-            ]
-        if transcript.dropped:
-            reply["dropped"] = [
-                {"text": segment.text, "confidence": segment.confidence} for segment in transcript.dropped
-            ]
-        return reply
+        lists = {"segments": transcript.segments, "words": transcript.words, "dropped": transcript.dropped}
+        shown = {"segments"} if not self._granularities else {f"{name}s" for name in self._granularities}
+        parts = [f'"{name}":[{",".join(items)}]' for name, items in lists.items() if items or name in shown]
+        return ",".join([dump(reply)[:-1], *parts]).encode() + b"}"

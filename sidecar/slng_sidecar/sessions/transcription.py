@@ -49,6 +49,7 @@ class Transcription:
     Attributes:
         config: of the session, without what describes the sound.
         timing: when what happened.
+        over: set once nobody listens any more, or it has failed; ``wake`` is called then.
     """
 
     def __init__(self, config: dict[str, Any], sound: Callable[[], Awaitable[bytes | None]], timing: Timing) -> None:
@@ -61,6 +62,7 @@ class Transcription:
         self.sound = sound
         self.timing = timing
         self.over = asyncio.Event()
+        self.wake: Callable[[], None] = lambda: None
         self._segments: deque[Segment] = deque()
         self._outcome: GatewayError | bool | None = None
         self._changed = asyncio.Event()
@@ -86,6 +88,7 @@ class Transcription:
         """Have upstream stopped: nobody listens any more."""
         self.over.set()
         self._room.set()
+        self.wake()
 
     async def heard(self, segment: Segment) -> None:
         """Add a final, and wait while the reader has many of them."""
@@ -103,6 +106,7 @@ class Transcription:
         self._changed.set()
         if error is not None:
             self.over.set()
+            self.wake()
 
 
 class TranscriptionClient:
@@ -112,7 +116,8 @@ class TranscriptionClient:
     may still be hearing what is minutes before it. ``close`` makes upstream say all that is left and close by itself.
 
     Mutable: ``_waiting``, sound that is not sent yet, and ``_ended``, once there is no more; ``_begun`` and
-    ``_closed``, how far the dialogue is; ``_watchdog``, while the last words are awaited.
+    ``_closed``, how far the dialogue is; ``_listening``, set while upstream can hear; ``_watchdog``, while the last
+    words are awaited.
     """
 
     def __init__(self, transcription: Transcription, sample_rate: Callable[[], int], patience: float) -> None:
@@ -128,6 +133,8 @@ class TranscriptionClient:
         self._waiting = bytearray()
         self._message = 0
         self._begun = self._ended = self._closed = False
+        self._listening = asyncio.Event()
+        transcription.wake = self._listening.set
         self._loop = asyncio.get_running_loop()
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -146,6 +153,8 @@ class TranscriptionClient:
             self._message = 2 * (rate // _MESSAGES_A_SECOND)
             config = {**self._transcription.config, "sample_rate": rate, "encoding": "linear16"}
             return dump({"type": "init", "config": config})
+        # A session keeps only so much for an upstream that is not there; the file can wait.
+        await self._listening.wait()
         while len(self._waiting) < self._message and not self._ended:
             self._waiting += await self._more()
         if self._transcription.over.is_set():
@@ -201,6 +210,7 @@ class TranscriptionClient:
         match type_of(message):
             case "ready":
                 self._transcription.timing.ready()
+                self._listening.set()
             case "final_transcript":
                 await self._transcription.heard(_segment(message))
             case "transcript_dropped" if message.get("final"):
@@ -209,6 +219,10 @@ class TranscriptionClient:
                 )
             case "error":
                 self._transcription.finish(error_of(message))
+            case "status" if message.get("state") == "reconnecting":
+                self._listening.clear()
+            case "status" if message.get("state") == "connected" and not message.get("dropped_ms"):
+                self._listening.set()
             case "status" if message.get("dropped_ms"):
                 text = (
                     f"Upstream was lost and {message['dropped_ms']} ms of the file could not be sent again. Send it "
