@@ -132,7 +132,9 @@ def models_routes(gateway: Gateway) -> APIRouter:
     catalogue = Catalogue(gateway.bridge.client)
 
     async def all_models(request: Request) -> dict[str, dict[str, Any]]:
-        target = resolve_target(request, "tts", "catalogue/models", settings, gateway.secrets)
+        # Of the request only its headers count: OpenAI's client writes the '/' of a model as %2F.
+        asked = Request({**request.scope, "raw_path": b""})
+        target = resolve_target(asked, "tts", "catalogue/models", settings, gateway.secrets)
         offered = await catalogue.models(target)
         configured = [
             _model(settings.slng_stt_model, "stt"),
