@@ -1,0 +1,195 @@
+"""A voice bot that hears and speaks through a slng-sidecar: speech to text, a language model, text to speech.
+
+It needs no key. Without ``OPENAI_API_KEY`` a small script answers in the model's place, and a sidecar without
+``SLNG_API_KEY`` has a simulator behind it, so all of it runs offline:
+
+    make run          # in one terminal: the sidecar
+    make bot          # in another: this bot; then open http://localhost:7860/client and talk
+
+What to try: say "change your voice", and the next sentence has another one, with nothing cut. Mumble, and the bot asks
+again at once instead of waiting: the sidecar told it that a transcript was dropped. Stop the sidecar and start it again
+while you talk: what you said meanwhile is answered.
+
+``python bot.py -t daily`` uses Daily instead of the browser (install ``pipecat-ai[daily]``). The environment, or a file
+``.env``, says the rest; see ``.env.example``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+from dotenv import load_dotenv
+from loguru import logger
+from pipecat.audio.vad.silero import SileroVADAnalyzer
+from pipecat.frames.frames import (
+    Frame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    TTSSpeakFrame,
+    TTSUpdateSettingsFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair, LLMUserAggregatorParams
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.transports.base_transport import BaseTransport, TransportParams
+from pipecat.workers.runner import WorkerRunner
+from pipecat_slng_sidecar import SlngSTTService, SlngTTSService, SlngTTSSettings
+
+load_dotenv(override=False)
+
+GREETING = "Hello. I hear you through the sidecar. Ask me something."
+ASK_AGAIN = "Sorry, I did not get that. Could you say it again?"
+# Voices of Deepgram's Aura 2; the simulator knows each by its name, too.
+VOICES = ("aura-2-thalia-en", "aura-2-apollo-en", "aura-2-helena-en")
+
+
+class ScriptedLLM(FrameProcessor):
+    """Answers in a language model's place, so that the bot needs no key."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Answer a context by its last message; pass everything else on."""
+        await super().process_frame(frame, direction)
+        if not isinstance(frame, LLMContextFrame):
+            await self.push_frame(frame, direction)
+            return
+        said = last_words(frame.context)
+        await self.push_frame(LLMFullResponseStartFrame())
+        if "voice" in said.lower():
+            await self.push_frame(LLMTextFrame("I change my voice. "))
+            await self.push_frame(LLMTextFrame("From "))  # Pipecat speaks a sentence when the next one begins
+            await self.push_frame(next_voice())
+            await self.push_frame(LLMTextFrame("now on I sound like this."))
+        else:
+            await self.push_frame(LLMTextFrame(f"You said: {said}. " if said else "I am here. "))
+            await self.push_frame(LLMTextFrame("Is there anything else?"))
+        await self.push_frame(LLMFullResponseEndFrame())
+
+
+def last_words(context: LLMContext) -> str:
+    """Give what the user said last."""
+    for message in reversed(context.get_messages()):
+        if isinstance(message, dict) and message.get("role") == "user":
+            content = message.get("content")
+            return content.strip(" .?!") if isinstance(content, str) else ""
+    return ""
+
+
+_voices = itertools.cycle([*VOICES[1:], VOICES[0]])
+
+
+def next_voice() -> TTSUpdateSettingsFrame:
+    """Give the frame that changes the voice; what was said before it keeps its own."""
+    return TTSUpdateSettingsFrame(delta=SlngTTSSettings(voice=next(_voices)))
+
+
+def language_model() -> FrameProcessor:
+    """Give OpenAI's model where there is a key for it, else the script."""
+    key = os.getenv("OPENAI_API_KEY")
+    if not key:
+        logger.info("No OPENAI_API_KEY: a script answers")
+        return ScriptedLLM()
+    from pipecat.services.openai.llm import OpenAILLMService
+
+    settings = OpenAILLMService.Settings(
+        model=os.getenv("OPENAI_MODEL", "gpt-4.1-mini"),
+        system_instruction=(
+            "You are a helpful assistant in a spoken conversation. Answer in one or two short sentences, without any "
+            "formatting. When you are asked for another voice, call change_voice."
+        ),
+    )
+    llm = OpenAILLMService(api_key=key, settings=settings)
+
+    async def change_voice(call: Any) -> None:
+        await call.llm.push_frame(next_voice())
+        await call.result_callback({"changed": True})
+
+    llm.register_function("change_voice", change_voice)
+    return llm
+
+
+def tools() -> Any:
+    """Give what the model may call."""
+    from pipecat.adapters.schemas.function_schema import FunctionSchema
+    from pipecat.adapters.schemas.tools_schema import ToolsSchema
+
+    description = "Speak with another voice from the next sentence on."
+    return ToolsSchema(standard_tools=[FunctionSchema("change_voice", description, properties={}, required=[])])
+
+
+async def run_bot(transport: BaseTransport) -> None:
+    """Talk over a transport until its client leaves."""
+    provider_key = os.getenv("SLNG_PROVIDER_KEY") or None
+    stt = SlngSTTService(
+        model=os.getenv("SLNG_STT_MODEL") or "slng/deepgram/nova:3-en",
+        provider_key=provider_key,
+    )
+    tts = SlngTTSService(
+        model=os.getenv("SLNG_TTS_MODEL") or "slng/deepgram/aura:2-en",
+        voice=os.getenv("SLNG_TTS_VOICE") or VOICES[0],
+        provider_key=provider_key,
+    )
+    llm = language_model()
+    context = LLMContext(tools=tools()) if not isinstance(llm, ScriptedLLM) else LLMContext()
+    user, assistant = LLMContextAggregatorPair(
+        context, user_params=LLMUserAggregatorParams(vad_analyzer=SileroVADAnalyzer())
+    )
+    worker = PipelineWorker(
+        Pipeline([transport.input(), stt, user, llm, tts, transport.output(), assistant]),
+        params=PipelineParams(enable_metrics=True, enable_usage_metrics=True),
+    )
+
+    @transport.event_handler("on_client_connected")
+    async def on_client_connected(_transport: BaseTransport, _client: Any) -> None:
+        await worker.queue_frame(TTSSpeakFrame(GREETING))
+
+    @transport.event_handler("on_client_disconnected")
+    async def on_client_disconnected(_transport: BaseTransport, _client: Any) -> None:
+        await worker.cancel()
+
+    @stt.event_handler("on_transcript_dropped")
+    async def on_transcript_dropped(_stt: SlngSTTService, _transcript: str, confidence: float) -> None:
+        logger.info(f"A transcript was dropped (confidence {confidence}): asking again")
+        await worker.queue_frame(TTSSpeakFrame(ASK_AGAIN))
+
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
+    await runner.run()
+
+
+async def bot(arguments: Any) -> None:
+    """Start a bot for a client; Pipecat's runner calls this."""
+    from pipecat.runner.types import DailyRunnerArguments, SmallWebRTCRunnerArguments
+
+    transport: BaseTransport
+    match arguments:
+        case SmallWebRTCRunnerArguments():
+            from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
+
+            transport = SmallWebRTCTransport(
+                webrtc_connection=arguments.webrtc_connection,
+                params=TransportParams(audio_in_enabled=True, audio_out_enabled=True),
+            )
+        case DailyRunnerArguments():
+            from pipecat.transports.daily.transport import DailyParams, DailyTransport
+
+            transport = DailyTransport(
+                arguments.room_url,
+                arguments.token,
+                "slng-sidecar bot",
+                params=DailyParams(audio_in_enabled=True, audio_out_enabled=True),
+            )
+        case _:
+            raise SystemExit("This bot talks over the browser (-t webrtc) or Daily (-t daily).")
+    await run_bot(transport)
+
+
+if __name__ == "__main__":
+    from pipecat.runner.run import main
+
+    main()

@@ -1,0 +1,110 @@
+"""A spoken question through the example bot gets a spoken answer: real voices, real ears, no key and no network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soxr
+from processes import serving
+from slng_sidecar.simulator import recognise, speak
+from transports import RoomTransport
+
+BOT = Path(__file__).parents[2] / "plugin" / "examples" / "bot.py"
+RATE = 16_000
+WAIT = 25.0
+
+
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("example_bot", BOT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Visitor:
+    """Somebody in the room: a microphone that is never off, and an ear."""
+
+    def __init__(self, room: RoomTransport) -> None:
+        self._room = room
+        self._speech: asyncio.Queue[bytes] = asyncio.Queue()
+        self._heard = 0
+
+    async def be_there(self) -> None:
+        """Send what is said, and silence in between."""
+        while True:
+            pcm = self._speech.get_nowait() if not self._speech.empty() else bytes(int(RATE * 0.02) * 2)
+            await self._room.say(pcm, RATE)
+            await asyncio.sleep(0.02 if not any(pcm) else 0)
+
+    async def say(self, text: str) -> None:
+        self._speech.put_nowait(_loud(await asyncio.to_thread(speak, text)))
+
+    async def hears(self) -> str:
+        """Wait until the bot has spoken and been silent for a second; give its words."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(WAIT):
+            while len(self._room.heard()) == self._heard or loop.time() - self._room.last_sound < 1:
+                await asyncio.sleep(0.1)
+        sound = self._room.heard()[self._heard :]
+        self._heard += len(sound)
+        return await asyncio.to_thread(lambda: recognise(_at_rate(sound, self._room.out_rate)))
+
+
+def _loud(pcm: bytes) -> bytes:
+    """Give speech as loud as somebody near the microphone: a VAD does not listen to whispers."""
+    samples = np.frombuffer(pcm, np.int16).astype(np.float64)
+    return bytes((samples * (25_000 / max(1.0, np.abs(samples).max()))).astype(np.int16).tobytes())
+
+
+def _at_rate(pcm: bytes, rate: int) -> bytes:
+    return bytes(soxr.resample(np.frombuffer(pcm, np.int16), rate, RATE).tobytes())
+
+
+@contextlib.asynccontextmanager
+async def visited_bot(monkeypatch: pytest.MonkeyPatch, **settings: str) -> AsyncIterator[Visitor]:
+    """Run a sidecar with a simulator, and the example bot in a room; enter the room."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    async with serving("--simulate", cwd=None, **settings) as sidecar:
+        monkeypatch.setenv("SLNG_SIDECAR_URL", sidecar.url)
+        room = RoomTransport()
+        running = asyncio.create_task(example().run_bot(room))
+        there: asyncio.Task[None] | None = None
+        try:
+            await room.ready()
+            await room.enter()
+            visitor = Visitor(room)
+            there = asyncio.create_task(visitor.be_there())
+            yield visitor
+            await room.leave()
+            await asyncio.wait_for(running, WAIT)
+        finally:
+            running.cancel()
+            if there is not None:
+                there.cancel()
+
+
+@pytest.mark.timeout(120)
+async def test_a_spoken_question_gets_a_spoken_answer_and_the_voice_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with visited_bot(monkeypatch) as visitor:
+        assert "ask me something" in await visitor.hears()
+        await visitor.say("Please call the front desk and ask for a quiet room.")
+        assert "call the front desk and ask for a quiet room" in await visitor.hears()
+        await visitor.say("Please change your voice.")
+        assert "voice" in await visitor.hears()
+
+
+@pytest.mark.timeout(120)
+async def test_the_bot_asks_again_where_a_transcript_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with visited_bot(monkeypatch, SIDECAR_CONFIDENCE_THRESHOLD="1") as visitor:
+        await visitor.hears()
+        await visitor.say("Please call the front desk and ask for a quiet room.")
+        assert "again" in await visitor.hears()

@@ -1,0 +1,94 @@
+"""A Pipecat transport whose microphone and loudspeaker are the test's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame, StartFrame
+from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.transports.base_input import BaseInputTransport
+from pipecat.transports.base_output import BaseOutputTransport
+from pipecat.transports.base_transport import BaseTransport, TransportParams
+
+FRAME = 0.02
+
+
+class _Microphone(BaseInputTransport):
+    async def start(self, frame: StartFrame) -> None:
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+
+
+class _Loudspeaker(BaseOutputTransport):
+    """Takes audio as fast as it is heard, as a sound card does."""
+
+    def __init__(self, params: TransportParams) -> None:
+        super().__init__(params)
+        self.rate = 0
+        self.started = asyncio.Event()
+        self.heard: list[tuple[float, bytes]] = []
+        self._free_at = 0.0
+
+    async def start(self, frame: StartFrame) -> None:
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+        self.started.set()
+
+    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
+        loop = asyncio.get_running_loop()
+        self._free_at = max(self._free_at, loop.time())
+        await asyncio.sleep(self._free_at - loop.time())
+        self._free_at += len(frame.audio) / (2 * frame.num_channels * frame.sample_rate)
+        self.rate = frame.sample_rate
+        self.heard.append((loop.time(), frame.audio))
+        return True
+
+
+class RoomTransport(BaseTransport):
+    """A room with the test in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        params = TransportParams(audio_in_enabled=True, audio_out_enabled=True)
+        self._input, self._output = _Microphone(params), _Loudspeaker(params)
+        self._register_event_handler("on_client_connected")
+        self._register_event_handler("on_client_disconnected")
+
+    def input(self) -> FrameProcessor:
+        return self._input
+
+    def output(self) -> FrameProcessor:
+        return self._output
+
+    async def ready(self) -> None:
+        """Wait until the pipeline has started."""
+        await self._output.started.wait()
+
+    async def enter(self) -> None:
+        await self._call_event_handler("on_client_connected", "the test")
+
+    async def leave(self) -> None:
+        await self._call_event_handler("on_client_disconnected", "the test")
+
+    async def say(self, pcm: bytes, sample_rate: int) -> None:
+        """Speak at the pace of life."""
+        size = int(sample_rate * FRAME) * 2
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for number, at in enumerate(range(0, len(pcm), size)):
+            await asyncio.sleep(start + number * FRAME - loop.time())
+            await self._input.push_audio_frame(InputAudioRawFrame(pcm[at : at + size], sample_rate, 1))
+
+    def heard(self) -> bytes:
+        """What came out of the loudspeaker, without silence that only filled it."""
+        return b"".join(audio for _, audio in self._output.heard if any(audio))
+
+    @property
+    def out_rate(self) -> int:
+        """The sample rate of what is heard, in Hz."""
+        return self._output.rate
+
+    @property
+    def last_sound(self) -> float:
+        """When sound was heard last, on the loop's clock."""
+        return max((at for at, audio in self._output.heard if any(audio)), default=0.0)
