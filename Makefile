@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MADE := .venv/.made
+MADE_BOT := .venv/.made-bot
+MADE_BROWSER := .venv/.made-browser
 INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run test bench check check-all interop interop-envs format constraints clean
+.PHONY: help install run bot test bench check check-all interop interop-envs browser format constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -21,6 +23,13 @@ $(MADE): pyproject.toml sidecar/pyproject.toml plugin/pyproject.toml constraints
 run: $(MADE) ## start the gateway; with the simulator where there is no SLNG key
 	@$(BIN)/slng-sidecar serve --env-file .env --simulate-without-key
 
+bot: $(MADE_BOT) ## start the example bot, to talk to in the browser; BOT="-t daily" for Daily
+	@$(BIN)/python plugin/examples/bot.py $(BOT)
+
+$(MADE_BOT): $(MADE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e './plugin[examples]'
+	@touch $@
+
 test: $(MADE) ## run the tests
 	$(BIN)/python -m pytest
 
@@ -33,8 +42,9 @@ check: $(MADE) ## format, lint, types and tests
 	$(BIN)/mypy sidecar plugin tests bench
 	$(MAKE) test
 
-check-all: check ## all of check, then the clients that need environments of their own
+check-all: check ## all of check, then the clients that need environments of their own, and the example bot in a browser
 	$(MAKE) interop
+	$(MAKE) browser
 
 interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest Pipecat it takes
 	$(BIN)/python -m pytest -m interop tests/interop
@@ -50,13 +60,20 @@ interop-envs: $(INTEROP) ## make those environments, in .interop
 
 .interop/pipecat-floor/.made: sidecar/pyproject.toml plugin/pyproject.toml
 
+browser: $(MADE_BROWSER) ## talk to the example bot in a real browser; needs chromium
+	$(BIN)/python -m pytest -m browser tests/browser
+
+$(MADE_BROWSER): $(MADE_BOT)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group browser
+	@touch $@
+
 format: $(MADE) ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 constraints: ## pin what a fresh installation takes today
-	rm -rf .venv && : > constraints.txt && $(MAKE) install
-	{ echo "# Versions that the tests ran with; made by 'make constraints'."; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.tmp && mv constraints.tmp constraints.txt && touch $(MADE)
+	rm -rf .venv && : > constraints.txt && $(MAKE) install $(MADE_BROWSER)
+	{ echo "# Versions that the tests ran with; made by 'make constraints'."; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.tmp && mv constraints.tmp constraints.txt && touch $(MADE) $(MADE_BOT) $(MADE_BROWSER)
 
 clean: ## remove what was made
 	rm -rf .venv .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis

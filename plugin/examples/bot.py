@@ -4,7 +4,10 @@ It needs no key. Without ``OPENAI_API_KEY`` a small script answers in the model'
 ``SLNG_API_KEY`` has a simulator behind it, so all of it runs offline:
 
     make run          # in one terminal: the sidecar
-    make bot          # in another: this bot; then open http://localhost:7860/client and talk
+    make bot          # in another: this bot; then open http://localhost:7860/talk and talk
+
+That page is ``talk.html``, which needs nothing but the bot. Pipecat's own client is at http://localhost:7860/client; it
+takes a library from Daily's servers at its start, and so needs the internet.
 
 What to try: say "change your voice", and the next sentence has another one, with nothing cut. Mumble, and the bot asks
 again at once instead of waiting: the sidecar told it that a transcript was dropped. Stop the sidecar and start it again
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from pathlib import Path
 from typing import Any
 
 from dotenv import load_dotenv
@@ -190,6 +194,12 @@ async def bot(arguments: Any) -> None:
 
 
 if __name__ == "__main__":
-    from pipecat.runner.run import main
+    from fastapi.responses import FileResponse
+    from pipecat.runner.run import app, main
+
+    @app.get("/talk")
+    async def talk() -> FileResponse:
+        """Give the page to talk on."""
+        return FileResponse(Path(__file__).with_name("talk.html"))
 
     main()
