@@ -145,6 +145,10 @@ class Conversation:
         self.now = until
         return found
 
+    def drain(self, seconds: float) -> list[Said]:
+        """The sidecar is about to stop, in so many seconds at the latest."""
+        return self._done(self.machine.drain(self.now + seconds, self.now))
+
     def _done(self, commands: list[Command]) -> list[Said]:
         return [self._carried_out(command) for command in commands]
 

@@ -54,8 +54,9 @@ class Script(Protocol):
 class Link:
     """A service's connection to the sidecar, for as long as the service lives.
 
-    Mutable, and only by its own task: ``_up``, whether the sidecar has said ``ready``; ``_down_since``, when the outage
-    that lasts began; ``_gave_up``, whether it was reported as permanent. ``_closing`` is set by ``close``.
+    Mutable, and only by its own task: ``_up``, whether the sidecar has said ``ready``; ``_draining``, whether it is
+    about to stop; ``_down_since``, when the outage that lasts began; ``_gave_up``, whether it was reported as
+    permanent. ``_closing`` is set by ``finish`` and ``stop``.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._up = False
+        self._draining = False
         self._down_since: float | None = None
         self._gave_up = False
 
@@ -166,6 +168,7 @@ class Link:
     async def _converse(self) -> Failure:
         """Hold one connection from its dialling to its end; give what ended it."""
         model, init = self._script.opening()
+        self._draining = False
         try:
             async with self._dial(model) as websocket:
                 if websocket.subprotocol != SUBPROTOCOL:
@@ -232,7 +235,13 @@ class Link:
             message = json.loads(data)
             if message["type"] == "error" and message.get("fatal"):
                 return failure_of(message)
-            await (self._came_up() if message["type"] == "ready" else self._on_message(message))
+            if message["type"] == "status" and message.get("state") == "draining":
+                self._draining = True
+            # A sidecar that is about to stop still takes what waits here, but it is not back.
+            if message["type"] == "ready" and not self._draining:
+                await self._came_up()
+            else:
+                await self._on_message(message)
         except Exception as error:
             # One message that cannot be dealt with must not end the conversation.
             await self._owner.push_error(f"A message of the sidecar was not understood: {error!r}", exception=error)
@@ -282,6 +291,7 @@ class Link:
         )
 
     def _lost(self, how: str) -> Failure:
+        how = "is shutting down" if self._draining else how
         return Failure(f"The sidecar at {self._address} {how}. It is tried again.", ErrorCategory.CONNECTIVITY)
 
     def _not_ours(self, what: str) -> Failure:

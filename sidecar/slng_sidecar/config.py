@@ -39,8 +39,33 @@ DEFAULT_WORLD_PART = "us-east"
 SECRETS = ("slng_api_key", "slng_provider_key", "slng_stt_provider_key", "slng_tts_provider_key", "sidecar_token")
 """The settings that are secrets: shown nowhere, and each also taken from ``<NAME>_FILE``."""
 
-NOT_YET = ("sidecar_standby", "sidecar_drain_seconds")
+NOT_YET = ("sidecar_standby",)
 """Settings of the contract that nothing acts on yet; they are checked, and ``serve`` says so when one is set."""
+
+
+FIXED = frozenset(
+    {
+        *SECRETS,
+        "sidecar_simulate",
+        "slng_proxy_from_env",
+        "sidecar_host",
+        "sidecar_port",
+        "sidecar_uds",
+        "sidecar_allow_insecure",
+        "sidecar_allowed_hosts",
+        "sidecar_allowed_origins",
+        "sidecar_max_message",
+        "sidecar_standby",
+        "sidecar_open_timeout",
+        "sidecar_send_timeout",
+        "sidecar_first_audio_timeout",
+        "sidecar_terminal_timeout",
+        "sidecar_close_timeout",
+        "sidecar_log_format",
+    }
+)
+"""Settings that hold from the start to the end of the process; SIGHUP re-reads the others. Secrets in files are read
+again by themselves."""
 
 
 class ConfigError(Exception):
@@ -319,6 +344,17 @@ def load_settings(
         if getattr(settings, name) is not None:
             raise ConfigError(f"Both {name.upper()} and {name.upper()}_FILE are set; unset one of them.")
     return settings, Secrets(settings, files)
+
+
+def reloaded(now: Settings, fresh: Settings) -> tuple[Settings, list[str], list[str]]:
+    """Take over what may change while the sidecar runs.
+
+    Returns:
+        The settings that hold from here on, the names of those that changed, and of those that would need a restart.
+    """
+    changed = [name for name in Settings.model_fields if getattr(now, name) != getattr(fresh, name)]
+    taken = {name: getattr(fresh, name) for name in changed if name not in FIXED}
+    return now.model_copy(update=taken), sorted(taken), sorted(set(changed) & FIXED)
 
 
 def check_exposure(settings: Settings, secrets: Secrets) -> None:

@@ -8,6 +8,7 @@ import errno
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -182,16 +183,37 @@ async def serving(
         await task
 
 
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What the process was told.
+
+    Attributes:
+        stop: set by the first SIGTERM or SIGINT.
+        stop_now: set by the second.
+        reload: set by SIGHUP; who has seen it clears it.
+    """
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    stop_now: asyncio.Event = field(default_factory=asyncio.Event)
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop_or_hurry(self) -> None:
+        """Take a signal to stop: the first, or another one."""
+        (self.stop_now if self.stop.is_set() else self.stop).set()
+
+
 @contextlib.contextmanager
-def stop_signal() -> Iterator[asyncio.Event]:
-    """Give an event that SIGTERM or SIGINT sets, while the block runs; enter it before telling anyone that we run."""
+def signals(*, reloads: bool = False) -> Iterator[Signals]:
+    """Take SIGTERM and SIGINT, and SIGHUP where it ``reloads``; enter it before telling anyone that we run."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
+    told = Signals()
+    handlers = {signal.SIGTERM: told.stop_or_hurry, signal.SIGINT: told.stop_or_hurry}
+    if reloads:
+        handlers[signal.SIGHUP] = told.reload.set
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
-        yield stop
+        yield told
     finally:
-        for number in signals:
+        for number in handlers:
             loop.remove_signal_handler(number)

@@ -326,11 +326,19 @@ def test_sound_from_an_stt_upstream_is_counted_and_not_passed_on() -> None:
 def test_an_error_of_upstream_is_told_in_our_shape_and_the_session_goes_on() -> None:
     talk = live()
 
-    assert talk.upstream({"type": "error", "data": {"code": "rate_limit", "message": "slow down"}}) == [
-        refusal("rate_limit")
+    assert talk.upstream({"type": "error", "data": {"code": "config_error", "message": "no such language"}}) == [
+        refusal("config_error")
     ]
-    assert talk.errors[0]["message"] == "slow down"
-    assert talk.errors[0]["retryable"] is True
+    assert talk.errors[0]["message"] == "no such language"
+    assert talk.errors[0]["retryable"] is False
+    assert talk.client(b"one") == [up(b"one")]
+
+
+def test_an_error_that_may_pass_is_not_told_to_who_takes_every_error_for_the_end() -> None:
+    talk = live()
+
+    assert talk.upstream({"type": "error", "data": {"code": "rate_limit", "message": "slow down"}}) == []
+    assert talk.machine.counts["upstream_errors"] == 1
     assert talk.client(b"one") == [up(b"one")]
 
 

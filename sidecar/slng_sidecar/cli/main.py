@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -108,10 +108,17 @@ def serve(
         _fail(str(error))
     for name in sorted(settings.model_fields_set.intersection(NOT_YET)):
         _say(f"{name.upper()} has no effect yet in this version.")
-    _run(_serve(settings, secrets, sock, simulate=simulate or settings.sidecar_simulate))
+    given = {"host": host, "port": port, "uds": uds, "log_level": log_level}
+
+    def reread() -> Settings:
+        return load_settings(config, env_file, **{f"sidecar_{name}": value for name, value in given.items()})[0]
+
+    _run(_serve(settings, secrets, sock, reread, simulate=simulate or settings.sidecar_simulate))
 
 
-async def _serve(settings: Settings, secrets: Secrets, sock: Any, *, simulate: bool) -> None:
+async def _serve(
+    settings: Settings, secrets: Secrets, sock: Any, reread: Callable[[], Settings], *, simulate: bool
+) -> None:
     from slng_sidecar.server.run import address_of, serve_gateway
 
     address = address_of(sock)
@@ -121,12 +128,19 @@ async def _serve(settings: Settings, secrets: Secrets, sock: Any, *, simulate: b
             secrets,
             sock,
             lambda: _say(f"slng-sidecar {__version__} at {address}, upstream {settings.gateway}"),
+            reread,
         )
         return
     async with simulation.child() as simulator:
         settings, secrets = simulation.settings_for(settings, simulator.url)
         _say(f"No SLNG here: a simulator stands in for it ({simulator.description}).")
-        await serve_gateway(settings, secrets, sock, lambda: _say(f"slng-sidecar {__version__} at {address}"))
+        await serve_gateway(
+            settings,
+            secrets,
+            sock,
+            lambda: _say(f"slng-sidecar {__version__} at {address}"),
+            lambda: simulation.settings_for(reread(), simulator.url)[0],
+        )
 
 
 app.command(name="simulate")(simulation.simulate)

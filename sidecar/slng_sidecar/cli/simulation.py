@@ -134,12 +134,12 @@ def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:
 
 
 async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: bool) -> None:
-    from slng_sidecar.serving import stop_signal
+    from slng_sidecar.serving import signals
     from slng_sidecar.simulator import describe, running_simulator
 
     voice, ear = describe(options.speech)
     description = f"voice: {voice}, ear: {ear}"
-    with stop_signal() as stop:
+    with signals() as told:
         async with running_simulator(options, host, port) as simulator:
             if child:
                 # Its parent ends it, so a Ctrl-C at the terminal, which reaches both, must not do so first.
@@ -147,7 +147,7 @@ async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: b
                 await _input_closed()
             else:
                 print(f"SLNG simulator at {simulator.url} ({description})", file=sys.stderr, flush=True)
-                await stop.wait()
+                await told.stop.wait()
 
 
 async def _input_closed() -> None:

@@ -89,6 +89,21 @@ class SessionMachine(Protocol):
     def upstream_lost(self, connection: int, error: GatewayError, now: float) -> list[Command]: ...
     def wake(self, now: float) -> list[Command]: ...
 
+    def drain(self, by: float, now: float) -> list[Command]:
+        """End at the next moment at which nothing is cut, and at ``by`` in any case."""
+
+
+DRAIN_GRACE = 1.0
+"""How many seconds a session that was opened while draining, or had not begun, gets to ask for something."""
+
+SHUTDOWN = CloseClient(1012, "draining: the sidecar is shutting down")
+"""How a session ends that was drained."""
+
+
+def cut_off() -> GatewayError:
+    """Give the error for what was not finished when the time for draining ran out."""
+    return GatewayError("draining", "The sidecar is shutting down, and the time to finish has run out.")
+
 
 def tell(error: GatewayError) -> SendClient:
     """Tell the client of an error."""

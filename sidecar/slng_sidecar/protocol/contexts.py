@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from slng_sidecar.protocol.commands import CloseClient, Command, end_with, tell
+from slng_sidecar.protocol.commands import DRAIN_GRACE, SHUTDOWN, CloseClient, Command, cut_off, end_with, tell
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import parse_object, type_of
 from slng_sidecar.protocol.opening import INIT_FIRST, init_overdue, second_init
@@ -29,7 +29,8 @@ class TtsMachine:
     """One TTS session, in either dialect: what the client asks for, and how the session ends.
 
     Mutable: ``_speaking``, once ``init`` came; the deadlines ``_init_by`` and ``_closing_at``; ``_flush_owed``, once a
-    plain context ended by idling, so that its flush is not taken for another's; ``_ended``.
+    plain context ended by idling, so that its flush is not taken for another's; ``_drain_by``, once it is to end when
+    all is said, from ``_drain_from`` on; ``_ended``.
     """
 
     def __init__(self, options: TtsOptions, dialect: TtsDialect) -> None:
@@ -40,6 +41,8 @@ class TtsMachine:
         self._init_by: float | None = None
         self._closing_at: float | None = None
         self._flush_owed = False
+        self._drain_by: float | None = None
+        self._drain_from = 0.0
         self._ended = False
 
     def __repr__(self) -> str:
@@ -49,7 +52,9 @@ class TtsMachine:
     def deadline(self) -> float | None:
         if self._ended:
             return None
-        times = [self._init_by, self._closing_at]
+        times = [self._init_by, self._closing_at, self._drain_by]
+        if self._drain_by is not None and self._drain_from:
+            times.append(self._drain_from)
         if self._speaking is not None:
             idle = self._options.context_idle
             times.append(self._speaking.deadline)
@@ -112,8 +117,12 @@ class TtsMachine:
             return []
         if self._init_by is not None and now >= self._init_by:
             return self._fail(init_overdue(self._options.init_timeout))
+        if self._drain_by is not None and now >= self._drain_by:
+            return self._fail(cut_off())
+        if now >= self._drain_from:
+            self._drain_from = 0.0
         if self._speaking is None:
-            return []
+            return self._after([])
         if self._closing_at is not None and now >= self._closing_at:
             late = GatewayError("upstream_timeout", "What was left to say was not said in time.", fatal=False)
             return [*self._all_failed(self._speaking, late), *self._end()]
@@ -123,6 +132,15 @@ class TtsMachine:
                 context.flush()
                 self._flush_owed = not self._dialect.named
         return self._after(self._speaking.wake(now))
+
+    def drain(self, by: float, now: float) -> list[Command]:
+        """End once all that was asked for is said; the client hears that and when at the latest."""
+        if self._ended or self._drain_by is not None:
+            return []
+        self._drain_by = by
+        self._drain_from = now + DRAIN_GRACE if self._speaking is None else 0.0
+        told = self._dialect.status("draining", cause="shutdown", deadline_ms=round((by - now) * 1000))
+        return self._after(told)
 
     # What the client asks for
 
@@ -239,7 +257,8 @@ class TtsMachine:
         speaking = self._speaking
         if speaking is not None and speaking.hopeless is not None:
             return commands + self._fail(speaking.hopeless)
-        if self._closing_at is not None and not (speaking and speaking.contexts):
+        drained = self._drain_by is not None and not self._drain_from
+        if (self._closing_at is not None or drained) and not (speaking and speaking.contexts):
             return commands + self._end()
         return commands
 
@@ -255,7 +274,7 @@ class TtsMachine:
     def _end(self) -> list[Command]:
         self._ended = True
         commands = self._speaking.end("the session was closed") if self._speaking is not None else []
-        return [*commands, CloseClient(1000, "")]
+        return [*commands, CloseClient(1000, "") if self._drain_by is None else SHUTDOWN]
 
     def _fail(self, error: GatewayError) -> list[Command]:
         self._ended = True

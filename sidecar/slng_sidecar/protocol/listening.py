@@ -21,6 +21,8 @@ from slng_sidecar.protocol.updates import Voicing, changed, read_update
 _BACKPRESSURE_SECONDS = 0.25
 # A rotation that upstream refuses is tried again after that.
 _ROTATION_RETRY_SECONDS = 60.0
+# So long must nobody have spoken for a moment to end a session at.
+_QUIET_SECONDS = 1.0
 _FINALIZE, _CLOSE = dump({"type": "finalize"}), dump({"type": "close"})
 
 
@@ -87,6 +89,19 @@ class Listening:
         elif self._rotates_at is not None:
             times.append(self._rotates_at)
         return min((time for time in times if time is not None), default=None)
+
+    @property
+    def quiet_at(self) -> float:
+        """When it is quiet, if no more audio comes."""
+        return self._audio_at + _QUIET_SECONDS
+
+    def is_quiet(self, now: float) -> bool:
+        """Tell whether the session can end here: no finalize waits, and nothing was said since the last or for 1 s."""
+        if not self._teller.is_settled:
+            return False
+        end = self.ledger.end
+        start = max(self._teller.last, self.ledger.back(end, 1000 * _QUIET_SECONDS))
+        return now >= self.quiet_at or self.ledger.is_silent(start, end)
 
     # What the client asks for
 
@@ -174,7 +189,8 @@ class Listening:
                     self._counts["backpressure"] += 1
                     self._paused_until = now + _BACKPRESSURE_SECONDS
                     return []
-                return [tell(error)]
+                self._counts["upstream_errors"] += 1
+                return self._dialect.error(error)
             case Ready():
                 self._counts["extra_ready"] += 1
                 return []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from slng_sidecar.protocol.commands import Command, SendClient
+from slng_sidecar.protocol.commands import Command, SendClient, tell
+from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import Transcript, dump
 
 
@@ -30,6 +31,7 @@ class SttDialect(Protocol):
         self, update: str | None, applied: dict[str, Any], unchanged: list[str], rejected: dict[str, str], cut_ms: int
     ) -> list[Command]: ...
     def status(self, state: str, **fields: Any) -> list[Command]: ...
+    def error(self, error: GatewayError) -> list[Command]: ...
     def other(self, raw: dict[str, Any]) -> list[Command]: ...
 
 
@@ -70,6 +72,11 @@ class PlainStt:
 
     def status(self, state: str, **fields: Any) -> list[Command]:
         return []
+
+    def error(self, error: GatewayError) -> list[Command]:
+        # Clients exist that take every error for the session's end; what may pass by itself, or is followed by a drop
+        # that is repaired here, is none.
+        return [] if error.retryable else [tell(error)]
 
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]
@@ -136,6 +143,9 @@ class ExtendedStt:
 
     def status(self, state: str, **fields: Any) -> list[Command]:
         return [SendClient(dump({"type": "status", "state": state, **fields}))]
+
+    def error(self, error: GatewayError) -> list[Command]:
+        return [tell(error)]
 
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]

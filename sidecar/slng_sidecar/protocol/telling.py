@@ -31,7 +31,7 @@ class _Answer:
 class Teller:
     """Tells transcripts and answers finalizes, each once and within its deadline.
 
-    Mutable: ``finalizes``, those that are not settled, oldest first; ``_last``, the offset of the client's last one;
+    Mutable: ``finalizes``, those that are not settled, oldest first; ``last``, the offset of the client's last one;
     ``_answer``, at most one; ``counts``, the session's.
     """
 
@@ -54,7 +54,7 @@ class Teller:
         self._threshold = threshold
         self._final_lag = final_lag
         self._finalize_timeout = finalize_timeout
-        self._last = 0
+        self.last = 0
         self._answer: _Answer | None = None
 
     @property
@@ -73,9 +73,9 @@ class Teller:
     def take(self, name: str | None, head: Stretch, now: float) -> list[Command]:
         """Take a finalize of the client's; one with nothing said since the last is answered at once."""
         end = self._ledger.end
-        if end == self._last:
+        if end == self.last:
             return self._dialect.finalized(name, "empty", self._ms(head))
-        self._last = end
+        self.last = end
         self.finalizes.append(Finalize(name, end, now + self._finalize_timeout))
         return []
 

@@ -6,7 +6,7 @@ import enum
 from collections import Counter
 from typing import Any
 
-from slng_sidecar.protocol.commands import CloseClient, Command, end_with, tell
+from slng_sidecar.protocol.commands import DRAIN_GRACE, SHUTDOWN, CloseClient, Command, cut_off, end_with, tell
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.ledger import AudioLedger
 from slng_sidecar.protocol.listening import Listening
@@ -34,7 +34,9 @@ class _Phase(enum.Enum):
 class SttMachine:
     """One STT session, of either dialect: what the client says, and how the session ends.
 
-    Mutable: ``_phase`` with its deadline ``_by``; ``_listening``, once there was an ``init`` and until the end.
+    Mutable: ``_phase`` with its deadline ``_by``; ``_listening``, once there was an ``init`` and until the end;
+    ``_drain_by``, once it is to end at the next quiet moment from ``_drain_from`` on; ``_goodbye``, how the client is
+    closed.
     """
 
     def __init__(self, options: SttOptions, dialect: SttDialect) -> None:
@@ -43,6 +45,9 @@ class SttMachine:
         self._phase = _Phase.NEW
         self._by: float | None = None
         self._listening: Listening | None = None
+        self._drain_by: float | None = None
+        self._drain_from = 0.0
+        self._goodbye = CloseClient(1000, "")
         self._bytes_per_second = 2 * _DEFAULT_SAMPLE_RATE
         self.counts: Counter[str] = Counter()
 
@@ -51,7 +56,11 @@ class SttMachine:
 
     @property
     def deadline(self) -> float | None:
-        times = (self._by, self._listening.deadline if self._listening is not None else None)
+        times = [self._by, self._drain_by if self._phase is not _Phase.ENDED else None]
+        if self._listening is not None:
+            times.append(self._listening.deadline)
+            if self._drain_by is not None and self._phase is _Phase.OPEN:
+                times.append(max(self._drain_from, self._listening.quiet_at))
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -75,14 +84,14 @@ class SttMachine:
         if self._phase is not _Phase.OPEN or self._listening is None:
             self.counts["audio_after_close"] += 1
             return []
-        return self._listening.hear(data, now) if data else []
+        return self._drained(self._listening.hear(data, now), now) if data else []
 
     def client_text(self, text: str, now: float) -> list[Command]:
         if self._phase in (_Phase.CLOSING, _Phase.ENDED):
             self.counts["message_after_close"] += 1
             return []
         try:
-            return self._message(parse_object(text), now)
+            return self._drained(self._message(parse_object(text), now), now)
         except GatewayError as error:
             return self._fail(error) if error.fatal else [tell(error)]
 
@@ -92,10 +101,10 @@ class SttMachine:
     # Upstream
 
     def upstream_ready(self, connection: int, text: str, now: float) -> list[Command]:
-        return self._go_on(self._listening.ready(connection, text, now)) if self._listening is not None else []
+        return self._go_on(self._listening.ready(connection, text, now), now) if self._listening is not None else []
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
-        return self._go_on(self._listening.heard(connection, text, now)) if self._listening is not None else []
+        return self._go_on(self._listening.heard(connection, text, now), now) if self._listening is not None else []
 
     def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
         self.counts["unexpected_upstream_binary"] += 1
@@ -105,7 +114,7 @@ class SttMachine:
         if self._listening is None:
             return []
         try:
-            return self._go_on(self._listening.lost(connection, error, now))
+            return self._go_on(self._listening.lost(connection, error, now), now)
         except GatewayError as hopeless:
             return self._fail(hopeless)
 
@@ -114,7 +123,18 @@ class SttMachine:
             if self._phase is _Phase.NEW:
                 return self._fail(init_overdue(self._options.init_timeout))
             return self._give_up_closing()
-        return self._go_on(self._listening.wake(now)) if self._listening is not None else []
+        if self._drain_by is not None and now >= self._drain_by:
+            return self._fail(cut_off())
+        return self._go_on(self._listening.wake(now), now) if self._listening is not None else []
+
+    def drain(self, by: float, now: float) -> list[Command]:
+        """End at the next finalize's answer or quiet second; the client hears that and when at the latest."""
+        if self._phase in (_Phase.CLOSING, _Phase.ENDED) or self._drain_by is not None:
+            return []
+        self._drain_by = by
+        self._drain_from = now + DRAIN_GRACE if self._phase is _Phase.NEW else now
+        told = self._dialect.status("draining", cause="shutdown", deadline_ms=round((by - now) * 1000))
+        return self._drained(told, now)
 
     # What follows
 
@@ -167,13 +187,26 @@ class SttMachine:
             self._phase, self._by = _Phase.ENDED, None
             return [CloseClient(1000, "")]
         self._phase, self._by = _Phase.CLOSING, now + self._options.close_timeout
-        return self._go_on(self._listening.close(now))
+        return self._go_on(self._listening.close(now), now)
 
-    def _go_on(self, commands: list[Command]) -> list[Command]:
+    def _go_on(self, commands: list[Command], now: float) -> list[Command]:
         """End the session, if all is told."""
         if self._listening is None or not self._listening.over:
+            return self._drained(commands, now)
+        return [*commands, *self._hang_up(), self._goodbye]
+
+    def _drained(self, commands: list[Command], now: float) -> list[Command]:
+        """Close, as if the client had asked for it, where that is due and nobody is speaking."""
+        listening = self._listening
+        if self._drain_by is None or self._phase is not _Phase.OPEN or listening is None:
             return commands
-        return [*commands, *self._hang_up(), CloseClient(1000, "")]
+        if now < self._drain_from or not listening.is_quiet(now):
+            return commands
+        self._goodbye = SHUTDOWN
+        commands = commands + self._close(now)
+        if self._by is not None:
+            self._by = min(self._by, self._drain_by)
+        return commands
 
     def _give_up_closing(self) -> list[Command]:
         """End although something may be left; where that is audio, say so."""
@@ -184,7 +217,7 @@ class SttMachine:
                 *commands,
                 *self._fail(GatewayError("upstream_timeout", f"{unheard:.0f} ms of audio were not heard.")),
             ]
-        return [*commands, *self._hang_up(), CloseClient(1000, "")]
+        return [*commands, *self._hang_up(), self._goodbye]
 
     def _fail(self, error: GatewayError) -> list[Command]:
         told = self._listening.give_up()[0] if self._listening is not None else []

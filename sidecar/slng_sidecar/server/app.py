@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from slng_sidecar import __version__
@@ -27,9 +27,13 @@ from slng_sidecar.server.streaming import streaming_routes
 from slng_sidecar.server.synthesis import Synthesis
 
 
-def create_app(settings: Settings, secrets: Secrets) -> ASGIApp:
-    """Build the application; it opens nothing until it is asked to."""
-    gateway = Gateway(settings, secrets)
+def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = None) -> ASGIApp:
+    """Build the application; it opens nothing until it is asked to.
+
+    Args:
+        gateway: its state, where the caller has a use for that.
+    """
+    gateway = gateway or Gateway(settings, secrets)
     synthesis = Synthesis(gateway)
 
     @contextlib.asynccontextmanager
@@ -58,9 +62,10 @@ def create_app(settings: Settings, secrets: Secrets) -> ASGIApp:
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
-    @app.get("/readyz", summary="Does it take sessions?")
-    async def readyz() -> dict[str, str]:
-        return {"status": "ready"}
+    @app.get("/readyz", summary="Does it take sessions?", responses={503: {"description": "It is shutting down."}})
+    async def readyz() -> Response:
+        status, state = (503, "draining") if gateway.draining else (200, "ready")
+        return JSONResponse({"status": state}, status)
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
@@ -70,12 +75,13 @@ def create_app(settings: Settings, secrets: Secrets) -> ASGIApp:
     async def status() -> dict[str, Any]:
         return {
             "version": __version__,
-            "gateway": settings.gateway,
-            "max_sessions": settings.sidecar_max_sessions,
+            "state": "draining" if gateway.draining else "ready",
+            "gateway": gateway.settings.gateway,
+            "max_sessions": gateway.settings.sidecar_max_sessions,
             "sessions": [live.as_json() for live in gateway.live],
         }
 
-    return Guard(app, settings, secrets)
+    return Guard(app, settings, secrets, lambda: gateway.draining)
 
 
 async def _gateway_error(_request: Request, error: Exception) -> Response:

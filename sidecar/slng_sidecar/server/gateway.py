@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import time
@@ -33,12 +34,13 @@ _FILE_LAG = 86_400.0
 
 @dataclass(slots=True)
 class LiveSession:
-    """A session that holds one of the places, as the status shows it."""
+    """A session that holds one of the places, as the status shows it; ``drains`` where it would not end by itself."""
 
     number: int
     target: Target
     since: float
     session: Session | None = field(default=None)
+    drains: bool = field(default=False)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -57,7 +59,8 @@ class LiveSession:
 class Gateway:
     """The sidecar as its routes see it: an asynchronous context that must be entered before sessions run.
 
-    Mutable: ``_live``, the sessions by number.
+    Mutable: ``_live``, the sessions by number, with ``_freed``, set when one ends; ``_drain_by``, once the sidecar is
+    to stop; ``settings``, by ``reload``.
 
     Attributes:
         bridge: the HTTP way upstream.
@@ -70,6 +73,8 @@ class Gateway:
         self.metrics = Metrics()
         self.tasks = Tasks()
         self._live: dict[int, LiveSession] = {}
+        self._freed = asyncio.Event()
+        self._drain_by: float | None = None
         self._numbers = itertools.count(1)
         limits = Limits(
             open_timeout=settings.sidecar_open_timeout,
@@ -102,6 +107,27 @@ class Gateway:
         """The sessions that run now."""
         return list(self._live.values())
 
+    @property
+    def draining(self) -> bool:
+        """Whether the sidecar is about to stop."""
+        return self._drain_by is not None
+
+    async def drain(self, seconds: float) -> None:
+        """Let every session end at its next moment at which nothing is cut; wait for that, ``seconds`` at most."""
+        loop = asyncio.get_running_loop()
+        self._drain_by = loop.time() + seconds
+        log.info("draining: %d sessions, %g s at most", len(self._live), seconds)
+        for live in self.live:
+            if live.session is not None and live.drains:
+                live.session.drain(self._drain_by)
+        try:
+            async with asyncio.timeout_at(self._drain_by):
+                while self._live:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            log.warning("drained no further: %d sessions are cut off", len(self._live))
+
     def take_place(self, target: Target) -> LiveSession:
         """Take one of the places for sessions, until ``free_place``.
 
@@ -120,6 +146,7 @@ class Gateway:
     def free_place(self, live: LiveSession) -> None:
         """Give a place back."""
         del self._live[live.number]
+        self._freed.set()
 
     async def run_session(
         self,
@@ -141,6 +168,8 @@ class Gateway:
         dialler = self._dialler if moments is None else TellingDialler(self._dialler, moments)
         machine = self._machine(live, extended=extended, file=file)
         session = live.session = Session(client, machine, target, dialler, on_dial)
+        if self._drain_by is not None and live.drains:
+            session.drain(self._drain_by)
         log.info("%s session %d: %s at %s", target.kind, live.number, target.model, target.base_url)
         outcome = "failed"
         self.metrics.active.labels(target.kind).inc()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
@@ -17,15 +18,23 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.server.replies import refuse
 
 ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})
+_NO_SESSION = frozenset({"/metrics", "/v1/status", "/", "/docs", "/openapi.json"})
 
 
 class Guard:
     """ASGI middleware that refuses what must not come in; everything else passes untouched."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, secrets: Secrets) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, secrets: Secrets, draining: Callable[[], bool]) -> None:
+        """Stand before ``app``.
+
+        Args:
+            draining: whether the sidecar is about to stop; then only this machine is still served, so that a bot that
+                is shutting down as well can say goodbye.
+        """
         self._app = app
         self._settings = settings
         self._secrets = secrets
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -61,6 +70,8 @@ class Guard:
                 "forbidden_origin",
                 "This Host name is not taken. Use 127.0.0.1 or localhost, or name the host in SIDECAR_ALLOWED_HOSTS.",
             )
+        if self._draining() and scope["path"] not in _NO_SESSION and not _is_local(scope):
+            raise GatewayError("draining", "This sidecar is shutting down; use another one, or try again later.")
 
     def _origin_allowed(self, origin: str, host: str) -> bool:
         if origin in self._settings.sidecar_allowed_origins:
@@ -86,6 +97,15 @@ def bearer(headers: Headers) -> str | None:
     """Give the bearer token of a request."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     return value.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _is_local(scope: Scope) -> bool:
+    """Tell whether a request comes from this machine: from a loopback address, or over a Unix socket."""
+    client = scope.get("client")
+    try:
+        return client is None or not client[0] or ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return True
 
 
 def _tokens(scope: Scope, headers: Headers) -> list[str]:

@@ -65,6 +65,7 @@ def streaming_routes(gateway: Gateway) -> APIRouter:
             log.info("refused %s upgrade: %s", kind, error.code)
             await refuse(error, websocket.scope, websocket.receive, websocket.send)
             return
+        live.drains = True
         extended = EXTENDED in websocket.scope["subprotocols"]
         try:
             await websocket.accept(EXTENDED if extended else None)

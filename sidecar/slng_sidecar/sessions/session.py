@@ -54,7 +54,8 @@ class Session:
     them; two queues, one a direction, stand where speeds differ.
 
     Mutable: ``_connections``, by number, while they live; ``_timer`` for ``_timer_at``, the machine's deadline;
-    ``_closing``, once the client is being closed.
+    ``_closing``, once the client is being closed; ``_drain_by``, once the session is drained; ``_running``, between
+    ``started`` and the end.
     """
 
     def __init__(
@@ -79,10 +80,18 @@ class Session:
         self._changed = asyncio.Event()
         self._closing: CloseClient | None = None
         self._on_dial = on_dial
+        self._running = False
+        self._drain_by: float | None = None
         self.dials = 0
 
     def __repr__(self) -> str:
         return f"Session({self._target}, {self._machine}, {list(self._connections.values())}, client {self._to_client})"
+
+    def drain(self, by: float) -> None:
+        """End at the next moment at which nothing is cut, and at ``by``, on the loop's clock, in any case."""
+        self._drain_by = by
+        if self._running:
+            self._do(self._machine.drain(by, self._loop.time()))
 
     @property
     def counts(self) -> Counter[str]:
@@ -96,11 +105,15 @@ class Session:
             reader = tasks.start(self._read_client(), "client reader")
             waker = tasks.start(self._wake_machine(), "deadlines")
             self._do(self._machine.started(self._loop.time()))
+            self._running = True
+            if self._drain_by is not None:
+                self.drain(self._drain_by)
             try:
                 # The writer ends when the client has been closed or takes nothing more, the reader when it is gone.
                 await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._disarm()
+            self._running = False
             for task in (writer, reader, waker):
                 task.cancel()
             if self._closing is None or not writer.done():

@@ -1,0 +1,128 @@
+"""SIGTERM, a second one, and SIGHUP, as a sidecar in a process of its own takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from bots import SIGNAL, simulator_process
+from official import audio_frames, have_ended, heard, spoken, was_spoken
+from pipecat.frames.frames import ErrorFrame, TTSAudioRawFrame, TTSSpeakFrame, VADUserStoppedSpeakingFrame
+from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
+from pipelines import running_pipeline
+from processes import Running, serving
+from running import TTS_INIT, talking
+
+pytestmark = pytest.mark.timeout(90)
+
+
+async def ready_status(url: str) -> int:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(f"{url}/readyz")).status_code
+
+
+def terminate(sidecar: Running) -> None:
+    sidecar.process.send_signal(signal.SIGTERM)
+
+
+async def test_what_is_being_said_and_heard_is_finished_before_the_process_ends() -> None:
+    async with (
+        simulator_process(pace=4, first_audio_ms=100) as simulator,
+        serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url) as sidecar,
+    ):
+        stt = SlngSTTService(sidecar_url=sidecar.url, model=SIGNAL)
+        tts = SlngTTSService(sidecar_url=sidecar.url, model=SIGNAL)
+        async with running_pipeline(stt, tts) as pipeline:
+            await pipeline.send(TTSSpeakFrame(" ".join(f"n{number}" for number in range(1, 40))))
+            await pipeline.send(*audio_frames(range(1, 8)))
+            await pipeline.until(lambda: pipeline.down(TTSAudioRawFrame))
+            terminate(sidecar)
+            await sidecar.says("draining: 2 sessions")
+            assert await ready_status(sidecar.url) == 503
+            await pipeline.send(*audio_frames(range(8, 12)), VADUserStoppedSpeakingFrame())
+            await pipeline.until(partial(was_spoken, pipeline, "n11"))
+            await pipeline.until(partial(have_ended, pipeline, 1))
+            assert spoken(pipeline) == [f"n{number}" for number in range(1, 12)]
+            assert heard(pipeline) == list(range(1, 40))
+            assert await sidecar.ends() == 0
+            await pipeline.until(lambda: len(pipeline.up(ErrorFrame)) == 2)
+            assert all("shutting down" in frame.error for frame in pipeline.up(ErrorFrame))
+
+
+async def test_a_bot_that_is_shutting_down_as_well_can_still_say_goodbye() -> None:
+    async with (
+        simulator_process(pace=1) as simulator,
+        serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url) as sidecar,
+        talking(sidecar.url, "tts", SIGNAL) as speaking,
+    ):
+        await speaking.send(TTS_INIT, {"type": "text", "text": "n1 n2 n3 n4 n5 n6 n7 n8 n9"}, {"type": "flush"})
+        await speaking.until("ready")
+        terminate(sidecar)
+        await sidecar.says("draining: 1 sessions")
+        async with talking(sidecar.url, "tts", SIGNAL) as goodbye:
+            await goodbye.send(TTS_INIT, {"type": "text", "text": "n20 n21"}, {"type": "flush"})
+            await goodbye.until("audio_end")
+            assert goodbye.audio
+            assert (await goodbye.until_closed())[0] == 1012
+        await speaking.until("audio_end")
+        assert (await speaking.until_closed())[0] == 1012
+        assert await sidecar.ends() == 0
+
+
+async def test_a_second_signal_ends_at_once() -> None:
+    async with (
+        simulator_process(pace=1) as simulator,
+        serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url) as sidecar,
+        talking(sidecar.url, "tts", SIGNAL) as speaking,
+    ):
+        text = " ".join(f"n{number}" for number in range(1, 200))
+        await speaking.send(TTS_INIT, {"type": "text", "text": text}, {"type": "flush"})
+        await speaking.until("ready")
+        terminate(sidecar)
+        await sidecar.says("draining: 1 sessions")
+        terminate(sidecar)
+        async with asyncio.timeout(10):
+            assert (await speaking.until_closed())[0] in (1012, 1006)
+            assert await sidecar.ends() == 0
+
+
+async def test_the_time_to_drain_is_bounded() -> None:
+    async with (
+        simulator_process(pace=1) as simulator,
+        serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url, SIDECAR_DRAIN_SECONDS="1") as sidecar,
+        talking(sidecar.url, "tts", SIGNAL) as speaking,
+    ):
+        text = " ".join(f"n{number}" for number in range(1, 200))
+        await speaking.send(TTS_INIT, {"type": "text", "text": text}, {"type": "flush"})
+        await speaking.until("ready")
+        terminate(sidecar)
+        assert (await speaking.until("error"))["code"] == "draining"
+        assert (await speaking.until_closed())[0] == 1012
+        assert await sidecar.ends() == 0
+
+
+async def test_an_idle_sidecar_ends_at_once() -> None:
+    async with serving("--simulate") as sidecar:
+        terminate(sidecar)
+        assert await sidecar.ends() == 0
+
+
+async def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path: Path) -> None:
+    config = tmp_path / "sidecar.toml"
+    config.write_text('sidecar_max_sessions = 7\nsidecar_log_format = "text"\n')
+    async with simulator_process() as simulator, httpx.AsyncClient(trust_env=False) as client:
+        env = {"SLNG_API_KEY": "k", "SLNG_BASE_URL": simulator.url}
+        async with serving("--config", config, cwd=None, **env) as sidecar:
+            config.write_text('sidecar_max_sessions = 3\nsidecar_log_format = "json"\n')
+            sidecar.process.send_signal(signal.SIGHUP)
+            await sidecar.says("SIGHUP: changed SIDECAR_MAX_SESSIONS")
+            await sidecar.says("these need a restart: SIDECAR_LOG_FORMAT")
+            assert (await client.get(f"{sidecar.url}/v1/status")).json()["max_sessions"] == 3
+            config.write_text("sidecar_max_sessions = none\n")
+            sidecar.process.send_signal(signal.SIGHUP)
+            await sidecar.says("SIGHUP: the settings cannot be used, the old ones hold")
+            assert (await client.get(f"{sidecar.url}/v1/status")).json()["max_sessions"] == 3
