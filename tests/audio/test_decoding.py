@@ -165,12 +165,18 @@ async def test_what_is_no_sound_is_refused(file: bytes, says: str) -> None:
         await decoded(file)
 
 
-async def test_a_file_that_names_another_one_does_not_have_it_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["{path}", "file://{path}", "secret.wav"])
+@pytest.mark.parametrize(
+    "list_", ["#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"]
+)
+async def test_a_file_that_names_another_one_does_not_have_it_opened(
+    name: str, list_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     secret = tmp_path / "secret.wav"
     secret.write_bytes(wav_header(RATE) + PCM)
-    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{secret}\n#EXT-X-ENDLIST\n"
     with pytest.raises(UnreadableSound):
-        await decoded(playlist.encode())
+        await decoded(list_.format(name.format(path=secret)).encode())
 
 
 async def test_a_film_without_sound_is_refused(tmp_path: Path) -> None:

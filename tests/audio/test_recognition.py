@@ -55,6 +55,13 @@ def test_one_header_of_an_mp3_frame_among_samples_is_a_chance() -> None:
     assert read(sound, 2, 100) == (24_000, sound)
 
 
+def test_two_headers_of_different_streams_are_a_chance_as_well() -> None:
+    # Layer III at 44.1 kHz, whose frame would end where a header of layer II at 48 kHz stands.
+    sound = b"\xff\xfb\x50\xc4".ljust(208, b"\x01") + b"\xff\xfd\x54\xc4" + PCM
+
+    assert read(sound) == (24_000, sound)
+
+
 @pytest.mark.parametrize(
     ("body", "name"),
     [
