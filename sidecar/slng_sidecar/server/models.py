@@ -128,10 +128,10 @@ def _model(name: str, kind: Any = None, owner: Any = None) -> dict[str, Any]:
 def models_routes(gateway: Gateway) -> APIRouter:
     """Give the routes ``GET /v1/models`` and ``GET /v1/models/{model}``."""
     router = APIRouter()
-    settings = gateway.settings
     catalogue = Catalogue(gateway.bridge.client)
 
     async def all_models(request: Request) -> dict[str, dict[str, Any]]:
+        settings = gateway.settings
         # Of the request only its headers count: OpenAI's client writes the '/' of a model as %2F.
         asked = Request({**request.scope, "raw_path": b""})
         target = resolve_target(asked, "tts", "catalogue/models", settings, gateway.secrets)

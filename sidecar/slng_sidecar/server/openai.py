@@ -58,7 +58,6 @@ class OpenAISpeechRequest(BaseModel):
 def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
     """Give the routes."""
     router = APIRouter()
-    settings = gateway.settings
 
     @router.post(
         "/v1/audio/speech",
@@ -79,6 +78,7 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
         },
     )
     async def speak(request: Request) -> Response:
+        settings = gateway.settings
         body = await json_body(request, "input", settings.sidecar_max_text)
         asked = validated(OpenAISpeechRequest, body)
         model = model_of(asked.model, "tts", settings)
@@ -136,7 +136,7 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
         ),
     )
     async def transcribe_slng(request: Request, model: str) -> Response:
-        target = resolve_target(request, "stt", model, settings, gateway.secrets)
+        target = resolve_target(request, "stt", model, gateway.settings, gateway.secrets)
         options = SlngOptions()
         for name in ("language", "encoding", "sample_rate"):
             if value := request.query_params.get(name):

@@ -41,16 +41,16 @@ class KnownGateways:
 
 
 class Synthesis:
-    """The one way into speech for every HTTP route.
-
-    Attributes:
-        send_timeout: seconds that a client may take to accept what is sent to it.
-    """
+    """The one way into speech for every HTTP route."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._known = KnownGateways()
-        self.send_timeout = gateway.settings.sidecar_send_timeout
+
+    @property
+    def send_timeout(self) -> float:
+        """The seconds that a client may take to accept what is sent to it."""
+        return self._gateway.settings.sidecar_send_timeout
 
     def start(self, utterance: Utterance, target: Target) -> None:
         """Have a text said; the utterance hears how that goes.
