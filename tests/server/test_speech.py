@@ -81,7 +81,7 @@ async def test_the_operator_s_voice_is_taken_where_a_request_names_none() -> Non
     ("body", "status", "code", "says"),
     [
         (b"", 400, "bad_request", "not JSON"),
-        (b"{", 400, "bad_request", "not JSON"),
+        (b"{", 400, "bad_request", "The body is not JSON"),
         (b"[]", 400, "bad_request", "a list"),
         (b"\xff", 400, "bad_request", "UTF-8"),
         (b"{}", 400, "bad_request", "nothing to say"),

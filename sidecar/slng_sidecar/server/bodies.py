@@ -56,6 +56,11 @@ async def json_body(request: Request, text_field: str, max_text: int) -> dict[st
         value = parse_object((await _bytes(request, max_text)).decode())
     except UnicodeDecodeError:
         raise GatewayError("bad_request", "The body must be JSON in UTF-8.") from None
+    except GatewayError as error:
+        if error.code != "bad_request":
+            raise
+        # It speaks of messages, which there are none of here.
+        raise GatewayError("bad_request", error.message.replace("That text message", "The body")) from None
     text = value.get(text_field)
     if not isinstance(text, str) or not text.strip():
         raise GatewayError(
