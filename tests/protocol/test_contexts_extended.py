@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from conversation import READY, Conversation, Said, dial, down, fatal, goodbye, refusal, retire, up
+from slng_sidecar.audio.codecs import CodecEncoder
 from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts_dialects import ExtendedTts
@@ -124,8 +126,12 @@ def test_an_encoding_and_a_rate_are_always_asked_for(config: Any) -> None:
     assert talk.inits[0]["config"] == {"encoding": "linear16", "sample_rate": 24_000}
 
 
-@pytest.mark.parametrize("encoding", ["mp3", "opus", "flac"])
-def test_what_cannot_be_decoded_is_refused_by_name_at_init(encoding: str) -> None:
+@pytest.mark.parametrize(("encoding", "installed"), [("mp3", False), ("opus", False), ("flac", True)])
+def test_what_cannot_be_decoded_is_refused_by_name_at_init(
+    encoding: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed:
+        monkeypatch.setitem(sys.modules, "av", None)
     init = {"type": "init", "config": {"encoding": encoding, "sample_rate": 24_000}}
     talk = new()
 
@@ -160,6 +166,29 @@ def test_companded_sound_is_left_alone_where_it_is_wanted_so() -> None:
     assert said[0][1]["encoding"] == "mulaw"
     assert said[1] == down(b"\x01" * 80)
     assert said[2][1]["duration_ms"] == 10
+
+
+@pytest.mark.parametrize("encoding", ["mp3", "opus"])
+def test_compressed_sound_is_decoded_on_the_way_each_context_as_a_stream_of_its_own(encoding: str) -> None:
+    encoder = CodecEncoder(encoding)
+    file = encoder.begin(16_000) + encoder.encode(MS * 1000) + encoder.end()
+    talk = live({"type": "init", "config": {"encoding": encoding, "sample_rate": 16_000}})
+    for name in ("a", "b"):
+        talk.client(text(name, "one"), flush(name))
+        said = talk.upstream(*(file[at : at + 700] for at in range(0, len(file), 700)), AUDIO_END)
+        assert said[0] == start(name)
+        pcm = b"".join(data for _, data in said[1:-1])
+        assert 1000 <= len(pcm) / 32 < 1100
+        assert said[-1][1]["duration_ms"] == round(len(pcm) / 32)
+        talk.wait(QUIET)
+
+
+def test_sound_that_cannot_be_decoded_fails_its_context_and_not_the_session() -> None:
+    talk = live({"type": "init", "config": {"encoding": "mp3", "sample_rate": 16_000}})
+    talk.client(text("a", "one"), flush("a"))
+
+    assert talk.upstream(b"no mp3 at all" * 100, AUDIO_END)[-1] == end("a", "failed", ms=0, first=0)
+    assert (talk.errors[0]["code"], talk.errors[0]["context_id"]) == ("unsupported_audio_format", "a")
 
 
 def test_how_long_compressed_sound_lasts_is_not_known() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-from slng_sidecar.audio.companding import COMPANDED, expand
+from slng_sidecar.audio.arriving import DECODABLE, ArrivingSound
+from slng_sidecar.audio.codecs import is_installed
+from slng_sidecar.audio.companding import expand
 from slng_sidecar.protocol.commands import Command, SendClient, tell
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import Terminal, dump
@@ -113,7 +115,8 @@ class PlainTts:
 class ExtendedTts:
     """``slng-sidecar.v1``.
 
-    Mutable, and fixed from ``init`` on: ``_rate``, ``_encoding``, upstream's, and ``_delivered``, the client's.
+    Mutable, and fixed from ``init`` on: ``_rate``, ``_encoding``, upstream's, and ``_delivered``, the client's; and
+    ``_decoder``, of the context that sounds, where its sound is MP3 or Opus.
     """
 
     named = True
@@ -122,6 +125,7 @@ class ExtendedTts:
         self._sidecar = {"version": version, "session": session}
         self._rate = _DEFAULT_RATE
         self._encoding = self._delivered = "linear16"
+        self._decoder: ArrivingSound | None = None
 
     def open(self, message: dict[str, Any]) -> dict[str, Any]:
         config = {name: value for name, value in check_init(message).items() if value is not None}
@@ -134,11 +138,12 @@ class ExtendedTts:
         if deliver not in _DELIVERIES:
             raise GatewayError("config_error", f"In init, deliver is one of {' and '.join(_DELIVERIES)}.")
         if deliver == "linear16":
-            if self._encoding not in _SAMPLE_BYTES:
+            if self._encoding not in _SAMPLE_BYTES and not (self._encoding in DECODABLE and is_installed()):
+                missing = " without its codecs (slng-sidecar[codecs])" if self._encoding in DECODABLE else ""
                 raise GatewayError(
                     "unsupported_audio_format",
-                    f"This sidecar cannot decode {self._encoding[:40]!r}. Ask for config.encoding linear16, mulaw or "
-                    'alaw, or for "deliver": "as-is" to get the bytes as upstream sends them.',
+                    f"This sidecar cannot decode {self._encoding[:40]!r}{missing}. Ask for config.encoding linear16, "
+                    'mulaw or alaw, or for "deliver": "as-is" to get the bytes as upstream sends them.',
                     status=400,
                 )
             self._delivered = "linear16"
@@ -153,23 +158,37 @@ class ExtendedTts:
             context.first_sound = now
             start = {"type": "audio_start", "context_id": context.name, "sample_rate": self._rate}
             commands.append(SendClient(dump({**start, "encoding": self._delivered, "channels": 1})))
+            if self._delivered != self._encoding and self._encoding in DECODABLE:
+                self._decoder = ArrivingSound(self._encoding, self._rate)
         context.received += len(data)
-        if self._delivered != self._encoding and self._encoding in COMPANDED:
+        if self._decoder is not None:
+            data = self._decoder.feed(data)
+        elif self._delivered != self._encoding:
             data = expand(data, self._encoding)
         context.delivered += len(data)
-        return [*commands, SendClient(data)]
+        return [*commands, SendClient(data)] if data or self._decoder is None else commands
 
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return []
 
     def ended(self, context: Context, reason: Reason, terminal: Terminal | None = None) -> list[Command]:
+        commands: list[Command] = []
+        if self._decoder is not None and context.first_sound is not None:
+            if reason == "completed" and (rest := self._decoder.end()):
+                context.delivered += len(rest)
+                commands.append(SendClient(rest))
+            self._decoder = None
+            if reason == "completed" and not context.delivered:
+                said = f"What upstream sent as {self._encoding} could not be decoded."
+                error = GatewayError("unsupported_audio_format", said, fatal=False, context_id=context.name)
+                commands, reason = [tell(error)], "failed"
         frame: dict[str, Any] = {"type": "audio_end", "context_id": context.name, "reason": reason}
         width = _SAMPLE_BYTES.get(self._delivered)
         if width is not None or not context.delivered:
             frame["duration_ms"] = round(context.delivered * 1000 / ((width or 1) * self._rate))
         if context.first_sound is not None:
             frame["first_audio_ms"] = round((context.first_sound - context.began) * 1000)
-        return [SendClient(dump(frame))]
+        return [*commands, SendClient(dump(frame))]
 
     def blank(self, context: Context) -> list[Command]:
         return self.ended(context, "completed")
