@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Protocol
-
-try:
-    import numpy
-    import soxr
-except ImportError:  # without the codecs extra
-    soxr = None
 
 
 class Resampler(Protocol):
@@ -39,7 +34,12 @@ class _Unchanged:
 
 class _Soxr:
     def __init__(self, rate: int, wanted: int) -> None:
+        # Not before it is needed: numpy takes its time to load, and a lot of memory.
+        import numpy
+        import soxr
+
         self.rate = wanted
+        self._numpy = numpy
         self._stream: Any = soxr.ResampleStream(rate, wanted, 1, dtype="int16")
         self._odd = b""
 
@@ -53,15 +53,22 @@ class _Soxr:
         return self._resampled(b"", last=True)
 
     def _resampled(self, pcm: bytes, *, last: bool = False) -> bytes:
-        data: bytes = self._stream.resample_chunk(numpy.frombuffer(pcm, "<i2"), last=last).astype("<i2").tobytes()
+        samples = self._numpy.frombuffer(pcm, "<i2").astype("int16", copy=False)
+        data: bytes = self._stream.resample_chunk(samples, last=last).astype("<i2", copy=False).tobytes()
         return data
 
 
 def can_resample() -> bool:
     """Tell whether other rates can be had."""
-    return soxr is not None
+    try:
+        return find_spec("soxr") is not None
+    except ValueError:  # it was taken out of those that can be imported
+        return False
 
 
 def resampler(rate: int, wanted: int) -> Resampler:
-    """Give what brings ``rate`` to ``wanted``; where that cannot be had it leaves the rate, and says so in ``rate``."""
-    return _Unchanged(rate) if rate == wanted or soxr is None else _Soxr(rate, wanted)
+    """Give what brings ``rate`` to ``wanted``; where that cannot be had it leaves the rate, and says so in ``rate``.
+
+    The first one that does takes a tenth of a second, so it belongs in a thread.
+    """
+    return _Unchanged(rate) if rate == wanted or not can_resample() else _Soxr(rate, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -83,7 +84,8 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
         asked = validated(OpenAISpeechRequest, body)
         model = model_of(asked.model, "tts", settings)
         target = resolve_target(request, "tts", model, settings, gateway.secrets)
-        form = _form(request, asked)
+        # In a thread, since the codecs take their time to load at their first use.
+        form = await asyncio.to_thread(_form, request, asked)
         given: dict[str, Any] = {"sample_rate": asked.sample_rate, "language": asked.language}
         if asked.speed != 1:
             given["speed"] = asked.speed

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from slng_sidecar.audio.encoding import Encoder
-from slng_sidecar.audio.resampling import resampler
+from slng_sidecar.audio.resampling import Resampler, resampler
 from slng_sidecar.delivery import deliver
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
@@ -78,7 +78,10 @@ class SpeechResponse(Response):
             headers = {**form.headers, "Server-Timing": utterance.timing.header()}
             await error_response(error, headers)(scope, _never, send)
             return
-        body = _Body(send, scope, self._synthesis.send_timeout, form, utterance.sample_rate)
+        rate = utterance.sample_rate
+        wanted = form.encoder.sample_rate(form.sample_rate or rate)
+        resampling = resampler(rate, rate) if rate == wanted else await asyncio.to_thread(resampler, rate, wanted)
+        body = _Body(send, scope, self._synthesis.send_timeout, form, resampling)
         await body.begin(
             {
                 **form.headers,
@@ -101,13 +104,13 @@ class SpeechResponse(Response):
 class _Body:
     """The reply's body: resampled, encoded, and framed as events where that is asked for."""
 
-    def __init__(self, send: Send, scope: Scope, seconds: float, form: Form, rate: int) -> None:
+    def __init__(self, send: Send, scope: Scope, seconds: float, form: Form, resampling: Resampler) -> None:
         self._send = send
         self._transport = transport_of(scope)
         self._seconds = seconds
         self._form = form
-        self._resampler = resampler(rate, form.encoder.sample_rate(form.sample_rate or rate))
-        self._rate = self._resampler.rate
+        self._resampler = resampling
+        self._rate = resampling.rate
 
     async def begin(self, headers: dict[str, str]) -> None:
         form = self._form
