@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 import soundfile
 from processes import need, serving, started
+from running import gateway_and_simulator
 from slng_sidecar.audio.resampling import resampler
-from slng_sidecar.simulator import recognise
+from slng_sidecar.simulator import recognise, signal
 
 SENTENCE = "Please call the front desk and ask for a quiet room."
 TTS = "/v1/bridges/unmute/tts/slng/deepgram/aura:2-en"
@@ -99,3 +101,18 @@ async def test_ffmpeg_uploads_while_it_records(tmp_path: Path) -> None:
         pipe = f"ffmpeg -v error -i a.wav -f webm -c:a libopus - | curl -sS --fail -T - -X POST {sidecar.url}{STT}"
         reply = run("bash", "-o", "pipefail", "-c", pipe, cwd=tmp_path)
         assert {"call", "front", "desk", "room"} <= set(json.loads(reply)["alternatives"][0]["transcript"].split())
+
+
+async def test_ffmpeg_alone_has_a_text_spoken(tmp_path: Path) -> None:
+    # It cannot have one transcribed alone, since it leaves without reading the reply to what it sent.
+    need("ffmpeg")
+    async with gateway_and_simulator() as (url, _):
+        body = json.dumps({"input": "n1 n2 n3"}).encode().hex()
+        process = await asyncio.create_subprocess_exec(
+            "ffmpeg", "-v", "error", "-method", "POST", "-post_data", body, "-i", f"{url}/v1/audio/speech", "a.wav",
+            cwd=tmp_path, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, said = await process.communicate()
+        assert process.returncode == 0, said.decode()
+        samples, rate = soundfile.read(tmp_path / "a.wav", dtype="int16")
+        assert [word.text for word in signal.decode(samples.tobytes(), rate)] == ["n1", "n2", "n3"]
