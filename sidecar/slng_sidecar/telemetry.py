@@ -1,4 +1,4 @@
-"""Logs and metrics. Neither ever holds a key, a transcript or a spoken text."""
+"""The log. It never holds a key, a transcript or a spoken text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 import logging
 import sys
 import time
-from collections import Counter as Tally
-from typing import Literal
-
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from collections.abc import MutableMapping
+from typing import Any, Literal
 
 
 class _JsonFormatter(logging.Formatter):
@@ -19,10 +17,29 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+class SessionLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines say which session they are about: in words, and as fields in JSON."""
+
+    def __init__(self, logger: logging.Logger, **fields: object) -> None:
+        """Take the fields: ``session`` and ``kind``, which each line begins with, and more; None is left out."""
+        super().__init__(logger, {})
+        self._fields = {name: value for name, value in fields.items() if value is not None}
+        self._start = f"{fields.get('kind')} session {fields.get('session')}: "
+
+    def note(self, **fields: object) -> None:
+        """Add fields that have become known."""
+        self._fields.update({name: value for name, value in fields.items() if value is not None})
+
+    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        kwargs["extra"] = {"fields": dict(self._fields)}
+        return f"{self._start}{msg}", kwargs
 
 
 def setup_logging(level: str, form: Literal["text", "json"]) -> None:
@@ -37,32 +54,3 @@ def setup_logging(level: str, form: Literal["text", "json"]) -> None:
     # At their debug level these would write what goes over the wire: keys, texts and transcripts.
     for name in ("websockets", "httpx", "httpcore", "uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-class Metrics:
-    """What the sidecar counts, in a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.sessions = Counter(
-            "slng_sidecar_sessions", "Sessions that ended", ["kind", "outcome"], registry=self.registry
-        )
-        self.active = Gauge("slng_sidecar_active_sessions", "Sessions now", ["kind"], registry=self.registry)
-        self.dials = Counter(
-            "slng_sidecar_upstream_dials", "Upstream connections dialled", ["kind"], registry=self.registry
-        )
-        self.refused = Counter(
-            "slng_sidecar_refused_requests", "Requests refused before any dial", ["code"], registry=self.registry
-        )
-        self.events = Counter(
-            "slng_sidecar_session_events",
-            "What sessions dropped, ignored or repaired, by reason",
-            ["kind", "reason"],
-            registry=self.registry,
-        )
-
-    def session_ended(self, kind: str, outcome: str, counts: Tally[str]) -> None:
-        """Add up one session."""
-        self.sessions.labels(kind, outcome).inc()
-        for reason, amount in counts.items():
-            self.events.labels(kind, reason).inc(amount)

@@ -7,12 +7,13 @@ known by numbers that the machine gives out, so that news of one that it has giv
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Protocol
 
 from slng_sidecar.protocol.errors import GatewayError, close_reason
 from slng_sidecar.protocol.messages import dump
+from slng_sidecar.protocol.reports import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,14 @@ class SessionMachine(Protocol):
     @property
     def counts(self) -> Counter[str]:
         """What was dropped or ignored, by reason."""
+
+    @property
+    def turns(self) -> deque[Turn]:
+        """Reports of turns that have ended; whoever takes one removes it."""
+
+    @property
+    def heard_seconds(self) -> float:
+        """How much of the client's sound came so far, in seconds."""
 
     def started(self, now: float) -> list[Command]: ...
     def client_text(self, text: str, now: float) -> list[Command]: ...

@@ -15,8 +15,9 @@ from slng_sidecar.protocol.commands import DRAIN_GRACE, SHUTDOWN, CloseClient, C
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import parse_object, type_of
 from slng_sidecar.protocol.opening import INIT_FIRST, init_overdue, second_init
+from slng_sidecar.protocol.reports import new_turns
 from slng_sidecar.protocol.speaking import Speaking, about
-from slng_sidecar.protocol.tts_dialects import TtsDialect
+from slng_sidecar.protocol.tts_dialects import TtsDialect, bytes_per_second
 from slng_sidecar.protocol.tts_options import TtsOptions
 from slng_sidecar.protocol.updates import Voicing, read_update
 
@@ -37,6 +38,8 @@ class TtsMachine:
         self._options = options
         self._dialect = dialect
         self.counts: Counter[str] = Counter()
+        self.turns = new_turns()
+        self.heard_seconds = 0.0
         self._speaking: Speaking | None = None
         self._init_by: float | None = None
         self._closing_at: float | None = None
@@ -95,7 +98,7 @@ class TtsMachine:
         self._ended = True
         if self._speaking is None:
             return []
-        self._speaking.contexts.clear()
+        self._speaking.contexts.clear("abandoned")
         return self._speaking.lines.retire_all()
 
     # Upstream
@@ -175,8 +178,11 @@ class TtsMachine:
     def _open(self, message: dict[str, Any], now: float) -> list[Command]:
         if self._speaking is not None:
             raise second_init()
-        voicing = Voicing(self._options.model, self._dialect.open(message))
-        self._speaking = Speaking(self._options, self._dialect, voicing, self.counts)
+        init = self._dialect.open(message)
+        config = init.get("config") or {}
+        size = bytes_per_second(config.get("encoding"), config.get("sample_rate"))
+        voicing = Voicing(self._options.model, init)
+        self._speaking = Speaking(self._options, self._dialect, voicing, self.counts, self.turns, size)
         self._init_by = None
         return self._speaking.open(now)
 

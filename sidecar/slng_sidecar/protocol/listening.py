@@ -12,6 +12,7 @@ from slng_sidecar.protocol.hearing import Change, State, Stretch
 from slng_sidecar.protocol.ledger import AudioLedger
 from slng_sidecar.protocol.messages import Failure, Other, Ready, Transcript, dump, parse_object, parse_stt
 from slng_sidecar.protocol.recovery import Recovery
+from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.stt_dialects import SttDialect
 from slng_sidecar.protocol.stt_options import SttOptions
 from slng_sidecar.protocol.telling import Teller
@@ -44,6 +45,7 @@ class Listening:
         options: SttOptions,
         dialect: SttDialect,
         counts: Counter[str],
+        turns: deque[Turn],
         voicing: Voicing,
         ledger: AudioLedger,
         scope: str,
@@ -57,6 +59,7 @@ class Listening:
             dialect,
             ledger,
             counts,
+            turns,
             scope=scope,
             threshold=options.confidence_threshold,
             final_lag=options.final_lag,

@@ -7,7 +7,7 @@ sound is said once more from its start.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 from slng_sidecar.protocol.commands import Command, SendUpstream, tell
 from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
@@ -24,6 +24,7 @@ from slng_sidecar.protocol.messages import (
     parse_object,
     parse_tts,
 )
+from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.tts_dialects import TtsDialect
 from slng_sidecar.protocol.tts_options import TtsOptions
 from slng_sidecar.protocol.turns import Context, Contexts, Part
@@ -43,12 +44,20 @@ class Speaking:
     ``hopeless``, why the session must end, once that is so.
     """
 
-    def __init__(self, options: TtsOptions, dialect: TtsDialect, voicing: Voicing, counts: Counter[str]) -> None:
+    def __init__(
+        self,
+        options: TtsOptions,
+        dialect: TtsDialect,
+        voicing: Voicing,
+        counts: Counter[str],
+        turns: deque[Turn],
+        bytes_per_second: int,
+    ) -> None:
         self._options = options
         self._dialect = dialect
         self._counts = counts
         self._revisions = Revisions(voicing)
-        self.contexts = Contexts()
+        self.contexts = Contexts(turns, bytes_per_second)
         self.lines = Lines(options.model, options.reconnect_seconds, options.rotate_seconds, options.jitter, counts)
         self.hopeless: GatewayError | None = None
         self._prepare_at: float | None = None
@@ -97,7 +106,7 @@ class Speaking:
                     assert line is not None
                     commands += self.lines.clear(line, now)
                     self._expect_turn(line.shape, now)
-                self.contexts.end(context)
+                self.contexts.end(context, "cleared")
                 commands += self._dialect.ended(context, "cleared")
         return commands + answer + self.go_on(now)
 
@@ -120,7 +129,7 @@ class Speaking:
         answers = [answer for revision in self._revisions.pending for answer in revision.answers]
         for answer in answers:
             answer.refuse(why)
-        self.contexts.clear()
+        self.contexts.clear("failed")
         return [*self._dialect.updated(answers), *self.lines.retire_all()]
 
     # What upstream says
@@ -224,7 +233,7 @@ class Speaking:
         commands = self.lines.turn_ended(line, now) if self.lines.get(line.number) is not None else []
         self._expect_turn(line.shape, now)
         if head.flushed and not head.parts:
-            self.contexts.end(head)
+            self.contexts.end(head, "completed")
             commands = self._dialect.ended(head, "completed", terminal) + commands
         return commands + self.go_on(now)
 
@@ -251,7 +260,7 @@ class Speaking:
             return []
         told = tell(about(head, error))
         if head.flushed or self._dialect.named:
-            self.contexts.end(head)
+            self.contexts.end(head, "failed")
             return [told, *self._dialect.ended(head, "failed")]
         head.parts.clear()
         head.received, head.failed, head.said = 0, True, False
@@ -356,7 +365,7 @@ class Speaking:
             if part is not None and part.line is None and part.blank and part.closed:
                 head.parts.popleft()
             elif part is None and head.flushed:
-                self.contexts.end(head)
+                self.contexts.end(head, "completed" if not head.failed else "failed")
                 commands += self._dialect.ended(head, "completed") if head.said else self._dialect.blank(head)
             else:
                 break

@@ -9,6 +9,7 @@ from slng_sidecar.protocol.commands import Command
 from slng_sidecar.protocol.hearing import Finalize, Stretch
 from slng_sidecar.protocol.ledger import AudioLedger
 from slng_sidecar.protocol.messages import Transcript
+from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.seam import plain_word
 from slng_sidecar.protocol.stt_dialects import SttDialect
 
@@ -40,6 +41,7 @@ class Teller:
         dialect: SttDialect,
         ledger: AudioLedger,
         counts: Counter[str],
+        turns: deque[Turn],
         *,
         scope: str,
         threshold: float,
@@ -50,6 +52,7 @@ class Teller:
         self._dialect = dialect
         self._ledger = ledger
         self._counts = counts
+        self._turns = turns
         self._scope = scope
         self._threshold = threshold
         self._final_lag = final_lag
@@ -191,13 +194,17 @@ class Teller:
         self.finalizes.remove(finalize)
         if finalize.expired:
             return []
-        self._counts[f"finalizes_{outcome}"] += 1
+        self._report(finalize, outcome)
         return stretch.say(self._dialect.finalized(finalize.id, outcome, self._ms(stretch)))
 
     def _expire(self, finalize: Finalize, head: Stretch) -> list[Command]:
         finalize.expired = True
-        self._counts["finalizes_timeout"] += 1
+        self._report(finalize, "timeout")
         return self._dialect.finalized(finalize.id, "timeout", self._ms(head))
+
+    def _report(self, finalize: Finalize, outcome: str) -> None:
+        self._counts[f"finalizes_{outcome}"] += 1
+        self._turns.append(Turn("finalize", outcome, finalize.deadline - self._finalize_timeout))
 
     def _is_unsure(self, message: Transcript) -> bool:
         if self._scope == "off" or (self._scope == "partials" and message.final) or message.confidence is None:

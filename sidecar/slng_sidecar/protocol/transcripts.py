@@ -12,6 +12,7 @@ from slng_sidecar.protocol.ledger import AudioLedger
 from slng_sidecar.protocol.listening import Listening
 from slng_sidecar.protocol.messages import parse_object, type_of
 from slng_sidecar.protocol.opening import INIT_FIRST, base64_refused, check_init, init_overdue, second_init
+from slng_sidecar.protocol.reports import new_turns
 from slng_sidecar.protocol.stt_dialects import SttDialect
 from slng_sidecar.protocol.stt_options import SttOptions
 from slng_sidecar.protocol.updates import Voicing
@@ -50,6 +51,8 @@ class SttMachine:
         self._goodbye = CloseClient(1000, "")
         self._bytes_per_second = 2 * _DEFAULT_SAMPLE_RATE
         self.counts: Counter[str] = Counter()
+        self.turns = new_turns()
+        self._ledger: AudioLedger | None = None
 
     def __repr__(self) -> str:
         return f"SttMachine({self._phase.value}{f', {self._listening}' if self._listening else ''})"
@@ -62,6 +65,11 @@ class SttMachine:
             if self._drain_by is not None and self._phase is _Phase.OPEN:
                 times.append(max(self._drain_from, self._listening.quiet_at))
         return min((time for time in times if time is not None), default=None)
+
+    @property
+    def heard_seconds(self) -> float:
+        """How much was heard so far."""
+        return self._ledger.ms(self._ledger.end) / 1000 if self._ledger is not None else 0.0
 
     @property
     def reads_client(self) -> bool:
@@ -177,8 +185,9 @@ class SttMachine:
         else:
             self._bytes_per_second = 2 * (config.get("sample_rate") or _DEFAULT_SAMPLE_RATE)
         ledger = AudioLedger(self._bytes_per_second, self._options.replay_seconds, compressed=compressed)
+        self._ledger = ledger
         voicing = Voicing(self._options.model, init)
-        self._listening = Listening(self._options, self._dialect, self.counts, voicing, ledger, scope)
+        self._listening = Listening(self._options, self._dialect, self.counts, self.turns, voicing, ledger, scope)
         self._phase, self._by = _Phase.OPEN, None
         return self._listening.open()
 

@@ -62,6 +62,11 @@ class TtsDialect(Protocol):
     def status(self, state: str, **fields: Any) -> list[Command]: ...
 
 
+def bytes_per_second(encoding: str | None, sample_rate: int | None) -> int:
+    """Give how much sound makes a second; 0 where that cannot be told."""
+    return _SAMPLE_BYTES.get(encoding or "linear16", 0) * (sample_rate or _DEFAULT_RATE)
+
+
 class PlainTts:
     """SLNG's own messages and nothing else."""
 
@@ -78,6 +83,8 @@ class PlainTts:
         return [SendClient(dump(raw))]
 
     def sound(self, context: Context, data: bytes, now: float) -> list[Command]:
+        if context.first_sound is None:
+            context.first_sound = now
         context.received += len(data)
         context.delivered += len(data)
         return [SendClient(data)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slng_sidecar.protocol.messages import Terminal
+from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.voicings import Revision
 
 # How many names of ended contexts are known for certain; a call of an hour has fewer.
@@ -93,6 +94,8 @@ class Context:
             flush ends it.
         said: whether any of it went upstream.
         received, delivered: bytes of sound that came for it, and that the client got.
+        characters: of all its texts.
+        first_sound: when the first sound came for it.
         touched: when the client last added to it.
     """
 
@@ -105,6 +108,7 @@ class Context:
     said: bool = False
     received: int = 0
     delivered: int = 0
+    characters: int = 0
     first_sound: float | None = None
 
     def __repr__(self) -> str:
@@ -126,6 +130,7 @@ class Context:
         if not self.parts or self.parts[-1].closed:
             self.parts.append(Part(revision))
         self.parts[-1].texts.append(text)
+        self.characters += len(text["text"])
         self.touched = now
 
     def close_part(self) -> None:
@@ -145,7 +150,15 @@ class Contexts:
     Mutable: ``_queue``; ``_named``, those of them that have names; ``_ended``, the names that are used up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: deque[Turn], bytes_per_second: int) -> None:
+        """Begin without any.
+
+        Args:
+            turns: gets a report of each that ends.
+            bytes_per_second: of sound; 0 where that is not known.
+        """
+        self._turns = turns
+        self._bytes_per_second = bytes_per_second
         self._queue: deque[Context] = deque()
         self._named: dict[str, Context] = {}
         self._ended: dict[str, None] = {}
@@ -188,8 +201,12 @@ class Contexts:
             self._named[name] = context
         return context
 
-    def end(self, context: Context) -> None:
+    def end(self, context: Context, outcome: str) -> None:
         """Take a context out; its name is not used again."""
+        seconds = context.received / self._bytes_per_second if self._bytes_per_second else 0.0
+        self._turns.append(
+            Turn("context", outcome, context.began, context.first_sound, context.characters, audio_seconds=seconds)
+        )
         if context is self._queue[0]:
             self._queue.popleft()
         else:
@@ -200,7 +217,7 @@ class Contexts:
             if len(self._ended) > _NAMES_KEPT:
                 del self._ended[next(iter(self._ended))]
 
-    def clear(self) -> None:
+    def clear(self, outcome: str) -> None:
         """Take all out."""
         for context in self:
-            self.end(context)
+            self.end(context, outcome)

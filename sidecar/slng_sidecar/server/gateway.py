@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from slng_sidecar import __version__
 from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.metrics import Metrics, SessionMetrics
 from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
@@ -21,7 +22,7 @@ from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts_options import TtsOptions
 from slng_sidecar.sessions.session import Client, Session
 from slng_sidecar.tasks import Tasks
-from slng_sidecar.telemetry import Metrics
+from slng_sidecar.telemetry import SessionLog
 from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Dialler, Limits, Moments, TellingDialler
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 # A file is sent faster than upstream may hear it, so a final says nothing of when its audio was sent, and the end may
 # take long. Who reads the transcripts bounds the wait.
 _FILE_LAG = 86_400.0
+# How a session ended, by the code that its client was closed with.
+_OUTCOMES = {1000: "closed", 1012: "drained"}
 
 
 @dataclass(slots=True)
@@ -71,6 +74,8 @@ class Gateway:
         self.settings = settings
         self.secrets = secrets
         self.metrics = Metrics()
+        self.metrics.max_sessions.set_function(lambda: self.settings.sidecar_max_sessions)
+        self.metrics.draining.set_function(lambda: float(self.draining))
         self.tasks = Tasks()
         self._live: dict[int, LiveSession] = {}
         self._freed = asyncio.Event()
@@ -92,6 +97,7 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         await self.tasks.__aenter__()
+        self.tasks.start(self.metrics.watch_loop(), "event loop lag")
         return self
 
     async def __aexit__(
@@ -164,28 +170,34 @@ class Gateway:
             moments: who is told when upstream is dialled, and when that is done.
         """
         target = live.target
-        on_dial = self.metrics.dials.labels(target.kind).inc
+        told = SessionLog(
+            log,
+            session=live.number,
+            kind=target.kind,
+            model=target.model,
+            session_id=target.session_id,
+            agent_id=target.agent_id,
+        )
+        observer = SessionMetrics(self.metrics, target.kind, target.model)
         dialler = self._dialler if moments is None else TellingDialler(self._dialler, moments)
         machine = self._machine(live, extended=extended, file=file)
-        session = live.session = Session(client, machine, target, dialler, on_dial)
+        session = live.session = Session(client, machine, target, dialler, told, [observer])
         if self._drain_by is not None and live.drains:
             session.drain(self._drain_by)
-        log.info("%s session %d: %s at %s", target.kind, live.number, target.model, target.base_url)
+        told.info("%s at %s", target.model, target.base_url)
         outcome = "failed"
-        self.metrics.active.labels(target.kind).inc()
+        observer.began()
         try:
             closing = await session.run()
-            outcome = "client_left" if closing is None else "closed" if closing.code == 1000 else "failed"
+            outcome = "client_left" if closing is None else _OUTCOMES.get(closing.code, "failed")
         except Exception:
-            log.exception("%s session %d: failed by a fault of the sidecar", target.kind, live.number)
+            told.exception("failed by a fault of the sidecar")
             await client.close(1011, "internal_error: the sidecar failed; its log says how")
         finally:
-            self.metrics.active.labels(target.kind).dec()
-            self.metrics.session_ended(target.kind, outcome, session.counts)
-            log.info(
-                "%s session %d: %s after %.1f s, %d dials%s",
-                target.kind,
-                live.number,
+            observer.ended(outcome, session.queue_bytes)
+            told.note(outcome=outcome)
+            told.info(
+                "%s after %.1f s, %d dials%s",
                 outcome,
                 time.monotonic() - live.since,
                 session.dials,

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
+from slng_sidecar.metrics import SessionMetrics
 from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.gateway import Gateway, LiveSession
 from slng_sidecar.sessions.speech import SpeechClient, Utterance, pour
@@ -93,10 +95,12 @@ class Synthesis:
     async def _say_over_bridge(self, utterance: Utterance, live: LiveSession) -> BridgeMissing | None:
         """Say a text over the HTTP bridge; give the answer that there is none, where the other way may be tried."""
         gateway, target = self._gateway, live.target
+        observer = SessionMetrics(gateway.metrics, target.kind, target.model)
         outcome, counts = "failed", Counter({"http_bridge": 1})
         log.info("tts session %d: %s at %s by HTTP", live.number, target.model, target.base_url)
-        gateway.metrics.dials.labels("tts").inc()
-        gateway.metrics.active.labels("tts").inc()
+        observer.dialled()
+        observer.began()
+        began = time.monotonic()
         try:
             await pour(
                 gateway.bridge.speak(
@@ -113,7 +117,7 @@ class Synthesis:
             outcome = "client_left" if utterance.left.is_set() else "closed"
         except BridgeMissing as missing:
             if gateway.settings.slng_http_tts == "auto":
-                outcome, counts = "closed", Counter({"http_bridge_missing": 1})
+                outcome, counts = "missing", Counter({"http_bridge_missing": 1})
                 return missing
             utterance.finish(missing.error)
         except GatewayError as error:
@@ -122,6 +126,11 @@ class Synthesis:
             log.exception("tts session %d: failed by a fault of the sidecar", live.number)
             utterance.finish(GatewayError("internal_error", "The sidecar failed; its log says how. Please report it."))
         finally:
-            gateway.metrics.active.labels("tts").dec()
-            gateway.metrics.session_ended("tts", outcome, counts)
+            if outcome != "missing":
+                seconds = utterance.size / (2 * utterance.sample_rate)
+                said = "completed" if outcome == "closed" else "abandoned" if outcome == "client_left" else "failed"
+                turn = Turn("context", said, began, utterance.timing.first_sound, len(utterance.text), seconds)
+                observer.turn(turn, time.monotonic())
+            observer.progress(counts, 0.0)
+            observer.ended("closed" if outcome == "missing" else outcome, 0)
         return None

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from slng_sidecar.outbox import Outbox
 from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendClient, SendUpstream, SessionMachine
 from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
+from slng_sidecar.protocol.messages import parse_object
+from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.tasks import Tasks
+from slng_sidecar.telemetry import SessionLog
 from slng_sidecar.upstream.connection import Connection, Dialler
-
-log = logging.getLogger(__name__)
 
 # How much may wait for a slow client before upstream is read no further.
 _CLIENT_AHEAD_BYTES = 262_144
+_MAX_ID = 128
 
 
 class ClientGone(Exception):
@@ -47,15 +48,26 @@ class Client(Protocol):
         """End the connection after what was sent; never raises."""
 
 
+class Observer(Protocol):
+    """Who is told how a session fares; times are seconds of the loop's clock."""
+
+    def dialled(self) -> None: ...
+    def opened(self, seconds: float) -> None: ...
+    def not_opened(self, code: str) -> None: ...
+    def lost(self, cause: str) -> None: ...
+    def turn(self, turn: Turn, now: float) -> None: ...
+    def progress(self, counts: Counter[str], heard_seconds: float) -> None: ...
+
+
 class Session:
     """One session, from the accepted client to the last closed socket.
 
     Every decision is the machine's, and its commands are carried out at once, without waiting, in the order it gave
     them; two queues, one a direction, stand where speeds differ.
 
-    Mutable: ``_connections``, by number, while they live; ``_timer`` for ``_timer_at``, the machine's deadline;
-    ``_closing``, once the client is being closed; ``_drain_by``, once the session is drained; ``_running``, between
-    ``started`` and the end.
+    Mutable: ``_connections``, by number, while they live, and ``_dialled_at``, for those that are not ready yet;
+    ``_timer`` for ``_timer_at``, the machine's deadline; ``_closing``, once the client is being closed; ``_drain_by``,
+    once the session is drained; ``_running``, between ``started`` and the end.
     """
 
     def __init__(
@@ -64,7 +76,8 @@ class Session:
         machine: SessionMachine,
         target: Target,
         dialler: Dialler,
-        on_dial: Callable[[], None] = lambda: None,
+        log: SessionLog,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._client = client
         self._machine = machine
@@ -79,7 +92,9 @@ class Session:
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
         self._closing: CloseClient | None = None
-        self._on_dial = on_dial
+        self._log = log
+        self._observers = observers
+        self._dialled_at: dict[int, float] = {}
         self._running = False
         self._drain_by: float | None = None
         self.dials = 0
@@ -92,6 +107,11 @@ class Session:
         self._drain_by = by
         if self._running:
             self._do(self._machine.drain(by, self._loop.time()))
+
+    @property
+    def queue_bytes(self) -> int:
+        """The most that ever waited for the client."""
+        return self._to_client.high_water
 
     @property
     def counts(self) -> Counter[str]:
@@ -124,6 +144,7 @@ class Session:
             while self._connections:
                 self._changed.clear()
                 await self._changed.wait()
+        self._report()
         return self._closing
 
     async def _read_client(self) -> None:
@@ -161,7 +182,14 @@ class Session:
     # What upstream sends: ``ConnectionOwner``
 
     def upstream_ready(self, connection: int, text: str) -> None:
-        self._do(self._machine.upstream_ready(connection, text, self._loop.time()))
+        now = self._loop.time()
+        for observer in self._observers:
+            observer.opened(now - self._dialled_at.get(connection, now))
+        self._dialled_at.pop(connection, None)
+        if (request := _request_id(text)) is not None:
+            self._log.note(request_id=request)
+        self._log.info("connection %d ready", connection)
+        self._do(self._machine.upstream_ready(connection, text, now))
 
     async def upstream_message(self, connection: int, data: str | bytes) -> None:
         now = self._loop.time()
@@ -173,7 +201,13 @@ class Session:
 
     def upstream_lost(self, connection: int, error: GatewayError) -> None:
         if not closed_cleanly(error):
-            log.info("%s: connection %d lost: %s", self._target, connection, error.message)
+            self._log.info("connection %d lost: %s: %s", connection, error.code, error.message)
+        opening = self._dialled_at.pop(connection, None) is not None
+        for observer in self._observers:
+            if opening:
+                observer.not_opened(error.code)
+            else:
+                observer.lost("closed" if closed_cleanly(error) else error.code)
         self._do(self._machine.upstream_lost(connection, error, self._loop.time()))
 
     # What the machine decides
@@ -196,10 +230,23 @@ class Session:
                     self._to_client.finish()
         self._changed.set()
         self._arm()
+        if self._machine.turns:
+            self._report()
+
+    def _report(self) -> None:
+        now, turns = self._loop.time(), self._machine.turns
+        while turns:
+            turn = turns.popleft()
+            for observer in self._observers:
+                observer.turn(turn, now)
+        for observer in self._observers:
+            observer.progress(self._machine.counts, self._machine.heard_seconds)
 
     def _dial(self, number: int, init: str, model: str | None) -> None:
         self.dials += 1
-        self._on_dial()
+        self._dialled_at[number] = self._loop.time()
+        for observer in self._observers:
+            observer.dialled()
         target = self._target if model is None else replace(self._target, model=model)
         connection = Connection(number, target, init, self._dialler, self)
         self._connections[number] = connection
@@ -227,3 +274,9 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timer_at = None
+
+
+def _request_id(ready: str) -> str | None:
+    """Give upstream's id of a request, where its ``ready`` bears one, to find it again in their logs."""
+    request = parse_object(ready).get("slng_request_id")
+    return request[:_MAX_ID] if isinstance(request, str) and request.isprintable() else None

@@ -29,6 +29,7 @@ class Utterance:
         sample_rate: of the sound, in Hz; what was asked for until the first sound came.
         timing: when what happened.
         way: how it goes upstream.
+        size: bytes of sound that came so far.
         said: called once all was said.
         left: set once nobody listens any more.
         over: set once that is so, or all is said, or could not be said.
@@ -41,6 +42,7 @@ class Utterance:
         self.sample_rate = int(config.get("sample_rate", _DEFAULT_RATE))
         self.timing = Timing()
         self.way: Literal["bridge", "websocket"] = "bridge"
+        self.size = 0
         self.said: Callable[[], None] = lambda: None
         self.left = asyncio.Event()
         self.over = asyncio.Event()
@@ -91,6 +93,7 @@ class Utterance:
             self.timing.sounded()
             self._sound.append(sound)
             self._waiting += len(sound)
+            self.size += len(sound)
             self._changed.set()
         while self._waiting >= _AHEAD_BYTES and not self.left.is_set():
             self._room.clear()

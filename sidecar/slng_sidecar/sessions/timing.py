@@ -44,6 +44,11 @@ class Timing:
         if self._sounded is None:
             self._sounded = time.monotonic()
 
+    @property
+    def first_sound(self) -> float | None:
+        """When the first sound came."""
+        return self._sounded
+
     def header(self) -> str:
         """Give what is known now as the value of ``Server-Timing``, in milliseconds."""
         now = time.monotonic()
