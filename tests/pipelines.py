@@ -72,7 +72,7 @@ class RunningPipeline:
 
 @contextlib.asynccontextmanager
 async def running_pipeline(
-    *processors: FrameProcessor, sample_rate: int = 16_000, metrics: bool = False
+    *processors: FrameProcessor, sample_rate: int = 16_000, metrics: bool = False, tracing: bool = False
 ) -> AsyncIterator[RunningPipeline]:
     """Run a pipeline while the block runs, and end it as a bot does."""
     changed = asyncio.Event()
@@ -81,6 +81,7 @@ async def running_pipeline(
         Pipeline([source, *processors, sink]),
         cancel_on_idle_timeout=False,
         enable_rtvi=False,
+        enable_tracing=tracing,
         params=PipelineParams(
             audio_in_sample_rate=sample_rate,
             audio_out_sample_rate=sample_rate,
