@@ -444,3 +444,18 @@ def test_the_secrets_without_files_are_those_of_the_settings() -> None:
 
     assert secrets.api_key == KEY
     assert repr(secrets) == "Secrets(slng_api_key)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sidecar_model_aliases = "tts-1=slng/a/b:1, whisper-1 = slng/c/d"',
+        'SIDECAR_MODEL_ALIASES = { "tts-1" = "slng/a/b:1", "whisper-1" = "slng/c/d" }',
+        '[sidecar_model_aliases]\ntts-1 = "slng/a/b:1"\nwhisper-1 = "slng/c/d"\n',
+    ],
+)
+def test_aliases_are_a_table_or_a_line_of_names(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    settings, _ = load_settings(path)
+    assert settings.sidecar_model_aliases == {"tts-1": "slng/a/b:1", "whisper-1": "slng/c/d"}

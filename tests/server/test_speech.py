@@ -135,6 +135,14 @@ async def test_upstream_s_refusal_keeps_its_status() -> None:
         assert "SLNG_API_KEY" in reply.json()["error"]["message"]
 
 
+async def test_whose_key_was_refused_at_the_upgrade_is_passed_on() -> None:
+    async with gateway_and_simulator(**OVER_WEBSOCKET) as (url, simulator), client(url) as http:
+        headers = {"X-Slng-Auth-Source": "client_key"}
+        simulator.inject(do="refuse", when="upgrade", status=403, headers=headers)
+        reply = await http.post(PATH, json={"text": "n1"})
+        assert (reply.status_code, reply.headers["x-slng-auth-source"]) == (403, "client_key")
+
+
 async def test_byok_on_a_hosted_route_is_refused_in_upstream_s_words() -> None:
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
         reply = await http.post(PATH, json={"text": "n1"}, headers={"X-Slng-Provider-Key": "k"})
