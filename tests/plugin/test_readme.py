@@ -1,0 +1,109 @@
+"""What the plugin's README says is so."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pipecat.frames.frames import (
+    Frame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, link, stt
+from processes import serving
+from transports import RoomTransport
+
+README = (Path(__file__).parents[2] / "plugin" / "README.md").read_text()
+RATE = 16_000
+WAIT = 30.0
+
+
+class Repeater(FrameProcessor):
+    """Answers a context by what the user said last."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if not isinstance(frame, LLMContextFrame):
+            await self.push_frame(frame, direction)
+            return
+        last: Any = frame.context.get_messages()[-1]
+        await self.push_frame(LLMFullResponseStartFrame())
+        await self.push_frame(LLMTextFrame(f"You said: {last['content']}."))
+        await self.push_frame(LLMFullResponseEndFrame())
+
+
+def ask(url: str, body: bytes, **headers: str) -> bytes:
+    request = urllib.request.Request(url, data=body, headers=headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=WAIT) as reply:
+        answer: bytes = reply.read()
+    return answer
+
+
+def spoken(sidecar: str, text: str) -> bytes:
+    """Have the sidecar say something, as loud as somebody near the microphone: a VAD does not listen to whispers."""
+    body = json.dumps({"text": text, "config": {"sample_rate": RATE}}).encode()
+    pcm = ask(f"{sidecar}/v1/bridges/unmute/tts/slng/deepgram/aura:2-en", body, Accept="audio/pcm")
+    samples = np.frombuffer(pcm, np.int16).astype(np.float64)
+    return bytes((samples * (25_000 / np.abs(samples).max())).astype(np.int16).tobytes())
+
+
+def recognised(sidecar: str, pcm: bytes, rate: int) -> str:
+    header = f"audio/l16; rate={rate}; channels=1"
+    reply = ask(f"{sidecar}/v1/bridges/unmute/stt/slng/deepgram/nova:3-en", pcm, **{"Content-Type": header})
+    return str(json.loads(reply))
+
+
+@pytest.mark.timeout(120)
+async def test_the_bot_in_the_readme_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(block, "plugin/README.md", "exec"), names)
+    async with serving("--simulate", cwd=tmp_path) as sidecar:
+        monkeypatch.setenv("SLNG_SIDECAR_URL", sidecar.url)
+        question = await asyncio.to_thread(spoken, sidecar.url, "Please call the front desk and ask for a quiet room.")
+        room = RoomTransport()
+        running = asyncio.create_task(names["run_bot"](room, Repeater()))
+        try:
+            await room.ready()
+            await room.enter()
+            await room.say(bytes(RATE) + question + bytes(RATE * 4), RATE)
+            async with asyncio.timeout(WAIT):
+                while not room.heard() or asyncio.get_running_loop().time() - room.last_sound < 1:
+                    await room.say(bytes(640), RATE)
+            answer = await asyncio.to_thread(recognised, sidecar.url, room.heard(), room.out_rate)
+            assert "call the front desk and ask for a quiet room" in answer
+            await room.leave()
+            await asyncio.wait_for(running, WAIT)
+        finally:
+            running.cancel()
+
+
+def test_the_arguments_in_the_readme_are_those_of_the_services() -> None:
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (x?) ?\| (x?) ?\| (x?) ?\|", README, re.MULTILINE)
+    assert rows
+    for column, service in enumerate((SlngSTTService, SlngTTSService, SlngHttpTTSService), start=1):
+        listed = {name for row in rows if row[column] for name in re.findall(r"\w+", row[0])}
+        taken = set(inspect.signature(service).parameters) - {"kwargs"}
+        assert listed == taken, service.__name__
+
+
+def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
+    away = README.partition("## When the sidecar is away")[2].partition("\n## ")[0]
+    first, longest = round(link.FIRST_WAIT * 1000), round(link.LONGEST_WAIT * 1000)
+    assert f"after {first} ms, then twice as long each time up to {longest} ms" in away
+    assert f"after {link.OUTAGE:.0f} s, and at once" in away
+    assert f"every {link.LATER_WAIT:.0f} s" in away
+    assert f"the last {stt._KEEP_SECONDS:.0f} s of audio" in away
+    assert f"waited for up to {http_tts._WAIT_FOR_SIDECAR:.0f} s" in away
+    assert f"up to {stt._LAST_WORDS:.0f} s for the last words" in away
