@@ -202,4 +202,5 @@ if __name__ == "__main__":
         """Give the page to talk on."""
         return FileResponse(Path(__file__).with_name("talk.html"))
 
+    logger.info("To talk offline, add /talk to the address below; it leads to Pipecat's own client by itself")
     main()
