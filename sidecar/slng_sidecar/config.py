@@ -39,9 +39,6 @@ DEFAULT_WORLD_PART = "us-east"
 SECRETS = ("slng_api_key", "slng_provider_key", "slng_stt_provider_key", "slng_tts_provider_key", "sidecar_token")
 """The settings that are secrets: shown nowhere, and each also taken from ``<NAME>_FILE``."""
 
-NOT_YET = ("sidecar_standby",)
-"""Settings of the contract that nothing acts on yet; they are checked, and ``serve`` says so when one is set."""
-
 
 FIXED = frozenset(
     {

@@ -91,6 +91,13 @@ class Metrics:
             prefix + "session_events", "What sessions dropped, ignored or repaired, by reason", ["kind", "reason"],
             registry=registry,
         )  # fmt: skip
+        self.standby = Counter(
+            prefix + "standby_needs", "Needs of a connection, by the spare that was there: ready, opening or none",
+            ["kind", "spare"], registry=registry,
+        )  # fmt: skip
+        self.standby_connections = Gauge(
+            prefix + "standby_connections", "Spare connections now", ["state"], registry=registry
+        )
         self._models: set[str] = set()
 
     def model(self, name: str) -> str:

@@ -61,11 +61,6 @@ async def test_serve_help_lists_every_setting() -> None:
         assert name.upper() in done.out
 
 
-async def test_a_setting_without_effect_yet_is_said() -> None:
-    async with serving(*TONE, SIDECAR_STANDBY="2") as gateway:
-        assert "SIDECAR_STANDBY has no effect yet" in gateway.err
-
-
 async def test_sigterm_ends_it_and_its_simulator() -> None:
     async with serving(*TONE) as gateway:
         children = _children(gateway.process.pid)

@@ -16,7 +16,7 @@ from slng_sidecar.cli import check as checking
 from slng_sidecar.cli import simulation
 from slng_sidecar.cli.address import DEFAULT_URL, Address
 from slng_sidecar.cli.speech import SpeechFailed, say, transcribe
-from slng_sidecar.config import NOT_YET, SECRETS, ConfigError, Secrets, Settings, check_exposure, load_settings
+from slng_sidecar.config import SECRETS, ConfigError, Secrets, Settings, check_exposure, load_settings
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import check_model
 from slng_sidecar.telemetry import setup_logging
@@ -106,8 +106,6 @@ def serve(
         sock = listen(settings)
     except (ConfigError, CannotListen) as error:
         _fail(str(error))
-    for name in sorted(settings.model_fields_set.intersection(NOT_YET)):
-        _say(f"{name.upper()} has no effect yet in this version.")
     given = {"host": host, "port": port, "uds": uds, "log_level": log_level}
 
     def reread() -> Settings:

@@ -81,6 +81,10 @@ class SessionMachine(Protocol):
         """What was dropped or ignored, by reason."""
 
     @property
+    def wants_standby(self) -> bool:
+        """Whether the client asked for a spare connection."""
+
+    @property
     def turns(self) -> deque[Turn]:
         """Reports of turns that have ended; whoever takes one removes it."""
 

@@ -39,6 +39,7 @@ class TtsMachine:
         self._dialect = dialect
         self.counts: Counter[str] = Counter()
         self.turns = new_turns()
+        self.wants_standby = False
         self.heard_seconds = 0.0
         self._speaking: Speaking | None = None
         self._init_by: float | None = None
@@ -179,10 +180,13 @@ class TtsMachine:
         if self._speaking is not None:
             raise second_init()
         init = self._dialect.open(message)
+        self.wants_standby = message.get("standby") is True
+        init = {name: value for name, value in init.items() if name != "standby"}
         config = init.get("config") or {}
         size = bytes_per_second(config.get("encoding"), config.get("sample_rate"))
         voicing = Voicing(self._options.model, init)
-        self._speaking = Speaking(self._options, self._dialect, voicing, self.counts, self.turns, size)
+        standby = self._options.standby or self.wants_standby
+        self._speaking = Speaking(self._options, self._dialect, voicing, self.counts, self.turns, size, standby)
         self._init_by = None
         return self._speaking.open(now)
 

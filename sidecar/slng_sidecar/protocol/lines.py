@@ -79,8 +79,17 @@ class Lines:
         rotate: float | None,
         jitter: Callable[[], float],
         counts: Counter[str],
+        *,
+        standby: bool = False,
     ) -> None:
+        """Begin without a line.
+
+        Args:
+            standby: whether another connection may be at hand: then a part does not wait for a line that is being
+                cleared, where another one is ready sooner.
+        """
         self._model = model
+        self._standby = standby
         self._reconnect_seconds = reconnect_seconds
         self._rotate = rotate
         self._jitter = jitter
@@ -149,7 +158,8 @@ class Lines:
 
     def bring(self, shape: Shape, now: float) -> list[Command]:
         """See to it that there is a line, or will be."""
-        if self._of(shape) or now < self._redial_at.get(shape, now):
+        waits = [line for line in self._of(shape) if not self._standby or line.state is not LineState.CLEARING]
+        if waits or now < self._redial_at.get(shape, now):
             return []
         line = Line(self._dialled, shape)
         self._dialled += 1
@@ -180,7 +190,11 @@ class Lines:
 
     def free(self, line: Line, now: float) -> list[Command]:
         """Let it be used again after some quiet, if it can be."""
-        if self.one_turn(line.shape) or self._is_old(line, now):
+        # Where a part did not wait for it, another one has taken its place.
+        replaced = any(
+            other is not line and other.state in (LineState.READY, LineState.BUSY) for other in self._of(line.shape)
+        )
+        if self.one_turn(line.shape) or self._is_old(line, now) or replaced:
             return self.retire(line)
         line.state, line.clear_by, line.quiet_at = LineState.READY, None, now + QUIET
         return []

@@ -52,13 +52,21 @@ class Speaking:
         counts: Counter[str],
         turns: deque[Turn],
         bytes_per_second: int,
+        standby: bool,
     ) -> None:
         self._options = options
         self._dialect = dialect
         self._counts = counts
         self._revisions = Revisions(voicing)
         self.contexts = Contexts(turns, bytes_per_second)
-        self.lines = Lines(options.model, options.reconnect_seconds, options.rotate_seconds, options.jitter, counts)
+        self.lines = Lines(
+            options.model,
+            options.reconnect_seconds,
+            options.rotate_seconds,
+            options.jitter,
+            counts,
+            standby=standby,
+        )
         self.hopeless: GatewayError | None = None
         self._prepare_at: float | None = None
         self._outage: Shape | None = None

@@ -52,6 +52,7 @@ class SttMachine:
         self._bytes_per_second = 2 * _DEFAULT_SAMPLE_RATE
         self.counts: Counter[str] = Counter()
         self.turns = new_turns()
+        self.wants_standby = False
         self._ledger: AudioLedger | None = None
 
     def __repr__(self) -> str:
@@ -171,6 +172,7 @@ class SttMachine:
         if self._phase is not _Phase.NEW:
             raise second_init()
         config = check_init(message)
+        self.wants_standby = message.get("standby") is True
         init = {name: value for name, value in message.items() if name not in ("standby", "confidence_scope")}
         if "config" in init:
             init["config"] = {name: value for name, value in config.items() if name != "confidence_scope"}

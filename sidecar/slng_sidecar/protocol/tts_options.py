@@ -16,6 +16,7 @@ class TtsOptions:
         model: the route that the client asked for.
         own_provider_key: whether the client brought a provider key, which no hosted model takes.
         rotate_seconds: the age at which an idle line is given up; None for never.
+        standby: whether spare connections are held, so that another one may be at hand.
         jitter: gives 0 to 1, for the delays of redialling.
     """
 
@@ -30,4 +31,5 @@ class TtsOptions:
     close_timeout: float = 5
     reconnect_seconds: float = 60
     rotate_seconds: float | None = None
+    standby: bool = False
     jitter: Callable[[], float] = random.random

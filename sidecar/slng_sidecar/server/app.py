@@ -78,6 +78,7 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
             "state": "draining" if gateway.draining else "ready",
             "gateway": gateway.settings.gateway,
             "max_sessions": gateway.settings.sidecar_max_sessions,
+            "standby": gateway.standby.counts,
             "sessions": [live.as_json() for live in gateway.live],
         }
 

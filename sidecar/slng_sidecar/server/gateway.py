@@ -20,11 +20,13 @@ from slng_sidecar.protocol.stt_dialects import ExtendedStt, PlainStt
 from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
 from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts_options import TtsOptions
+from slng_sidecar.server.targets import configured_shapes
 from slng_sidecar.sessions.session import Client, Session
 from slng_sidecar.tasks import Tasks
 from slng_sidecar.telemetry import SessionLog
 from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Dialler, Limits, Moments, TellingDialler
+from slng_sidecar.upstream.standby import Standby
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class Gateway:
 
     Attributes:
         bridge: the HTTP way upstream.
+        standby: spare connections.
         tasks: what outlives the request that asked for it, by as long as closing upstream takes.
     """
 
@@ -88,6 +91,16 @@ class Gateway:
             max_message=int(settings.sidecar_max_message),
         )
         self._dialler = Dialler(limits, proxy_from_env=settings.slng_proxy_from_env)
+        self.standby = Standby(
+            self._dialler,
+            settings.sidecar_standby,
+            self.tasks,
+            told=lambda kind, found: self.metrics.standby.labels(kind, found).inc(),
+            on_dial=lambda kind: self.metrics.dials.labels(kind).inc(),
+        )
+        for state in ("ready", "opening"):
+            gauge = self.metrics.standby_connections.labels(state)
+            gauge.set_function(lambda state=state: self.standby.counts[state])  # type: ignore[misc]
         self.bridge = HttpBridge(
             limits,
             first_audio_timeout=settings.sidecar_first_audio_timeout,
@@ -98,6 +111,10 @@ class Gateway:
     async def __aenter__(self) -> Self:
         await self.tasks.__aenter__()
         self.tasks.start(self.metrics.watch_loop(), "event loop lag")
+        self.tasks.start(self.standby.look_after(), "standby")
+        if self.standby.per_shape:
+            for target, init in configured_shapes(self.settings, self.secrets):
+                self.standby.want(target, init)
         return self
 
     async def __aexit__(
@@ -122,6 +139,7 @@ class Gateway:
         """Let every session end at its next moment at which nothing is cut; wait for that, ``seconds`` at most."""
         loop = asyncio.get_running_loop()
         self._drain_by = loop.time() + seconds
+        self.standby.close()
         log.info("draining: %d sessions, %g s at most", len(self._live), seconds)
         for live in self.live:
             if live.session is not None and live.drains:
@@ -181,7 +199,7 @@ class Gateway:
         observer = SessionMetrics(self.metrics, target.kind, target.model)
         dialler = self._dialler if moments is None else TellingDialler(self._dialler, moments)
         machine = self._machine(live, extended=extended, file=file)
-        session = live.session = Session(client, machine, target, dialler, told, [observer])
+        session = live.session = Session(client, machine, target, dialler, told, [observer], self.standby, live.number)
         if self._drain_by is not None and live.drains:
             session.drain(self._drain_by)
         told.info("%s at %s", target.model, target.base_url)
@@ -236,6 +254,7 @@ class Gateway:
                 close_timeout=settings.sidecar_close_timeout,
                 reconnect_seconds=settings.sidecar_reconnect_seconds,
                 rotate_seconds=settings.sidecar_session_rotate,
+                standby=self.standby.per_shape > 0,
             ),
             ExtendedTts(__version__, str(live.number)) if extended else PlainTts(settings.sidecar_plain_terminal),
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import HTTPConnection
 
 from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import (
     GLOBAL_GATEWAY,
     Kind,
@@ -44,6 +47,38 @@ def resolve_target(request: HTTPConnection, kind: Kind, model: str, settings: Se
         agent_id=_tracking_id(request, "X-SLNG-Agent-Id"),
         session_id=_tracking_id(request, "X-SLNG-Session-Id"),
     )
+
+
+def configured_shapes(settings: Settings, secrets: Secrets) -> list[tuple[Target, str]]:
+    """Give what a client that names nothing opens, with the ``init`` of the Pipecat plugin's defaults.
+
+    Its sample rates are Pipecat's: 16 kHz in, 24 kHz out.
+    """
+    if secrets.api_key is None or settings.slng_key_passthrough:
+        return []
+    listening: dict[str, Any] = {"sample_rate": 16_000, "language": "en", "enable_vad": True, "enable_partials": True}
+    inits: dict[Kind, dict[str, Any]] = {
+        "stt": {"type": "init", "config": {"encoding": "linear16", **listening}},
+        "tts": {"type": "init", "config": {"encoding": "linear16", "sample_rate": 24_000, "language": "en"}},
+    }
+    if settings.slng_tts_voice:
+        inits["tts"]["voice"] = settings.slng_tts_voice
+    models: dict[Kind, str] = {"stt": settings.slng_stt_model, "tts": settings.slng_tts_model}
+    return [
+        (
+            Target(
+                kind=kind,
+                model=models[kind],
+                base_url=settings.gateway,
+                api_key=secrets.api_key,
+                provider_key=secrets.provider_key(kind),
+                region=settings.slng_region_override,
+                world_part_override=settings.slng_world_part_override,
+            ),
+            dump(init),
+        )
+        for kind, init in inits.items()
+    ]
 
 
 def _place(request: HTTPConnection, settings: Settings) -> tuple[str | None, str | None, str]:

@@ -17,6 +17,7 @@ from slng_sidecar.protocol.route import Target
 from slng_sidecar.tasks import Tasks
 from slng_sidecar.telemetry import SessionLog
 from slng_sidecar.upstream.connection import Connection, Dialler
+from slng_sidecar.upstream.standby import Standby
 
 # How much may wait for a slow client before upstream is read no further.
 _CLIENT_AHEAD_BYTES = 262_144
@@ -65,7 +66,8 @@ class Session:
     Every decision is the machine's, and its commands are carried out at once, without waiting, in the order it gave
     them; two queues, one a direction, stand where speeds differ.
 
-    Mutable: ``_connections``, by number, while they live, and ``_dialled_at``, for those that are not ready yet;
+    Mutable: ``_connections``, by number, while they live, with ``_shapes``, and ``_dialled_at``, for those that
+    are not ready yet;
     ``_timer`` for ``_timer_at``, the machine's deadline; ``_closing``, once the client is being closed; ``_drain_by``,
     once the session is drained; ``_running``, between ``started`` and the end.
     """
@@ -78,7 +80,16 @@ class Session:
         dialler: Dialler,
         log: SessionLog,
         observers: Sequence[Observer] = (),
+        standby: Standby | None = None,
+        lease: int = 0,
     ) -> None:
+        """Make a session, which does nothing before ``run``.
+
+        Args:
+            log: knows which session it is.
+            standby: has spare connections, where they are held.
+            lease: this session's name there.
+        """
         self._client = client
         self._machine = machine
         self._target = target
@@ -95,6 +106,9 @@ class Session:
         self._log = log
         self._observers = observers
         self._dialled_at: dict[int, float] = {}
+        self._standby = standby
+        self._lease = lease
+        self._shapes: dict[int, tuple[Target, str]] = {}
         self._running = False
         self._drain_by: float | None = None
         self.dials = 0
@@ -120,6 +134,15 @@ class Session:
 
     async def run(self) -> CloseClient | None:
         """Run to the end; give how the client was closed, or None where it went by itself."""
+        try:
+            return await self._run()
+        finally:
+            for connection in self._connections.values():
+                connection.retire()
+            if self._standby is not None:
+                self._standby.release(self._lease)
+
+    async def _run(self) -> CloseClient | None:
         async with self._tasks as tasks:
             writer = tasks.start(self._write_client(), "client writer")
             reader = tasks.start(self._read_client(), "client reader")
@@ -141,6 +164,7 @@ class Session:
             self._disarm()
             for connection in self._connections.values():
                 connection.retire()
+            # Theirs may be another one's tasks, where they were spares.
             while self._connections:
                 self._changed.clear()
                 await self._changed.wait()
@@ -183,12 +207,14 @@ class Session:
 
     def upstream_ready(self, connection: int, text: str) -> None:
         now = self._loop.time()
-        for observer in self._observers:
-            observer.opened(now - self._dialled_at.get(connection, now))
-        self._dialled_at.pop(connection, None)
+        if (dialled := self._dialled_at.pop(connection, None)) is not None:
+            for observer in self._observers:
+                observer.opened(now - dialled)
         if (request := _request_id(text)) is not None:
             self._log.note(request_id=request)
         self._log.info("connection %d ready", connection)
+        if self._spares is not None and connection in self._shapes:
+            self._spares.want(*self._shapes[connection], self._lease)
         self._do(self._machine.upstream_ready(connection, text, now))
 
     async def upstream_message(self, connection: int, data: str | bytes) -> None:
@@ -243,18 +269,34 @@ class Session:
             observer.progress(self._machine.counts, self._machine.heard_seconds)
 
     def _dial(self, number: int, init: str, model: str | None) -> None:
+        target = self._target if model is None else replace(self._target, model=model)
+        spares = self._spares
+        connection = spares.claim(target, init, self, number) if spares is not None else None
+        if connection is None or connection.task is None:
+            connection = self._new_connection(number, target, init)
+        assert connection.task is not None
+        self._connections[number] = connection
+        self._shapes[number] = (target, init)
+        connection.task.add_done_callback(lambda _: self._forget(number))
+
+    def _new_connection(self, number: int, target: Target, init: str) -> Connection:
         self.dials += 1
         self._dialled_at[number] = self._loop.time()
         for observer in self._observers:
             observer.dialled()
-        target = self._target if model is None else replace(self._target, model=model)
         connection = Connection(number, target, init, self._dialler, self)
-        self._connections[number] = connection
-        task = self._tasks.start(connection.run(), f"upstream {number}")
-        task.add_done_callback(lambda _: self._forget(number))
+        connection.task = self._tasks.start(connection.run(), f"upstream {number}")
+        return connection
+
+    @property
+    def _spares(self) -> Standby | None:
+        """Where this session gets spare connections from, if it wants any."""
+        standby = self._standby
+        return standby if standby is not None and (standby.per_shape or self._machine.wants_standby) else None
 
     def _forget(self, number: int) -> None:
         del self._connections[number]
+        del self._shapes[number]
         self._changed.set()
 
     def _arm(self) -> None:

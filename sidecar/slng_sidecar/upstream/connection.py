@@ -111,13 +111,18 @@ class TellingDialler(Dialler):
 class Connection:
     """An upstream connection and the only owner of its socket.
 
-    Mutable: ``_socket``, while open; ``_opening``, the task to cancel until it is; ``_retiring``, with ``_abort``, its
-    deadline; ``_sent_at``, when something was last sent.
+    Mutable: ``number`` and ``_owner``, once, by ``give_to``; ``_socket``, while open; ``_opening``, the task to cancel
+    until it is; ``_retiring``, with ``_abort``, its deadline; ``_told_lost``, once its owner knows that it is gone;
+    ``_sent_at``, when something was last sent.
+
+    Attributes:
+        task: that runs ``run``.
     """
 
     def __init__(self, number: int, target: Target, init: str, dialler: Dialler, owner: ConnectionOwner) -> None:
         self.number = number
         self.outbox = Outbox()
+        self.task: asyncio.Task[None] | None = None
         self._target = target
         self._init = init
         self._dialler = dialler
@@ -125,12 +130,23 @@ class Connection:
         self._socket: ClientConnection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._retiring = False
+        self._told_lost = False
         self._abort: asyncio.TimerHandle | None = None
         self._sent_at = 0.0
 
     def __repr__(self) -> str:
         state = "retiring" if self._retiring else "open" if self._socket else "opening"
         return f"Connection({self.number} {state} {self._target.kind} {self._target.model}, {self.outbox})"
+
+    def give_to(self, owner: ConnectionOwner, number: int, ready: str | None) -> None:
+        """Change hands; the new owner hears soon that it is ready, if it is."""
+        self._owner, self.number = owner, number
+        if ready is not None:
+            asyncio.get_running_loop().call_soon(self._tell_ready, ready)
+
+    def _tell_ready(self, ready: str) -> None:
+        if not self._retiring and not self._told_lost:
+            self._owner.upstream_ready(self.number, ready)
 
     def send(self, data: str | bytes) -> None:
         """Send a message after those before it."""
@@ -231,4 +247,5 @@ class Connection:
 
     def _lost(self, error: GatewayError) -> None:
         if not self._retiring:
+            self._told_lost = True
             self._owner.upstream_lost(self.number, error)

@@ -1,0 +1,226 @@
+"""Spare upstream connections: opened before they are needed, and handed over whole.
+
+Everything about a connection is fixed at its upgrade and its ``init``, so a spare stands in only for a connection of
+the very same shape: gateway, model, keys, region, tracking ids and settings. A session with a session id therefore gets
+no spares but its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.route import Target
+from slng_sidecar.tasks import Tasks
+from slng_sidecar.upstream.connection import Connection, ConnectionOwner, Dialler
+
+log = logging.getLogger(__name__)
+
+# A spare is closed before upstream's longest duration, 30 min, could cut the call that takes it (LiveKit's numbers).
+MAX_AGE = 1200.0
+# A shape that nobody needed for so long has no spares any more.
+UNUSED = 300.0
+# Shapes of sessions without a session id that are remembered, the last ones seen.
+MOST_SHAPES = 8
+# After a spare that did not open, or was lost while it waited, its shape is left alone for so long.
+PAUSE = 30.0
+_LOOK_EVERY = 5.0
+
+Outcome = Literal["ready", "opening", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All that is fixed about a connection; ``init`` is as JSON with its fields in order."""
+
+    target: Target
+    init: str
+
+    @classmethod
+    def of(cls, target: Target, init: str) -> Shape:
+        return cls(target, json.dumps(json.loads(init), sort_keys=True))
+
+    def __repr__(self) -> str:
+        return f"Shape({self.target})"
+
+
+class Spare:
+    """A connection that waits for somebody: its owner until it is claimed.
+
+    Whatever upstream sends it but ``ready`` was not asked for, so nobody could tell whose it is: it is closed then.
+    """
+
+    def __init__(self, shape: Shape, dialler: Dialler, now: float, gone: Callable[[Spare, GatewayError | None], None]):
+        self.connection = Connection(-1, shape.target, shape.init, dialler, self)
+        self.shape = shape
+        self.opened = now
+        self.ready: str | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._gone = gone
+
+    def __repr__(self) -> str:
+        return f"Spare({'ready' if self.ready is not None else 'opening'}, {self.shape})"
+
+    def upstream_ready(self, connection: int, text: str) -> None:
+        self.ready = text
+
+    async def upstream_message(self, connection: int, data: str | bytes) -> None:
+        self._gone(self, GatewayError("upstream_closed", "a spare was sent what nobody asked for"))
+        self.connection.retire()
+
+    def upstream_lost(self, connection: int, error: GatewayError) -> None:
+        self._gone(self, error)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A shape that spares are held for.
+
+    Attributes:
+        count: how many.
+        leases: the sessions that it is held for; empty for one that is held for whoever comes.
+        used: when it was needed last.
+        not_before: until when no spare is dialled for it.
+        spares: those there are, the oldest first.
+    """
+
+    count: int
+    used: float
+    leases: set[int] = field(default_factory=set)
+    not_before: float = 0.0
+    spares: list[Spare] = field(default_factory=list)
+
+
+class Standby:
+    """The pool: an asynchronous context that must be entered before anything is claimed.
+
+    Mutable: ``_wanted``, by shape, the least recently needed first.
+    """
+
+    def __init__(
+        self,
+        dialler: Dialler,
+        per_shape: int,
+        tasks: Tasks,
+        told: Callable[[str, Outcome], None] = lambda *_: None,
+        on_dial: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Make a pool, which holds nothing yet.
+
+        Args:
+            per_shape: spares for each shape; 0 holds none but for sessions that ask for them.
+            tasks: own the spares' lives.
+            told: called for each need of a connection with its kind and what was there: ``ready``, ``opening``,
+                ``none``.
+            on_dial: called with the kind of each spare that is dialled.
+        """
+        self.per_shape = per_shape
+        self._dialler = dialler
+        self._tasks = tasks
+        self._told = told
+        self._on_dial = on_dial
+        self._wanted: dict[Shape, _Wanted] = {}
+
+    def __repr__(self) -> str:
+        return f"Standby({self.counts})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many spares there are, and in which state."""
+        spares = [spare for wanted in self._wanted.values() for spare in wanted.spares]
+        ready = sum(spare.ready is not None for spare in spares)
+        return {"shapes": len(self._wanted), "ready": ready, "opening": len(spares) - ready}
+
+    async def look_after(self) -> None:
+        """Retire what is old or unused and open what is missing, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            self.tidy()
+
+    def claim(self, target: Target, init: str, owner: ConnectionOwner, number: int) -> Connection | None:
+        """Give a spare of this shape to a session, whose it is from here on; None where there is none.
+
+        A spare that is still opening is given, too: dialling once is enough. ``owner`` hears ``upstream_ready`` soon,
+        or as soon as upstream has said it.
+        """
+        wanted = self._wanted.get(Shape.of(target, init))
+        spares = wanted.spares if wanted is not None else []
+        spare = next((each for each in spares if each.ready is not None), spares[0] if spares else None)
+        self._told(target.kind, "none" if spare is None else "opening" if spare.ready is None else "ready")
+        if spare is None:
+            return None
+        spares.remove(spare)
+        spare.connection.give_to(owner, number, spare.ready)
+        return spare.connection
+
+    def want(self, target: Target, init: str, lease: int | None = None) -> None:
+        """Hold spares of this shape, of which a session has just taken a connection into use, and of no other for it.
+
+        Args:
+            lease: the session's; None where no session asked, and the shape is held for whoever comes.
+        """
+        shape, now = Shape.of(target, init), asyncio.get_running_loop().time()
+        wanted = self._wanted.pop(shape, None) or _Wanted(max(1, self.per_shape), now)
+        self._wanted[shape] = wanted
+        wanted.used = now
+        if lease is not None and (target.session_id is not None or not self.per_shape):
+            self.release(lease, besides=shape)
+            wanted.leases.add(lease)
+        self._forget_oldest()
+        self._fill(shape, wanted)
+
+    def release(self, lease: int, besides: Shape | None = None) -> None:
+        """Hold nothing any more for a session, or nothing ``besides`` this shape."""
+        for shape, wanted in tuple(self._wanted.items()):
+            if lease in wanted.leases and shape != besides:
+                wanted.leases.discard(lease)
+                if not wanted.leases:
+                    self._drop(shape)
+
+    def tidy(self) -> None:
+        """Retire what is old or unused, and open what is missing."""
+        now = asyncio.get_running_loop().time()
+        for shape, wanted in tuple(self._wanted.items()):
+            if not wanted.leases and now >= wanted.used + UNUSED:
+                self._drop(shape)
+                continue
+            for spare in tuple(wanted.spares):
+                if now >= spare.opened + MAX_AGE:
+                    wanted.spares.remove(spare)
+                    spare.connection.retire()
+            self._fill(shape, wanted)
+
+    def close(self) -> None:
+        """Let go of all."""
+        for shape in tuple(self._wanted):
+            self._drop(shape)
+
+    def _fill(self, shape: Shape, wanted: _Wanted) -> None:
+        now = asyncio.get_running_loop().time()
+        while len(wanted.spares) < wanted.count and now >= wanted.not_before:
+            spare = Spare(shape, self._dialler, now, self._gone)
+            wanted.spares.append(spare)
+            self._on_dial(shape.target.kind)
+            spare.connection.task = self._tasks.start(spare.connection.run(), "spare")
+
+    def _gone(self, spare: Spare, error: GatewayError | None) -> None:
+        wanted = self._wanted.get(spare.shape)
+        if wanted is None or spare not in wanted.spares:
+            return
+        wanted.spares.remove(spare)
+        wanted.not_before = asyncio.get_running_loop().time() + PAUSE
+        log.info("a spare of %s is gone: %s", spare.shape.target, error.code if error else "closed")
+
+    def _drop(self, shape: Shape) -> None:
+        for spare in self._wanted.pop(shape).spares:
+            spare.connection.retire()
+
+    def _forget_oldest(self) -> None:
+        free = [shape for shape, wanted in self._wanted.items() if not wanted.leases]
+        for shape in free[: max(0, len(free) - MOST_SHAPES)]:
+            self._drop(shape)

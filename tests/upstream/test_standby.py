@@ -1,0 +1,240 @@
+"""Spare connections: there before they are needed, never in two hands, and gone when nobody needs them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from running import AURA, NOVA, STT_INIT, TTS_INIT, Talk, gateway_and_simulator, talking
+from slng_sidecar.simulator import Simulator, SimulatorOptions, signal
+from slng_sidecar.upstream import standby
+
+SLOW: dict[str, Any] = {"upgrade_ms": 300, "ready_ms": 300}
+EXTENDED = "slng-sidecar.v1"
+SESSION = {"X-SLNG-Session-Id": "call-1"}
+
+
+@contextlib.asynccontextmanager
+async def both(standby: int = 1, **manners: Any) -> AsyncIterator[tuple[str, Simulator]]:
+    options = SimulatorOptions.fast(**{**SLOW, **manners})
+    async with gateway_and_simulator(options, sidecar_standby=standby) as found:
+        yield found
+
+
+async def status(url: str) -> dict[str, int]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        found: dict[str, int] = (await client.get(f"{url}/v1/status")).json()["standby"]
+        return found
+
+
+async def until_ready(url: str, count: int) -> None:
+    async with asyncio.timeout(5):
+        while (await status(url))["ready"] < count:
+            await asyncio.sleep(0.02)
+
+
+async def until_none(url: str, what: str) -> None:
+    async with asyncio.timeout(5):
+        while (await status(url))[what]:
+            await asyncio.sleep(0.02)
+
+
+async def metric(url: str, line: str) -> float:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        text = (await client.get(f"{url}/metrics")).text
+    return next((float(each.rpartition(" ")[2]) for each in text.splitlines() if each.startswith(line)), 0.0)
+
+
+async def ready_ms(talk: Talk, init: dict[str, Any]) -> float:
+    start = time.monotonic()
+    await talk.send(init)
+    await talk.until("ready")
+    return 1000 * (time.monotonic() - start)
+
+
+def whole(audio: bytes) -> list[int]:
+    words = signal.decode(bytes(audio))
+    assert all(word.whole for word in words)
+    return [word.number for word in words]
+
+
+async def say(talk: Talk, context_id: str, text: str) -> None:
+    await talk.send(
+        {"type": "text", "context_id": context_id, "text": text}, {"type": "flush", "context_id": context_id}
+    )
+
+
+async def test_the_next_session_of_a_shape_finds_a_connection_that_is_ready() -> None:
+    async with both() as (url, simulator):
+        async with talking(url, "stt", NOVA) as first:
+            cold = await ready_ms(first, STT_INIT)
+            await until_ready(url, 3)  # this shape, and the two that are configured
+            async with talking(url, "stt", NOVA) as second:
+                warm = await ready_ms(second, STT_INIT)
+        assert cold >= 600
+        assert warm < cold / 10
+        assert await metric(url, 'slng_sidecar_standby_needs_total{kind="stt",spare="ready"}') == 1
+        assert await metric(url, 'slng_sidecar_standby_needs_total{kind="stt",spare="none"}') == 1
+        assert len({record.id for record in simulator.log.of("stt")}) == len(simulator.log.of("stt"))
+
+
+async def test_what_a_spare_says_and_hears_is_its_session_s() -> None:
+    async with both(upgrade_ms=20, ready_ms=20) as (url, _):
+        for number in (1, 10, 20):
+            async with talking(url, "tts", AURA) as talk:
+                await talk.send(TTS_INIT, {"type": "text", "text": f"n{number} n{number + 1}"}, {"type": "flush"})
+                await talk.until("audio_end")
+                assert whole(talk.audio) == [number, number + 1]
+            await until_ready(url, 3)
+
+
+async def test_a_spare_that_is_still_opening_is_waited_for_and_not_dialled_again() -> None:
+    async with (
+        both() as (url, simulator),
+        talking(url, "stt", NOVA) as first,
+        talking(url, "stt", NOVA) as second,
+    ):
+        await ready_ms(first, STT_INIT)
+        await simulator.log.until(lambda log: len(log.of("stt", NOVA)) == 3)  # the configured one, first's, its spare
+        await ready_ms(second, STT_INIT)
+        assert await metric(url, 'slng_sidecar_standby_needs_total{kind="stt",spare="opening"}') == 1
+        # A spare for the next one, and no other dial.
+        await simulator.log.until(lambda log: len(log.of("stt", NOVA)) == 4)
+        await until_ready(url, 3)
+        assert len(simulator.log.of("stt", NOVA)) == 4
+
+
+async def test_the_configured_shapes_are_there_from_the_start() -> None:
+    async with both() as (url, _):
+        await until_ready(url, 2)
+        init = {"type": "init", "config": {"sample_rate": 24_000, "encoding": "linear16", "language": "en"}}
+        async with talking(url, "tts", AURA, subprotocol=EXTENDED) as talk:
+            assert await ready_ms(talk, init) < 300
+
+
+async def test_the_next_context_after_an_interruption_does_not_wait_for_the_clear() -> None:
+    firsts: dict[int, float] = {}
+    for spares in (0, 1):
+        async with (
+            both(spares, pace=4, clear_ms=400, first_audio_ms=50) as (url, _),
+            talking(url, "tts", AURA, subprotocol=EXTENDED) as talk,
+        ):
+            await talk.send(TTS_INIT)
+            await say(talk, "a", " ".join(f"n{number}" for number in range(1, 60)))
+            await talk.until("audio_start")
+            if spares:
+                await until_ready(url, 3)
+            await talk.send({"type": "clear", "context_id": "a"})
+            await talk.until("cleared")
+            talk.audio.clear()
+            await say(talk, "b", "n100 n101")
+            end = await talk.until("audio_end")
+            assert whole(talk.audio) == [100, 101]
+            firsts[spares] = end["first_audio_ms"]
+            await say(talk, "c", "n110")
+            await talk.until("audio_end")
+            assert whole(talk.audio) == [100, 101, 110]
+    assert firsts[0] >= 400
+    assert firsts[1] < firsts[0] / 3
+
+
+async def test_a_drop_under_audio_is_repaired_by_a_spare() -> None:
+    async with both() as (url, simulator):
+        async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
+            await ready_ms(talk, STT_INIT)
+            await until_ready(url, 3)
+            await talk.send(signal.encode([signal.Word(number) for number in range(1, 9)]))
+            simulator.inject(do="drop", when="audio", model=NOVA, kind="stt")
+            await talk.send(signal.encode([signal.Word(number) for number in range(9, 12)]))
+            back = await talk.until("status")
+            while back["state"] != "connected":
+                back = await talk.until("status")
+            assert back["gap_ms"] < 300
+            await talk.send({"type": "finalize", "id": "f"})
+            await talk.until("finalized")
+        assert " ".join(talk.finals()).split() == [f"n{number}" for number in range(1, 12)]
+
+
+async def test_a_session_with_a_session_id_takes_only_spares_of_its_own() -> None:
+    async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
+        async with talking(url, "tts", AURA) as other:
+            await ready_ms(other, TTS_INIT)
+        await until_ready(url, 3)
+        async with talking(url, "tts", AURA, headers=SESSION, subprotocol=EXTENDED) as talk:
+            await ready_ms(talk, TTS_INIT)
+            assert await metric(url, 'slng_sidecar_standby_needs_total{kind="tts",spare="none"}') == 2
+            await simulator.log.until(
+                lambda log: len([r for r in log.open if r.headers.get("x-slng-session-id") == "call-1"]) == 2
+            )
+        # Its spare goes with it.
+        await simulator.log.until(lambda log: not [r for r in log.open if r.headers.get("x-slng-session-id")])
+
+
+async def test_a_session_can_ask_for_a_spare_of_its_own() -> None:
+    async with both(0, upgrade_ms=20, ready_ms=20) as (url, simulator):
+        async with talking(url, "tts", AURA, subprotocol=EXTENDED) as talk:
+            await ready_ms(talk, {**TTS_INIT, "standby": True})
+            await until_ready(url, 1)
+            assert "standby" not in simulator.log.of("tts")[0].received[0][1]
+        await simulator.log.until(lambda log: not log.open)
+        assert await status(url) == {"shapes": 0, "ready": 0, "opening": 0}
+
+
+async def test_none_are_held_unless_asked_for() -> None:
+    async with both(0, upgrade_ms=0, ready_ms=0) as (url, simulator):
+        async with talking(url, "tts", AURA) as talk:
+            await ready_ms(talk, TTS_INIT)
+            await talk.send({"type": "text", "text": "n1"}, {"type": "flush"})
+            await talk.until("audio_end")
+        assert simulator.log.dials == 1
+
+
+async def test_a_changed_shape_gives_up_the_spare_of_the_old_one() -> None:
+    async with (
+        both(0, upgrade_ms=20, ready_ms=20) as (url, simulator),
+        talking(url, "tts", AURA, subprotocol=EXTENDED) as talk,
+    ):
+        await ready_ms(talk, {**TTS_INIT, "voice": "one", "standby": True})
+        await until_ready(url, 1)
+        await talk.send({"type": "update", "voice": "two"})
+        await talk.until("updated")
+        await say(talk, "a", "n1")
+        await talk.until("audio_end")
+        await simulator.log.until(lambda log: len(log.open) == 2 and all(record.received for record in log.open))
+        assert {record.received[0][1]["voice"] for record in simulator.log.open} == {"two"}
+
+
+async def test_a_spare_that_is_lost_or_talks_unasked_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standby, "PAUSE", 60.0)
+    async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
+        await until_ready(url, 2)
+        simulator.inject(do="drop", when="now", times=0)
+        await until_none(url, "ready")
+        async with talking(url, "tts", AURA) as talk:
+            await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
+            await talk.until("audio_end")
+            assert whole(talk.audio) == [1, 2]
+
+
+async def test_old_and_unused_spares_are_retired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standby, "_LOOK_EVERY", 0.05)
+    async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
+        await until_ready(url, 2)
+        monkeypatch.setattr(standby, "MAX_AGE", 0.1)
+        dials = simulator.log.dials
+        await simulator.log.until(lambda log: log.dials >= dials + 2)  # renewed
+        monkeypatch.setattr(standby, "UNUSED", 0.1)
+        await until_none(url, "shapes")
+        await simulator.log.until(lambda log: not log.open)
+
+
+async def test_spares_end_with_the_sidecar() -> None:
+    async with both(2, upgrade_ms=20, ready_ms=20) as (url, simulator):
+        await until_ready(url, 4)
+        opened = simulator.log.records
+    assert all(not record.open for record in opened)
