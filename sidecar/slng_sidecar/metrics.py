@@ -8,11 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from slng_sidecar import __version__
 from slng_sidecar.protocol.reports import Turn
 
+disable_created_metrics()  # type: ignore[no-untyped-call]
 # Models come from clients; so many are told apart, that a client cannot fill the memory with them.
 _MOST_MODELS = 100
 _LAG_EVERY = 0.5

@@ -115,6 +115,13 @@ class GatewayError(Exception):
         return {"type": "error", **self.as_fields()}
 
     @property
+    def for_log(self) -> str:
+        """What may be logged of it: codes, and no words of upstream's, which may repeat what was said."""
+        upstream = self.upstream or {}
+        codes = [f"{name} {upstream[name]}" for name in ("status", "close_code") if upstream.get(name) is not None]
+        return f"{self.code} ({', '.join(codes)})" if codes else self.code
+
+    @property
     def close_code(self) -> int:
         """Give the WebSocket close code that follows a fatal error.
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from slng_sidecar import __version__
@@ -23,6 +21,7 @@ from slng_sidecar.server.models import models_routes
 from slng_sidecar.server.openai import openai_routes
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.speech import speech_routes
+from slng_sidecar.server.status import status_routes
 from slng_sidecar.server.streaming import streaming_routes
 from slng_sidecar.server.synthesis import Synthesis
 
@@ -57,30 +56,7 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
     app.include_router(speech_routes(gateway, synthesis))
     app.include_router(openai_routes(gateway, synthesis))
     app.include_router(models_routes(gateway))
-
-    @app.get("/healthz", summary="Is it alive?")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok", "version": __version__}
-
-    @app.get("/readyz", summary="Does it take sessions?", responses={503: {"description": "It is shutting down."}})
-    async def readyz() -> Response:
-        status, state = (503, "draining") if gateway.draining else (200, "ready")
-        return JSONResponse({"status": state}, status)
-
-    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
-    async def metrics() -> Response:
-        return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @app.get("/v1/status", summary="What goes on now")
-    async def status() -> dict[str, Any]:
-        return {
-            "version": __version__,
-            "state": "draining" if gateway.draining else "ready",
-            "gateway": gateway.settings.gateway,
-            "max_sessions": gateway.settings.sidecar_max_sessions,
-            "standby": gateway.standby.counts,
-            "sessions": [live.as_json() for live in gateway.live],
-        }
+    app.include_router(status_routes(gateway))
 
     return Guard(app, settings, secrets, lambda: gateway.draining)
 

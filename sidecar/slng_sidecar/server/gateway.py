@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.metrics import Metrics, SessionMetrics
 from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.protocol.stt_dialects import ExtendedStt, PlainStt
 from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 # A file is sent faster than upstream may hear it, so a final says nothing of when its audio was sent, and the end may
 # take long. Who reads the transcripts bounds the wait.
 _FILE_LAG = 86_400.0
+_ERRORS_KEPT = 20
 # How a session ended, by the code that its client was closed with.
 _OUTCOMES = {1000: "closed", 1012: "drained"}
 
@@ -61,6 +64,38 @@ class LiveSession:
         }
 
 
+class Troubles:
+    """Keeps what went wrong upstream in one session, for the status: codes and times, no words."""
+
+    def __init__(self, live: LiveSession, errors: deque[dict[str, Any]]) -> None:
+        self._live = live
+        self._errors = errors
+
+    def not_opened(self, code: str) -> None:
+        self._note(code)
+
+    def lost(self, cause: str) -> None:
+        if cause != "closed":
+            self._note(cause)
+
+    def dialled(self) -> None: ...
+    def opened(self, seconds: float) -> None: ...
+    def turn(self, turn: Turn, now: float) -> None: ...
+    def progress(self, counts: Counter[str], heard_seconds: float) -> None: ...
+
+    def _note(self, code: str) -> None:
+        target = self._live.target
+        self._errors.append(
+            {
+                "at": round(time.time(), 1),
+                "session": self._live.number,
+                "kind": target.kind,
+                "model": target.model,
+                "code": code,
+            }
+        )
+
+
 class Gateway:
     """The sidecar as its routes see it: an asynchronous context that must be entered before sessions run.
 
@@ -70,6 +105,7 @@ class Gateway:
     Attributes:
         bridge: the HTTP way upstream.
         standby: spare connections.
+        errors: the last things that went wrong upstream.
         tasks: what outlives the request that asked for it, by as long as closing upstream takes.
     """
 
@@ -80,6 +116,7 @@ class Gateway:
         self.metrics.max_sessions.set_function(lambda: self.settings.sidecar_max_sessions)
         self.metrics.draining.set_function(lambda: float(self.draining))
         self.tasks = Tasks()
+        self.errors: deque[dict[str, Any]] = deque(maxlen=_ERRORS_KEPT)
         self._live: dict[int, LiveSession] = {}
         self._freed = asyncio.Event()
         self._drain_by: float | None = None
@@ -199,7 +236,9 @@ class Gateway:
         observer = SessionMetrics(self.metrics, target.kind, target.model)
         dialler = self._dialler if moments is None else TellingDialler(self._dialler, moments)
         machine = self._machine(live, extended=extended, file=file)
-        session = live.session = Session(client, machine, target, dialler, told, [observer], self.standby, live.number)
+        session = live.session = Session(
+            client, machine, target, dialler, told, [observer, Troubles(live, self.errors)], self.standby, live.number
+        )
         if self._drain_by is not None and live.drains:
             session.drain(self._drain_by)
         told.info("%s at %s", target.model, target.base_url)

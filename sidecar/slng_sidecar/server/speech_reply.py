@@ -74,7 +74,7 @@ class SpeechResponse(Response):
             if sound is None:
                 raise GatewayError("provider_error", f"{self._target.model} gave no sound for that text.")
         except GatewayError as error:
-            log.info("speech of %s failed: %s", self._target.model, error.message)
+            log.info("speech of %s failed: %s", self._target.model, error.for_log)
             headers = {**form.headers, "Server-Timing": utterance.timing.header()}
             await error_response(error, headers)(scope, _never, send)
             return
@@ -95,7 +95,7 @@ class SpeechResponse(Response):
                 sound = await utterance.next()
         except GatewayError as error:
             # The status has left. Only a body that breaks off can still say that this is not the whole.
-            log.warning("speech of %s broke off: %s", self._target.model, error.message)
+            log.warning("speech of %s broke off: %s", self._target.model, error.for_log)
             await body.break_off(error)
             return
         await body.end()

@@ -248,7 +248,7 @@ async def _reply(job: _Job, scope: Scope, send: Send) -> None:
             if job.options.stream and added:
                 await event({"type": "transcript.text.delta", "delta": added})
     except GatewayError as error:
-        log.info("transcription failed: %s", error.message)
+        log.info("transcription failed: %s", error.for_log)
         if started:
             # The status has left. The error, and a body that breaks off, say that this is not the whole.
             await event({"error": error.as_fields()})

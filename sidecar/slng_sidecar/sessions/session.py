@@ -227,7 +227,7 @@ class Session:
 
     def upstream_lost(self, connection: int, error: GatewayError) -> None:
         if not closed_cleanly(error):
-            self._log.info("connection %d lost: %s: %s", connection, error.code, error.message)
+            self._log.info("connection %d lost: %s", connection, error.for_log)
         opening = self._dialled_at.pop(connection, None) is not None
         for observer in self._observers:
             if opening:
