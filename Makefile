@@ -17,7 +17,7 @@ $(MADE): pyproject.toml sidecar/pyproject.toml plugin/pyproject.toml constraints
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e './sidecar[codecs,simulator]' -e ./plugin
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e './sidecar[codecs,otel,simulator]' -e ./plugin
 	@touch $(MADE)
 
 run: $(MADE) ## start the gateway; with the simulator where there is no SLNG key

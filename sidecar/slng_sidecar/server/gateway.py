@@ -23,9 +23,10 @@ from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
 from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts_options import TtsOptions
 from slng_sidecar.server.targets import configured_shapes
-from slng_sidecar.sessions.session import Client, Session
+from slng_sidecar.sessions.session import Client, Observer, Session
 from slng_sidecar.tasks import Tasks
 from slng_sidecar.telemetry import SessionLog
+from slng_sidecar.tracing import Tracing
 from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Dialler, Limits, Moments, TellingDialler
 from slng_sidecar.upstream.standby import Standby
@@ -104,6 +105,7 @@ class Gateway:
 
     Attributes:
         bridge: the HTTP way upstream.
+        tracing: where spans go, if they do.
         standby: spare connections.
         errors: the last things that went wrong upstream.
         tasks: what outlives the request that asked for it, by as long as closing upstream takes.
@@ -115,6 +117,7 @@ class Gateway:
         self.metrics = Metrics()
         self.metrics.max_sessions.set_function(lambda: self.settings.sidecar_max_sessions)
         self.metrics.draining.set_function(lambda: float(self.draining))
+        self.tracing = Tracing.from_environment()
         self.tasks = Tasks()
         self.errors: deque[dict[str, Any]] = deque(maxlen=_ERRORS_KEPT)
         self._live: dict[int, LiveSession] = {}
@@ -161,6 +164,8 @@ class Gateway:
             await self.tasks.__aexit__(kind, error, trace)
         finally:
             await self.bridge.close()
+            if self.tracing is not None:
+                await self.tracing.close()
 
     @property
     def live(self) -> list[LiveSession]:
@@ -234,11 +239,11 @@ class Gateway:
             agent_id=target.agent_id,
         )
         observer = SessionMetrics(self.metrics, target.kind, target.model)
+        trace = self.tracing.session(target, live.number) if self.tracing is not None else None
+        observers: list[Observer] = [observer, Troubles(live, self.errors), *([trace] if trace is not None else [])]
         dialler = self._dialler if moments is None else TellingDialler(self._dialler, moments)
         machine = self._machine(live, extended=extended, file=file)
-        session = live.session = Session(
-            client, machine, target, dialler, told, [observer, Troubles(live, self.errors)], self.standby, live.number
-        )
+        session = live.session = Session(client, machine, target, dialler, told, observers, self.standby, live.number)
         if self._drain_by is not None and live.drains:
             session.drain(self._drain_by)
         told.info("%s at %s", target.model, target.base_url)
@@ -252,6 +257,8 @@ class Gateway:
             await client.close(1011, "internal_error: the sidecar failed; its log says how")
         finally:
             observer.ended(outcome, session.queue_bytes)
+            if trace is not None:
+                trace.ended(outcome, machine.heard_seconds)
             told.note(outcome=outcome)
             told.info(
                 "%s after %.1f s, %d dials%s",
