@@ -146,7 +146,7 @@ async def test_telephony_sound_comes_decoded(encoding: str) -> None:
 
 
 async def test_what_cannot_be_decoded_is_refused_before_a_dial() -> None:
-    async with extended(init={"type": "init", "config": {"encoding": "mp3"}}) as (talk, simulator):
+    async with extended(init={"type": "init", "config": {"encoding": "flac"}}) as (talk, simulator):
         assert (await talk.until("error"))["code"] == "unsupported_audio_format"
         assert (await talk.until_closed())[0] == 1008
         assert simulator.log.dials == 0
