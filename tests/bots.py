@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ class SimulatorProcess:
         """Add a fault to its script."""
         await asyncio.to_thread(self._ask, "POST", "/_sim/faults", json.dumps(fault).encode())
 
+    async def forget_faults(self) -> None:
+        """Take its script of faults away."""
+        await asyncio.to_thread(self._ask, "DELETE", "/_sim/faults", None)
+
     async def log(self) -> list[dict[str, Any]]:
         """Give its records."""
         answer = await asyncio.to_thread(self._ask, "GET", "/_sim/log", None)
@@ -39,9 +44,12 @@ class SimulatorProcess:
     def _ask(self, method: str, path: str, body: bytes | None) -> bytes:
         request = urllib.request.Request(self.url.replace("ws:", "http:") + path, data=body, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=10) as response:
-            content: bytes = response.read()
-            return content
+        try:
+            with opener.open(request, timeout=10) as response:
+                content: bytes = response.read()
+                return content
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
 
 
 @contextlib.asynccontextmanager
