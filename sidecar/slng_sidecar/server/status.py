@@ -14,8 +14,6 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from slng_sidecar import __version__
 from slng_sidecar.server.gateway import Gateway
 
-_READ = ["GET", "HEAD"]
-
 
 def status_routes(gateway: Gateway) -> APIRouter:
     """Give the routes ``/healthz``, ``/readyz``, ``/metrics``, ``/v1/status`` and ``/``."""
@@ -23,13 +21,14 @@ def status_routes(gateway: Gateway) -> APIRouter:
     page = files("slng_sidecar.server").joinpath("status.html").read_text("utf-8")
     headers = {"Content-Security-Policy": _policy(page), "Referrer-Policy": "no-referrer"}
 
-    @router.api_route("/healthz", methods=_READ, summary="Is it alive?")
+    @router.head("/healthz", include_in_schema=False)
+    @router.get("/healthz", summary="Is it alive?")
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
-    @router.api_route(
+    @router.head("/readyz", include_in_schema=False)
+    @router.get(
         "/readyz",
-        methods=_READ,
         summary="Does it take sessions?",
         responses={503: {"description": "It is shutting down."}},
     )
@@ -37,11 +36,13 @@ def status_routes(gateway: Gateway) -> APIRouter:
         status, state = (503, "draining") if gateway.draining else (200, "ready")
         return JSONResponse({"status": state}, status)
 
-    @router.api_route("/metrics", methods=_READ, summary="Prometheus metrics", response_class=Response)
+    @router.head("/metrics", include_in_schema=False)
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
         return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @router.api_route("/v1/status", methods=_READ, summary="What goes on now")
+    @router.head("/v1/status", include_in_schema=False)
+    @router.get("/v1/status", summary="What goes on now")
     async def status() -> dict[str, Any]:
         return {
             "version": __version__,
@@ -53,7 +54,8 @@ def status_routes(gateway: Gateway) -> APIRouter:
             "errors": list(gateway.errors),
         }
 
-    @router.api_route("/", methods=_READ, summary="The same as a page", response_class=HTMLResponse)
+    @router.head("/", include_in_schema=False)
+    @router.get("/", summary="The same as a page", response_class=HTMLResponse)
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=headers)
 
