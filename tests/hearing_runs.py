@@ -1,0 +1,130 @@
+"""An extended STT client that sends numbered words and holds what it is told against what section 6 promises."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from running import Talk, talking
+from slng_sidecar.simulator import Simulator, signal
+
+PACE = 20.0
+RATE = 16_000
+INIT: dict[str, Any] = {
+    "type": "init",
+    "config": {"sample_rate": RATE, "encoding": "linear16", "enable_partials": True},
+}
+KINDS = ("late", "early", "several", "without words", "from finalize")
+
+
+def manners_of(kind: str, rng: random.Random) -> dict[str, Any]:
+    """Give how upstream tells its finals."""
+    manners: dict[str, Any] = {"endpoint_ms": 200, "final_ms": rng.choice([0, 5, 20])}
+    match kind:
+        case "late":
+            manners |= {"final_ms": rng.choice([30, 60, 90])}
+        case "several":
+            manners |= {"finals": rng.choice([2, 4, 9])}
+        case "without words":
+            manners |= {"words": False}
+        case "from finalize":
+            manners |= {"from_finalize": True}
+    return manners
+
+
+def speech(rng: random.Random) -> tuple[list[int], bytes]:
+    """Give numbered words of 100 to 300 ms with short pauses, and now and then one that ends an utterance."""
+    numbers = list(range(1, rng.randint(20, 40)))
+    words = [
+        signal.Word(
+            n, frames=rng.randint(5, 15), gap=rng.choice([2, 3, 4]) if rng.random() < 0.85 else rng.randint(12, 30)
+        )
+        for n in numbers
+    ]
+    return numbers, signal.encode(words, RATE)
+
+
+class Run:
+    """One session of an extended client, with what it was told."""
+
+    def __init__(self, talk: Talk, rng: random.Random) -> None:
+        self.talk = talk
+        self.rng = rng
+        self.finalizes: list[str] = []
+        self.updates: list[str] = []
+
+    async def say(self, pcm: bytes, *, update_at: float | None = None) -> None:
+        """Send speech at its pace, with a finalize now and then and an update at its place."""
+        loop = asyncio.get_running_loop()
+        start, sent, chunk = loop.time(), 0, self.rng.choice([320, 640, 1024, 3200, 641])
+        while sent < len(pcm):
+            if update_at is not None and sent >= update_at * len(pcm):
+                update_at = None
+                self.updates.append(f"u{len(self.updates)}")
+                config = {"language": self.rng.choice(["de", "fr", "es"])}
+                await self.talk.send({"type": "update", "id": self.updates[-1], "config": config})
+            await self.talk.send(pcm[sent : sent + chunk])
+            sent += chunk
+            if self.rng.random() < 0.02:
+                await self.finalize()
+            await asyncio.sleep(start + sent / (2 * RATE) / PACE - loop.time())
+
+    async def finalize(self) -> None:
+        self.finalizes.append(f"f{len(self.finalizes)}")
+        await self.talk.send({"type": "finalize", "id": self.finalizes[-1]})
+
+    async def finish(self) -> None:
+        await self.finalize()
+        await self.talk.send({"type": "close"})
+        assert await self.talk.until_closed() == (1000, ""), self.talk.messages[-3:]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.talk.messages if message["type"] == kind]
+
+    def check(self, numbers: list[int], *, exact: bool) -> None:
+        """Hold what was told against what was said."""
+        told = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
+        assert not [word for word in told if word.startswith("frag")], told
+        expected = [f"n{number}" for number in numbers]
+        assert list(dict.fromkeys(told)) == expected, told
+        if exact:
+            assert told == expected
+        answered = [message["finalize_id"] for message in self.of("finalized")]
+        assert sorted(answered) == sorted(self.finalizes)
+        assert [message["id"] for message in self.of("updated")] == self.updates
+        covered = [final["covered_ms"] for final in self.of("final_transcript")]
+        assert covered == sorted(covered)
+
+
+async def one_run(url: str, simulator: Simulator, what: str, seed: int) -> int:
+    rng = random.Random(f"{what} {seed}")
+    kind = KINDS[seed % len(KINDS)]
+    model = f"slng/simulator/signal:{what.replace(' ', '-')}-{seed}"
+    simulator.inject(do="manners", when="upgrade", model=model, times=0, set=manners_of(kind, rng))
+    numbers, pcm = speech(rng)
+    length_ms = len(pcm) * 1000 // (2 * RATE)
+    if "drop" in what:
+        for nth in range(1, rng.choice([2, 3])):
+            after = rng.randint(100, length_ms // 2)
+            simulator.inject(do="drop", when="audio", model=model, connection=nth, after_ms=after)
+    headers = {"Authorization": "Bearer any"}
+    async with talking(url, "stt", model, headers, subprotocol="slng-sidecar.v1") as talk:
+        run = Run(talk, rng)
+        await talk.send(INIT)
+        await talk.until("ready")
+        reading = asyncio.create_task(_keep_reading(talk))
+        await run.say(pcm, update_at=rng.uniform(0.1, 0.8) if "update" in what else None)
+        reading.cancel()
+        await asyncio.wait([reading])
+        await run.finish()
+    try:
+        run.check(numbers, exact=kind != "without words")
+    except AssertionError as error:
+        raise AssertionError(f"{what}, seed {seed}, finals {kind}: {error}") from None
+    return len(simulator.log.of("stt", model))
+
+
+async def _keep_reading(talk: Talk) -> None:
+    while True:
+        await talk.next_whenever()
