@@ -150,6 +150,9 @@ class Settings(BaseSettings):
 
     # Limits
     sidecar_max_sessions: int = Field(200, ge=1, description="sessions at once; more get 429")
+    sidecar_max_sessions_per_client: int = Field(
+        0, ge=0, description="sessions at once of one client, by its address; 0 sets no limit of its own"
+    )
     sidecar_max_text: int = Field(10_000, ge=1, description="characters of one text")
     sidecar_max_upload: ByteSize = Field(ByteSize(200_000_000), description="size of an uploaded file, such as 200 MB")
     sidecar_max_audio: Seconds = Field(14_400, description="seconds of sound in an uploaded file")

@@ -40,13 +40,18 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
         async with gateway:
             yield
 
+    async def gateway_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, GatewayError)
+        gateway.refused(error)
+        return error_response(error)
+
     app = FastAPI(
         title="slng-sidecar",
         version=__version__,
         lifespan=lifespan,
         summary="A localhost gateway to SLNG for voice bots.",
         exception_handlers={
-            GatewayError: _gateway_error,
+            GatewayError: gateway_error,
             HTTPException: _http_error,
             RequestValidationError: _validation_error,
             Exception: _unexpected,
@@ -58,12 +63,7 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
     app.include_router(models_routes(gateway))
     app.include_router(status_routes(gateway))
 
-    return Guard(app, settings, secrets, lambda: gateway.draining)
-
-
-async def _gateway_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, GatewayError)
-    return error_response(error)
+    return Guard(app, settings, secrets, lambda: gateway.draining, gateway.refused)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

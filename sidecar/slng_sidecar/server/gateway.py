@@ -43,10 +43,14 @@ _OUTCOMES = {1000: "closed", 1012: "drained"}
 
 @dataclass(slots=True)
 class LiveSession:
-    """A session that holds one of the places, as the status shows it; ``drains`` where it would not end by itself."""
+    """A session that holds one of the places, as the status shows it; ``drains`` where it would not end by itself.
+
+    ``peer`` is whose place it is: the client's address.
+    """
 
     number: int
     target: Target
+    peer: str
     since: float
     session: Session | None = field(default=None)
     drains: bool = field(default=False)
@@ -194,18 +198,31 @@ class Gateway:
         except TimeoutError:
             log.warning("drained no further: %d sessions are cut off", len(self._live))
 
-    def take_place(self, target: Target) -> LiveSession:
+    def refused(self, error: GatewayError) -> None:
+        """Count a request that was refused before any dial."""
+        self.metrics.refused.labels(error.code).inc()
+
+    def take_place(self, target: Target, peer: str) -> LiveSession:
         """Take one of the places for sessions, until ``free_place``.
 
+        Args:
+            peer: the client's address (``guard.peer_of``).
+
         Raises:
-            GatewayError: ``session_limit``, where all are taken.
+            GatewayError: ``session_limit``, where all are taken, or all that one client may take.
         """
         limit = self.settings.sidecar_max_sessions
         if len(self._live) >= limit:
             raise GatewayError(
                 "session_limit", f"All {limit} sessions of this sidecar are in use (SIDECAR_MAX_SESSIONS)."
             )
-        live = LiveSession(next(self._numbers), target, time.monotonic())
+        share = self.settings.sidecar_max_sessions_per_client
+        if share and sum(live.peer == peer for live in self._live.values()) >= share:
+            raise GatewayError(
+                "session_limit",
+                f"The client at {peer} has all {share} sessions that one may have (SIDECAR_MAX_SESSIONS_PER_CLIENT).",
+            )
+        live = LiveSession(next(self._numbers), target, peer, time.monotonic())
         self._live[live.number] = live
         return live
 

@@ -24,23 +24,33 @@ _NO_SESSION = frozenset({"/metrics", "/v1/status", "/", "/docs", "/openapi.json"
 class Guard:
     """ASGI middleware that refuses what must not come in; everything else passes untouched."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, secrets: Secrets, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        secrets: Secrets,
+        draining: Callable[[], bool],
+        refused: Callable[[GatewayError], None],
+    ) -> None:
         """Stand before ``app``.
 
         Args:
             draining: whether the sidecar is about to stop; then only this machine is still served, so that a bot that
                 is shutting down as well can say goodbye.
+            refused: is told of each request that is refused.
         """
         self._app = app
         self._settings = settings
         self._secrets = secrets
         self._draining = draining
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             try:
                 self._check(scope)
             except GatewayError as error:
+                self._refused(error)
                 await refuse(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -76,7 +86,8 @@ class Guard:
     def _origin_allowed(self, origin: str, host: str) -> bool:
         if origin in self._settings.sidecar_allowed_origins:
             return True
-        return urlsplit(origin).netloc == host and self._host_allowed(host)
+        # A page that this sidecar itself served.
+        return origin in (f"http://{host}", f"https://{host}") and self._host_allowed(host)
 
     def _host_allowed(self, host: str) -> bool:
         try:
@@ -99,11 +110,16 @@ def bearer(headers: Headers) -> str | None:
     return value.strip() or None if scheme.lower() == "bearer" else None
 
 
+def peer_of(scope: Scope) -> str:
+    """Give the address that a request comes from; all who use a Unix socket are one."""
+    client = scope.get("client")
+    return (client[0] if client else "") or "the Unix socket"
+
+
 def _is_local(scope: Scope) -> bool:
     """Tell whether a request comes from this machine: from a loopback address, or over a Unix socket."""
-    client = scope.get("client")
     try:
-        return client is None or not client[0] or ipaddress.ip_address(client[0]).is_loopback
+        return ipaddress.ip_address(peer_of(scope)).is_loopback
     except ValueError:
         return True
 

@@ -17,6 +17,7 @@ from slng_sidecar.delivery import deliver
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Target
+from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.synthesis import Synthesis
 from slng_sidecar.serving import transport_of
@@ -55,7 +56,7 @@ class SpeechResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self._synthesis.start(self._utterance, self._target)
+            self._synthesis.start(self._utterance, self._target, peer_of(scope))
         except GatewayError as error:
             await error_response(error, self._form.headers)(scope, receive, send)
             return

@@ -12,6 +12,7 @@ from slng_sidecar.delivery import deliver
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Kind
 from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.replies import refuse
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.serving import transport_of
@@ -59,9 +60,9 @@ def streaming_routes(gateway: Gateway) -> APIRouter:
     async def serve(websocket: WebSocket, kind: Kind, model: str) -> None:
         try:
             target = resolve_target(websocket, kind, model, gateway.settings, gateway.secrets)
-            live = gateway.take_place(target)
+            live = gateway.take_place(target, peer_of(websocket.scope))
         except GatewayError as error:
-            gateway.metrics.refused.labels(error.code).inc()
+            gateway.refused(error)
             log.info("refused %s upgrade: %s", kind, error.code)
             await refuse(error, websocket.scope, websocket.receive, websocket.send)
             return

@@ -54,15 +54,22 @@ class Synthesis:
         """The seconds that a client may take to accept what is sent to it."""
         return self._gateway.settings.sidecar_send_timeout
 
-    def start(self, utterance: Utterance, target: Target) -> None:
+    def start(self, utterance: Utterance, target: Target, peer: str) -> None:
         """Have a text said; the utterance hears how that goes.
+
+        Args:
+            peer: the client's address.
 
         Raises:
             GatewayError: ``session_limit``; ``config_error``, where the way that is set cannot do what is asked.
         """
         gateway = self._gateway
-        way = self._way(utterance, target)
-        live = gateway.take_place(target)
+        try:
+            way = self._way(utterance, target)
+            live = gateway.take_place(target, peer)
+        except GatewayError as error:
+            gateway.refused(error)
+            raise
         task = gateway.tasks.start(self._say(utterance, live, way), f"speech {live.number}")
         task.add_done_callback(lambda _: gateway.free_place(live))
 

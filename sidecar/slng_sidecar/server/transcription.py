@@ -18,6 +18,7 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.gateway import Gateway, LiveSession
+from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.names import ignored_header, model_of
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.speech_reply import disconnected
@@ -56,8 +57,9 @@ class TranscriptionResponse(Response):
         # Before a form has named its model, the place is an upload's.
         target = self._target or Target("stt", "(upload)", gateway.settings.gateway, "")
         try:
-            live = gateway.take_place(target)
+            live = gateway.take_place(target, peer_of(scope))
         except GatewayError as error:
+            gateway.refused(error)
             await error_response(error)(scope, receive, send)
             return
         async with Decoding(_RATE, gateway.settings.sidecar_max_audio) as decoding:
