@@ -6,7 +6,7 @@ MADE_BOT := .venv/.made-bot
 MADE_BROWSER := .venv/.made-browser
 INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run bot test bench check check-all interop interop-envs browser format constraints clean
+.PHONY: help install run bot test bench check check-all interop interop-envs browser containers format constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -45,6 +45,7 @@ check: $(MADE) ## format, lint, types and tests
 check-all: check ## all of check, then the clients that need environments of their own, and the example bot in a browser
 	$(MAKE) interop
 	$(MAKE) browser
+	$(MAKE) containers
 
 interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest Pipecat it takes
 	$(BIN)/python -m pytest -m interop tests/interop
@@ -59,6 +60,9 @@ interop-envs: $(INTEROP) ## make those environments, in .interop
 	@touch $@
 
 .interop/pipecat-floor/.made: sidecar/pyproject.toml plugin/pyproject.toml
+
+containers: $(MADE) $(MADE_BROWSER) ## build the images and test them; needs a Docker engine
+	$(BIN)/python -m pytest -m containers tests/containers
 
 browser: $(MADE_BROWSER) ## talk to the example bot in a real browser; needs chromium
 	$(BIN)/python -m pytest -m browser tests/browser

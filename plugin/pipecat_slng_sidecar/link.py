@@ -18,7 +18,7 @@ from loguru import logger
 from pipecat.services.ai_service import AIService
 from pipecat.utils.errors import ErrorCategory
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.typing import Subprotocol
 
 from pipecat_slng_sidecar.failures import Failure, failure_of, failure_of_reply
@@ -177,10 +177,10 @@ class Link:
                 return await self._exchange(websocket)
         except InvalidStatus as error:
             return failure_of_reply(error.response.status_code, bytes(error.response.body or b""), self._address)
+        except (OSError, TimeoutError, ConnectionClosed, InvalidMessage) as error:
+            return self._unreachable(error)
         except InvalidHandshake:
             return self._not_ours("does not answer as a WebSocket server")
-        except (OSError, TimeoutError, ConnectionClosed) as error:
-            return self._unreachable(error)
 
     def _dial(self, model: str) -> Any:
         options: dict[str, Any] = {
@@ -284,7 +284,8 @@ class Link:
     def _unreachable(self, error: Exception) -> Failure:
         if isinstance(error, ConnectionClosed):
             return self._lost("closed the connection" if error.rcvd else "went away")
-        what = "did not answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        silent = isinstance(error, (TimeoutError, InvalidMessage))
+        what = "did not answer" if silent else str(error) or type(error).__name__
         return Failure(
             f"No sidecar at {self._address} ({what}). Start it with: slng-sidecar serve. It is tried again.",
             ErrorCategory.CONNECTIVITY,

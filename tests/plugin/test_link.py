@@ -155,6 +155,24 @@ async def test_a_websocket_server_that_is_no_sidecar_is_called_that() -> None:
             assert not stt.is_usable
 
 
+async def test_a_listener_that_hangs_up_is_a_sidecar_that_is_not_there_yet() -> None:
+    """Docker's port proxy takes connections while the container behind it is still starting."""
+    hung_up = asyncio.Semaphore(0)
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        hung_up.release()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with running_pipeline(stt) as pipeline:
+            for _ in range(4):
+                await asyncio.wait_for(hung_up.acquire(), 5)
+            error = await one_error(pipeline)
+            assert error.category is ErrorCategory.CONNECTIVITY
+            assert stt.is_usable
+
+
 async def test_messages_that_make_no_sense_do_not_end_the_conversation() -> None:
     async def handler(websocket: ServerConnection) -> None:
         for message in (
