@@ -6,7 +6,7 @@ MADE_BOT := .venv/.made-bot
 MADE_BROWSER := .venv/.made-browser
 INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run bot test bench check check-all interop interop-envs browser containers format constraints clean
+.PHONY: help install run bot test bench check check-all interop interop-envs browser containers matrix matrix-docs soak fuzz format constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,7 +42,10 @@ check: $(MADE) ## format, lint, types and tests
 	$(BIN)/mypy sidecar plugin tests bench
 	$(MAKE) test
 
-check-all: check ## all of check, then the clients that need environments of their own, and the example bot in a browser
+check-all: check ## all of check, then the clients in environments of their own, the browser, the fault matrix, soak, fuzz and the containers
+	$(MAKE) fuzz
+	$(MAKE) matrix
+	$(MAKE) soak
 	$(MAKE) interop
 	$(MAKE) browser
 	$(MAKE) containers
@@ -70,6 +73,18 @@ browser: $(MADE_BROWSER) ## talk to the example bot in a real browser; needs chr
 $(MADE_BROWSER): $(MADE_BOT)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group browser
 	@touch $@
+
+matrix: $(MADE) ## every fault at every moment, with a table of what came of it
+	$(BIN)/python -m pytest -m matrix tests/faults tests/e2e
+
+matrix-docs: $(MADE) ## the same, and write the table to docs/fault-matrix.md
+	MATRIX_DOCS=docs/fault-matrix.md $(BIN)/python -m pytest -m matrix tests/faults
+
+soak: $(MADE) ## sessions under random faults for MINUTES, 2 unless set
+	SOAK_MINUTES=$(or $(MINUTES),2) $(BIN)/python -m pytest -m soak -rP tests/soak
+
+fuzz: $(MADE) ## fresh random input for MINUTES, 1 unless set
+	FUZZ_MINUTES=$(or $(MINUTES),1) $(BIN)/python -m pytest -m fuzz tests/fuzz
 
 format: $(MADE) ## put the code into shape
 	$(BIN)/ruff format .

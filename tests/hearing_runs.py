@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import Any
 
 from running import Talk, talking
 from slng_sidecar.simulator import Simulator, signal
+from websockets.exceptions import ConnectionClosed
 
 PACE = 20.0
 RATE = 16_000
@@ -48,6 +50,8 @@ def speech(rng: random.Random) -> tuple[list[int], bytes]:
 class Run:
     """One session of an extended client, with what it was told."""
 
+    pace = PACE
+
     def __init__(self, talk: Talk, rng: random.Random) -> None:
         self.talk = talk
         self.rng = rng
@@ -68,7 +72,7 @@ class Run:
             sent += chunk
             if self.rng.random() < 0.02:
                 await self.finalize()
-            await asyncio.sleep(start + sent / (2 * RATE) / PACE - loop.time())
+            await asyncio.sleep(start + sent / (2 * RATE) / self.pace - loop.time())
 
     async def finalize(self) -> None:
         self.finalizes.append(f"f{len(self.finalizes)}")
@@ -128,3 +132,81 @@ async def one_run(url: str, simulator: Simulator, what: str, seed: int) -> int:
 async def _keep_reading(talk: Talk) -> None:
     while True:
         await talk.next_whenever()
+
+
+class Troubled(Run):
+    """The same where upstream may fail for good.
+
+    Attributes:
+        fatal: the error that ended the session, if one did.
+        dropped_ms: how much audio was given up, as the sidecar told it.
+    """
+
+    def __init__(self, talk: Talk, rng: random.Random, *, pace: float = PACE, answer_within: float = 4) -> None:
+        super().__init__(talk, rng)
+        self.pace = pace
+        self.fatal: dict[str, Any] | None = None
+        self.dropped_ms = 0
+        self._answer_within = answer_within
+        self._asked: dict[str, float] = {}
+        self.code = 0
+
+    async def listen(self) -> None:
+        """Read until the end."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                message = await self.talk.next_whenever()
+                assert isinstance(message, dict), "sound from an ear"
+                assert self.fatal is None, "something came after a fatal error"
+                match message["type"]:
+                    case "error" if message["fatal"]:
+                        self.fatal = message
+                    case "finalized":
+                        name = message["finalize_id"]
+                        took = loop.time() - self._asked.pop(name)  # once only
+                        assert took < self._answer_within, f"{name} was answered after {took:.1f} s"
+                    case "status":
+                        self.dropped_ms += message.get("dropped_ms", 0)
+        except ConnectionClosed as closed:
+            self.code = closed.rcvd.code if closed.rcvd else 1006
+
+    async def say(self, pcm: bytes, *, update_at: float | None = None) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await super().say(pcm, update_at=update_at)
+
+    async def finalize(self) -> None:
+        self._asked[f"f{len(self.finalizes)}"] = asyncio.get_running_loop().time()
+        await super().finalize()
+
+    async def end(self, listening: asyncio.Task[None], *, within: float = 15) -> None:
+        """Finalize, close and wait for the end."""
+        with contextlib.suppress(ConnectionClosed):
+            await self.finalize()
+            await self.talk.send({"type": "close"})
+        async with asyncio.timeout(within):
+            await listening
+        assert (self.code == 1000) == (self.fatal is None), (self.code, self.fatal)
+
+    def held(self, numbers: list[int], *, exact: bool, whole: bool = True) -> None:
+        """Hold what was told against what was said.
+
+        Args:
+            exact: whether no word may be told twice.
+            whole: whether every word must be told: not where upstream kept silent about what it had heard.
+        """
+        told = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
+        words = [word for word in told if not word.startswith("frag")]
+        expected = [f"n{number}" for number in numbers]
+        once = list(dict.fromkeys(words))
+        assert once == [word for word in expected if word in once], told
+        if exact:
+            assert words == once, told
+        if self.fatal is None:
+            assert not self._asked, f"never answered: {list(self._asked)}"
+            assert sorted(message["id"] for message in self.of("updated")) == sorted(self.updates)
+            if whole and not self.dropped_ms:
+                assert words == told, told
+                assert once == expected, told
+        covered = [final["covered_ms"] for final in self.of("final_transcript")]
+        assert covered == sorted(covered)

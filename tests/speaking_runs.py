@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,10 +105,13 @@ class Run:
     async def listen(self) -> None:
         try:
             while True:
-                self._hear(await self.talk.next())
+                self._hear(await self.hear())
                 self.changed.set()
         except ConnectionClosed:
             self.changed.set()
+
+    async def hear(self) -> dict[str, Any] | bytes:
+        return await self.talk.next()
 
     def _hear(self, message: dict[str, Any] | bytes) -> None:
         if isinstance(message, bytes):
@@ -212,3 +216,96 @@ async def one_run(url: str, simulator: Simulator, sort: str, seed: int) -> Run:
         await run.act(sort)
         await run.finish(listening)
     return run
+
+
+class Troubled(Run):
+    """The same where upstream may fail for good, and settings may be refused.
+
+    Attributes:
+        fatal: the error that ended the session, if one did.
+    """
+
+    def __init__(self, talk: Talk, rng: random.Random) -> None:
+        super().__init__(talk, rng)
+        self.fatal: dict[str, Any] | None = None
+        self._clearing: deque[set[str]] = deque()
+        self._quiet: set[str] = set()
+
+    async def act(self, sort: str) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await super().act(sort)
+
+    async def hear(self) -> dict[str, Any] | bytes:
+        return await self.talk.next_whenever()
+
+    async def clear(self, *, every: bool) -> None:
+        self._clearing.append(set(self.words))
+        await super().clear(every=every)
+
+    def _hear(self, message: dict[str, Any] | bytes) -> None:
+        assert self.fatal is None, "something came after a fatal error"
+        if isinstance(message, bytes):
+            assert self.sounding not in self._quiet, "sound of a context after it was cleared"
+            return super()._hear(message)
+        match message["type"]:
+            case "error" if message["fatal"]:
+                assert self.sounding is None
+                self.fatal = message
+            case "error" if "context_id" not in message:
+                pass
+            case "cleared":
+                known, name = self._clearing.popleft(), message.get("context_id")
+                self._quiet |= known if name is None else {name}
+                super()._hear(message)
+            case "updated":
+                self.answers.append(message["id"])
+            case _:
+                super()._hear(message)
+        return None
+
+    async def finish(self, listening: asyncio.Task[None], *, within: float = 10) -> None:
+        """Wait until all has ended, or the session; then close."""
+        try:
+            async with asyncio.timeout(within):
+                while not self.over and not listening.done():
+                    self.changed.clear()
+                    await self.changed.wait()
+                with contextlib.suppress(ConnectionClosed):
+                    await self.talk.send({"type": "close"})
+                await listening
+        except TimeoutError:
+            waiting = [name for name in self.words if self.contexts.get(name, Heard()).reason is None]
+            raise AssertionError(f"these never ended: {waiting} of {list(self.words)}") from None
+        assert (self.talk.websocket.close_code == 1000) == (self.fatal is None), self.talk.websocket.close_code
+
+    def check(self, *, may_fail: bool = False) -> None:
+        """Hold what came against what was said.
+
+        Args:
+            may_fail: whether a context may have failed with none of it delivered, as one does that was lost twice.
+        """
+        if self.fatal is None:
+            assert sorted(self.answers) == sorted(self.updates)
+            assert not +self.clears
+            assert not -self.clears
+            assert self.contexts.keys() == self.words.keys()
+        else:
+            # What was sent while the sidecar said goodbye is nobody's.
+            assert set(self.answers) <= set(self.updates)
+            assert self.contexts.keys() <= self.words.keys()
+        for name, heard in self.contexts.items():
+            found = signal.decode(bytes(heard.audio), RATE)
+            numbers, expected = [word.number for word in found], self.words[name]
+            assert numbers == expected[: len(numbers)], f"{name} ({heard.reason}): {numbers} of {expected}"
+            assert all(word.whole for word in found[:-1]), f"{name}: {[word.text for word in found]}"
+            match heard.reason:
+                case "completed":
+                    assert numbers == expected, f"{name}: {numbers} of {expected}"
+                    assert all(word.whole for word in found), f"{name}: {[word.text for word in found]}"
+                case "failed":
+                    assert heard.errors or self.fatal, "failed, and nobody said why"
+                    assert may_fail or self.fatal or heard.audio, f"{name} failed, though none of it was delivered"
+                case "cleared":
+                    assert name in self.cleared
+                case reason:
+                    raise AssertionError(f"{name}: {reason}")

@@ -92,6 +92,7 @@ class Metrics:
             prefix + "overhead_seconds", "Own time until the first byte of an HTTP reply", buckets=_OWN,
             registry=registry,
         )  # fmt: skip
+        self.tasks = Gauge(prefix + "tasks", "Tasks of the event loop now", registry=registry)
         self.lag_seconds = Histogram(
             prefix + "event_loop_lag_seconds", "How late the event loop runs what is due", buckets=_OWN,
             registry=registry,
@@ -119,6 +120,7 @@ class Metrics:
     async def watch_loop(self) -> None:
         """Measure how late the event loop is, until cancelled."""
         loop = asyncio.get_running_loop()
+        self.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         while True:
             due = loop.time() + _LAG_EVERY
             await asyncio.sleep(_LAG_EVERY)
