@@ -106,6 +106,8 @@ async def test_http_speech_is_counted_whichever_way_it_goes() -> None:
             assert found.value("slng_sidecar_contexts_total", model=AURA, outcome="completed") == 1
             assert found.value("slng_sidecar_characters_total", model=AURA) == 5
             assert found.value("slng_sidecar_audio_seconds_total", kind="tts", model=AURA) > 0.1
+            assert found.value("slng_sidecar_overhead_seconds_count") == 1
+            assert 0 < found.value("slng_sidecar_overhead_seconds_sum") < 1
             # Upstream is closed once the reply is through.
             async with asyncio.timeout(5):
                 while not (await scrape(client)).value("slng_sidecar_sessions_total", kind="tts", outcome="closed"):

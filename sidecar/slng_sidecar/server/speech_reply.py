@@ -83,6 +83,7 @@ class SpeechResponse(Response):
         wanted = form.encoder.sample_rate(form.sample_rate or rate)
         resampling = resampler(rate, rate) if rate == wanted else await asyncio.to_thread(resampler, rate, wanted)
         body = _Body(send, scope, self._synthesis.send_timeout, form, resampling)
+        self._synthesis.sounds(utterance)
         await body.begin(
             {
                 **form.headers,

@@ -73,6 +73,10 @@ class Synthesis:
         task = gateway.tasks.start(self._say(utterance, live, way), f"speech {live.number}")
         task.add_done_callback(lambda _: gateway.free_place(live))
 
+    def sounds(self, utterance: Utterance) -> None:
+        """Note that the reply to a request begins now."""
+        self._gateway.metrics.own_seconds.observe(utterance.timing.overhead())
+
     def _way(self, utterance: Utterance, target: Target) -> Way:
         setting = self._gateway.settings.slng_http_tts
         only_websocket = sorted(utterance.config.keys() - _FOR_BOTH_WAYS)

@@ -49,22 +49,24 @@ class Timing:
         """When the first sound came."""
         return self._sounded
 
+    def overhead(self) -> float:
+        """Give the seconds until now that were not spent on waiting for upstream."""
+        return self._passed() - sum(seconds for _, seconds in self._waits())
+
     def header(self) -> str:
         """Give what is known now as the value of ``Server-Timing``, in milliseconds."""
-        now = time.monotonic()
-        waited = 0.0
-        parts = []
+        last = ("overhead", self.overhead()) if self._overhead else ("total", self._passed())
+        return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in (*self._waits(), last))
+
+    def _passed(self) -> float:
+        return time.monotonic() - self._asked
+
+    def _waits(self) -> list[tuple[str, float]]:
         spans = (
             ("dial", self._dialling, self._opened),
             ("ready", self._opened, self._ready),
             (self._first, self._ready, self._sounded),
         )
-        for name, start, end in spans:
-            if start is not None and end is not None and end >= start:
-                waited += end - start
-                parts.append(f"{name};dur={1000 * (end - start):.1f}")
-        passed = now - self._asked
-        parts.append(
-            f"overhead;dur={1000 * (passed - waited):.1f}" if self._overhead else f"total;dur={1000 * passed:.1f}"
-        )
-        return ", ".join(parts)
+        return [
+            (name, end - start) for name, start, end in spans if start is not None and end is not None and end >= start
+        ]
