@@ -5,7 +5,7 @@ WORKDIR /src
 RUN python3 -m venv --without-pip /opt/venv
 COPY constraints.txt ./
 COPY sidecar ./sidecar
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
     -c constraints.txt "./sidecar[$EXTRAS]"
 
 FROM python:3.13-slim

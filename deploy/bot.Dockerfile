@@ -4,7 +4,7 @@ WORKDIR /src
 RUN python3 -m venv --without-pip /opt/venv
 COPY constraints.txt ./
 COPY plugin ./plugin
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
     -c constraints.txt './plugin[examples]'
 
 FROM python:3.13-slim

@@ -66,7 +66,7 @@ async def leaky_world() -> AsyncIterator[tuple[Running, SimulatorProcess, Seen]]
     async with (
         simulator_process(first_audio_ms=20) as simulator,
         serving(
-            "--log-level", "debug", SLNG_BASE_URL=simulator.url, SIDECAR_RECONNECT_SECONDS="1", **SECRETS
+            "--log-level", "debug", cwd=None, SLNG_BASE_URL=simulator.url, SIDECAR_RECONNECT_SECONDS="1", **SECRETS
         ) as sidecar,
     ):
         yield sidecar, simulator, Seen()

@@ -57,7 +57,7 @@ async def ready_ms(talk: Talk, init: dict[str, Any]) -> float:
     return 1000 * (time.monotonic() - start)
 
 
-def whole(audio: bytes) -> list[int]:
+def whole(audio: bytes | bytearray) -> list[int]:
     words = signal.decode(bytes(audio))
     assert all(word.whole for word in words)
     return [word.number for word in words]
