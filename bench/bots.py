@@ -170,16 +170,25 @@ def ours(sidecar: str) -> Side:
 
 
 async def runs_of(
-    world: World, name: str, run: Callable[[World, Side, str, int], Awaitable[R]], **manners: Any
+    world: World,
+    name: str,
+    run: Callable[[World, Side, str, int], Awaitable[R]],
+    *,
+    at_once: bool = True,
+    **manners: Any,
 ) -> list[list[R]]:
-    """Run something ``world.runs`` times at once on each side, one side after the other; ours first.
+    """Run something ``world.runs`` times on each side, one side after the other; ours first.
 
     Each run has a model of its own, with these manners.
+
+    Args:
+        at_once: all runs of a side together, which takes less time; not where a millisecond counts.
     """
     found = []
     for side in (ours(world.sidecar), OFFICIAL):
         models = [await world.model(f"{name}-{side.name}-{i}", **manners) for i in range(world.runs)]
-        found.append(await asyncio.gather(*(run(world, side, model, i) for i, model in enumerate(models))))
+        runs = [run(world, side, model, i) for i, model in enumerate(models)]
+        found.append(await asyncio.gather(*runs) if at_once else [await each for each in runs])
     return found
 
 
