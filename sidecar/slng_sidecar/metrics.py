@@ -109,6 +109,14 @@ class Metrics:
             prefix + "standby_connections", "Spare connections now", ["state"], registry=registry
         )
         self._models: set[str] = set()
+        # What alerts ask about stands at 0 from the start: Prometheus sees no growth in a series that begins at 1.
+        for what in _DURATIONS.values():
+            self.repaired.labels(what)
+        for code in ("session_limit", "local_auth", "forbidden_origin"):
+            self.refused.labels(code)
+        for kind in ("stt", "tts"):
+            self.dial_failures.labels(kind, "auth_error")
+            self.sessions.labels(kind, "failed")
 
     def model(self, name: str) -> str:
         """Give the label for a model: its name, or ``other`` once there are too many."""
