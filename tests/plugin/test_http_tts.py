@@ -154,3 +154,22 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
         await pipeline.send(TTSSpeakFrame("n1 n2"))
         await pipeline.until(partial(have_ended, pipeline, 1))
         assert heard(pipeline) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("way", "regional"), [("bridge", False), ("auto", True)], ids=["the bridge", "a gateway without one"]
+)
+async def test_it_speaks_by_either_way_upstream(way: str, regional: bool) -> None:
+    async with (
+        gateway_and_simulator(SimulatorOptions.fast(regional=regional, http_rate=16_000), slng_http_tts=way) as (
+            url,
+            simulator,
+        ),
+        running_pipeline(SlngHttpTTSService(sidecar_url=url, voice="one")) as pipeline,
+    ):
+        await pipeline.send(TTSSpeakFrame("n1 n2 n3"), TTSSpeakFrame("n4 n5"))
+        await pipeline.until(partial(have_ended, pipeline, 2))
+        assert heard(pipeline) == [1, 2, 3, 4, 5]
+        assert not pipeline.up(ErrorFrame)
+        kinds = [record.kind for record in simulator.log.records if record.status in (101, 200)]
+        assert set(kinds) == ({"http"} if way == "bridge" else {"tts"})
