@@ -55,6 +55,9 @@ def simulate(
     ] = None,
     regional: Annotated[bool, typer.Option("--regional", help="Be a regional gateway: no HTTP bridge (405).")] = False,
     max_connections: Annotated[int, typer.Option(min=0, help="Refuse more WebSockets at once; 0 is no limit.")] = 0,
+    tcp: Annotated[
+        bool, typer.Option("--tcp", help="Let connections come through a TCP proxy, which the fault 'tcp' needs.")
+    ] = False,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
 ) -> None:
     """Run the stand-in for SLNG alone; point SLNG_BASE_URL or any SLNG client at it."""
@@ -71,6 +74,7 @@ def simulate(
             keys=tuple(key or ()),
             regional=regional,
             max_connections=max_connections,
+            tcp=tcp,
             overrides=parse_manners(manner or ()),
             faults=tuple(parse_script(_read_json(faults))) if faults else (),
         )

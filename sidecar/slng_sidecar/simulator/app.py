@@ -15,6 +15,7 @@ from slng_sidecar.simulator.connection import Connection
 from slng_sidecar.simulator.ears import hears_really
 from slng_sidecar.simulator.http import http_routes
 from slng_sidecar.simulator.options import SimulatorOptions
+from slng_sidecar.simulator.proxy import TcpProxy
 from slng_sidecar.simulator.state import Simulator
 from slng_sidecar.simulator.workers import WorkerFailed
 
@@ -68,14 +69,19 @@ async def running_simulator(
     simulator: Simulator = app.state.simulator
     sock = listen_tcp(host, port)
     simulator.host, simulator.port = sock.getsockname()[:2]
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(sock.close)
+        if simulator.options.tcp:
+            far = listen_tcp("127.0.0.1", 0)
+            stack.callback(far.close)
+            proxy = simulator.proxy = TcpProxy(*far.getsockname()[:2])
+            await stack.enter_async_context(proxy.running(sock))
+            sock = far
         async with serving(app, sock, max_message_size=_MAX_MESSAGE, shutdown_timeout=_SHUTDOWN_TIMEOUT):
             try:
                 yield simulator
             finally:
                 simulator.stopping.set()
-    finally:
-        sock.close()
 
 
 async def _prepare(simulator: Simulator) -> None:

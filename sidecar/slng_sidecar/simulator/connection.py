@@ -126,6 +126,8 @@ class Connection:
                 with contextlib.suppress(Ended):
                     await self._act(fault)
                 await self._until_gone()
+            case "tcp":
+                await self._act(fault)
 
     async def _until_gone(self) -> None:
         await self._websocket.receive()  # the dial itself
@@ -370,6 +372,10 @@ class Connection:
                     await self._send_text(text, {"type": "padding", "bytes": size})
             case "mute":
                 self._muted = True
+            case "tcp":
+                proxy, client = self.simulator.proxy, self._websocket.client
+                if proxy is not None and client is not None and (link := proxy.link(client.port)) is not None:
+                    link.behave(arguments)
             case "stop_reading":
                 self._reading = False
                 transport_of(self._websocket.scope).pause_reading()

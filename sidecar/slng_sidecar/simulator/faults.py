@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from slng_sidecar.simulator.manners import BadManners, ErrorShape, check_manners
+from slng_sidecar.simulator.proxy import ENDINGS
 
 KINDS = ("stt", "tts", "http")
 """Where a fault applies: the two bridges, and HTTP requests of either."""
@@ -77,8 +78,14 @@ _ACTIONS: dict[str, dict[str, tuple[_Check, str]]] = {
     "stop_reading": {},
     "stall": {"ms": (lambda v: _whole(v) and v > 0, "milliseconds")},
     "manners": {"set": (lambda v: True, "an object of manners")},
+    "tcp": {
+        "latency_ms": (lambda v: _whole(v), "milliseconds"),
+        "bytes_per_s": (lambda v: _whole(v), "bytes a second; 0 is no limit"),
+        "slice_bytes": (lambda v: _whole(v), "bytes; 0 is no limit"),
+        "then": (lambda v: v in ENDINGS, "one of " + ", ".join(ENDINGS)),
+    },
 }
-_BEFORE_THE_101 = frozenset({"refuse", "hang", "drop", "manners"})
+_BEFORE_THE_101 = frozenset({"refuse", "hang", "drop", "manners", "tcp"})
 # These need no 'when': they are about the dial, unless it is said otherwise.
 _OF_A_REQUEST = frozenset({"refuse", "hang", "manners"})
 
@@ -240,6 +247,8 @@ def parse_fault(entry: object, number: int) -> Fault:
         rest["set"] = _manners(rest.get("set"))
     if do == "send" and len(rest) != 1:
         raise BadFault("the fault 'send' takes either 'message' or 'base64'")
+    if do == "tcp" and not rest:
+        raise BadFault(f"the fault 'tcp' takes one or more of {', '.join(_ACTIONS['tcp'])}")
     if do == "stall" and not rest:
         raise BadFault("the fault 'stall' needs 'ms'")
     if "when" not in where:

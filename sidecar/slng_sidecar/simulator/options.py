@@ -33,6 +33,7 @@ class SimulatorOptions:
         overrides: fields of ``Manners`` that come after what is particular to a route.
         faults: the script in force from the start.
         script: what the scripted ear hears, a line for each utterance.
+        tcp: let connections come through a TCP proxy, which the fault ``tcp`` needs.
         keep_audio: bytes of a connection's audio that its record keeps.
     """
 
@@ -46,6 +47,7 @@ class SimulatorOptions:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     faults: tuple[Mapping[str, Any], ...] = ()
     script: tuple[str, ...] = ("hello there", "could you say that again", "thank you", "goodbye")
+    tcp: bool = False
     keep_audio: int = 0
 
     @classmethod

@@ -12,9 +12,10 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import BYOK_REFUSED, WORLD_PARTS, check_byok, check_model, is_hosted
 from slng_sidecar.simulator.connection import Connection, Session
 from slng_sidecar.simulator.ears import Ear, Mouth, describe, ear_for, mouth_for
-from slng_sidecar.simulator.faults import Fault, FaultBook, parse_script
+from slng_sidecar.simulator.faults import BadFault, Fault, FaultBook, parse_script
 from slng_sidecar.simulator.manners import UNDEPLOYED, Manners, check_manners, manners_of, route_manners
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
+from slng_sidecar.simulator.proxy import TcpProxy
 from slng_sidecar.simulator.records import Log, Record
 from slng_sidecar.simulator.stt import SttSession
 from slng_sidecar.simulator.tts import TtsSession
@@ -31,6 +32,7 @@ class Simulator:
         live: the WebSockets that stand, in the order they were accepted.
         prepared: set once the recogniser is loaded, where there is one.
         stopping: set once all are to end.
+        proxy: what connections come through; None where none was asked for.
         host, port: where it is served; empty and 0 until it is.
         voice_name, ear_name: which voice and ear are in use, for people.
     """
@@ -47,11 +49,14 @@ class Simulator:
         self.voice_name, self.ear_name = describe(options.speech)
         self.options = options
         self.log = Log(options.keep_audio)
-        self.faults = FaultBook(parse_script(list(options.faults)))
+        script = parse_script(list(options.faults))
+        self._check_tcp(script)
+        self.faults = FaultBook(script)
         self.live: dict[Connection, None] = {}
         self.prepared = asyncio.Event()
         self.stopping = asyncio.Event()
         self.workers = Workers()
+        self.proxy: TcpProxy | None = None
         self.host, self.port = "", 0
 
     @property
@@ -85,11 +90,17 @@ class Simulator:
         Raises:
             BadFault: one cannot be understood.
         """
-        added = [self.faults.add(entry) for entry in parse_script(script)]
+        entries = parse_script(script)
+        self._check_tcp(entries)
+        added = [self.faults.add(entry) for entry in entries]
         for fault in added:
             if fault.when == "now":
                 self._happen_now(fault)
         return added
+
+    def _check_tcp(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        if not self.options.tcp and any(entry["do"] == "tcp" for entry in entries):
+            raise BadFault("the fault 'tcp' needs a simulator that was started with --tcp")
 
     async def until_fired(self, fault: Fault, times: int = 1, timeout: float = 5) -> Record:
         """Wait until a fault has happened so often; give the record it last happened to.
