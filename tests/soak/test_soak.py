@@ -207,7 +207,7 @@ async def hear_extended(soak: Soak, model: str, rng: random.Random) -> str:
             listening = asyncio.create_task(run.listen())
             await run.say(pcm, update_at=rng.choice([None, rng.uniform(0.1, 0.8)]))
             await run.end(listening, within=40)
-        # What an upstream that says nothing more has taken it may keep to itself; its finalizes were answered "timeout".
+        # What an upstream that says nothing more has taken it may keep to itself: "timeout".
         silent = any(fault.get("do") in ("mute", "stall", "stop_reading") for fault in soak.scripts[model])
         run.held(numbers, exact=kind != "without words", whole=not silent)
         return run.fatal["code"] if run.fatal else "ended"
