@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.bots import point_at
-from bench.measures import hop, http, interruption, load, pipeline, stt_drop, stt_update, text_up, tts_update
+from bench.measures import hop, http, interruption, load, pipeline, standby, stt_drop, stt_update, text_up, tts_update
 from bench.report import Part, table
 from bench.world import World, running_world
 
@@ -24,6 +24,7 @@ MEASURES: dict[str, Callable[[World], Awaitable[list[Part]]]] = {
     "interruption": interruption.measure,
     "stt_drop": stt_drop.measure,
     "pipeline": pipeline.measure,
+    "standby": standby.measure,
     "http": http.measure,
     "hop": hop.measure,
     "load": load.measure,

@@ -97,11 +97,11 @@ async def running_simulator() -> AsyncIterator[tuple[str, int]]:
 
 
 @contextlib.asynccontextmanager
-async def running_sidecar(upstream: str) -> AsyncIterator[tuple[str, int]]:
-    """Run ``slng-sidecar serve`` with an upstream; give its address and process id."""
+async def running_sidecar(upstream: str, **settings: str) -> AsyncIterator[tuple[str, int]]:
+    """Run ``slng-sidecar serve`` with an upstream and settings; give its address and process id."""
     async with _running(
         str(COMMAND), "serve", "--port", "0",
-        ends="SIGTERM", SLNG_BASE_URL=upstream.replace("http:", "ws:"), SLNG_API_KEY="key-of-the-bench",
+        ends="SIGTERM", SLNG_BASE_URL=upstream.replace("http:", "ws:"), SLNG_API_KEY="key-of-the-bench", **settings,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         said = ""
