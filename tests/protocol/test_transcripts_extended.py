@@ -415,6 +415,35 @@ def test_a_drop_during_an_update_loses_neither_side() -> None:
     assert new
 
 
+def test_old_audio_that_upstream_will_not_hear_again_is_told_in_milliseconds() -> None:
+    talk = live()
+    talk.client(speech(1000), update(language="de"))
+    talk.ready()
+    talk.client(silence(200), speech(300))
+    del talk.open[0]
+    refused = GatewayError("auth_error", "no", status=401)
+
+    said = [talk._carried_out(c) for c in talk.machine.upstream_lost(0, refused, talk.now)]
+
+    (status,) = told(said, "status")
+    assert status == {"type": "status", "state": "connected", "cause": "auth_error", "attempt": 0, "gap_ms": 0,
+                      "replayed_ms": 0, "dropped_ms": 1200}  # fmt: skip
+    talk.upstream(final("new", (0.0, 0.3)), connection=1)
+    assert not talk.over
+
+
+def test_old_audio_whose_finals_do_not_come_in_time_is_told_in_milliseconds() -> None:
+    talk = live(finalize_timeout=3)
+    talk.client(speech(1000), update(language="de"))
+    talk.ready()
+    said = talk.client(silence(200), speech(300))
+    assert not told(said, "status")
+
+    (status,) = told(talk.wait(3), "status")
+
+    assert (status["state"], status["cause"], status["dropped_ms"]) == ("connected", "upstream_timeout", 1200)
+
+
 def test_a_long_session_moves_to_a_fresh_connection_at_a_quiet_moment() -> None:
     talk = live(rotate_seconds=1500)
     talk.wait(1499)

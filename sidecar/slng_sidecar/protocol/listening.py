@@ -220,7 +220,8 @@ class Listening:
         for stretch in tuple(self._stretches):
             if stretch.drain_by is not None and now >= stretch.drain_by:
                 self._counts["drain_timeouts"] += 1
-                commands += self._done(stretch, now)
+                late = GatewayError("upstream_timeout", "the last finals did not come in time")
+                commands += [*self._given_up(stretch, late), *self._done(stretch, now)]
         if self._paused_until and now >= self._paused_until:
             self._paused_until = 0.0
         if self._change is None and self._rotates_at is not None and now >= self._rotates_at:
@@ -278,11 +279,22 @@ class Listening:
                 return [*commands, *self._dial(stretch)]
             if stretch is self._stretches[-1]:
                 raise
-            self._counts["dropped_ms"] += self._ms(stretch.end or stretch.sent) - self._ms(stretch.covered)
-            return self._done(stretch, now)
+            return [*self._given_up(stretch, hopeless), *self._done(stretch, now)]
         if stretch.recovery.attempt > 1:
             return []
         return self._dialect.status("reconnecting", cause=error.code, attempt=1)
+
+    def _given_up(self, stretch: Stretch, error: GatewayError) -> list[Command]:
+        """Tell how much of an ended stretch upstream did not transcribe and is not asked to again."""
+        end = self.ledger.end if stretch.end is None else stretch.end
+        if self.ledger.is_silent(stretch.covered, end):
+            return []
+        dropped = self._ms(end) - self._ms(stretch.covered)
+        self._counts["dropped_ms"] += dropped
+        attempt = stretch.recovery.attempt
+        return self._dialect.status(
+            "connected", cause=error.code, attempt=attempt, gap_ms=0, replayed_ms=0, dropped_ms=dropped
+        )
 
     def _advance(self, now: float, *, settled: bool = False) -> list[Command]:
         """Do whatever can be done now: dial what is due, seek the cut, send what may go up, end what is all told."""
