@@ -25,7 +25,10 @@ class _JsonFormatter(logging.Formatter):
 
 
 class SessionLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose lines say which session they are about: in words, and as fields in JSON."""
+    """A logger whose lines say which session they are about: in words, and as fields in JSON.
+
+    A line may have ``fields`` of its own besides, of which None is left out, too.
+    """
 
     def __init__(self, logger: logging.Logger, **fields: object) -> None:
         """Take the fields: ``session`` and ``kind``, which each line begins with, and more; None is left out."""
@@ -38,7 +41,9 @@ class SessionLog(logging.LoggerAdapter[logging.Logger]):
         self._fields.update({name: value for name, value in fields.items() if value is not None})
 
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
-        kwargs["extra"] = {"fields": dict(self._fields)}
+        own = kwargs.pop("fields", {})
+        fields = {**self._fields, **own}
+        kwargs["extra"] = {"fields": {name: value for name, value in fields.items() if value is not None}}
         return f"{self._start}{msg}", kwargs
 
 

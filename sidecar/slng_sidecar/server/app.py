@@ -16,7 +16,7 @@ from slng_sidecar import __version__
 from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.server.gateway import Gateway
-from slng_sidecar.server.guard import Guard
+from slng_sidecar.server.guard import Guard, peer_of
 from slng_sidecar.server.models import models_routes
 from slng_sidecar.server.openai import openai_routes
 from slng_sidecar.server.replies import error_response
@@ -40,9 +40,9 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
         async with gateway:
             yield
 
-    async def gateway_error(_request: Request, error: Exception) -> Response:
+    async def gateway_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
-        gateway.refused(error)
+        gateway.refused(error, peer_of(request.scope))
         return error_response(error)
 
     app = FastAPI(

@@ -69,6 +69,19 @@ class LiveSession:
         }
 
 
+def log_of(live: LiveSession) -> SessionLog:
+    """Give the log of a session."""
+    target = live.target
+    return SessionLog(
+        log,
+        session=live.number,
+        kind=target.kind,
+        model=target.model,
+        session_id=target.session_id,
+        agent_id=target.agent_id,
+    )
+
+
 class Troubles:
     """Keeps what went wrong upstream in one session, for the status: codes and times, no words."""
 
@@ -198,9 +211,11 @@ class Gateway:
         except TimeoutError:
             log.warning("drained no further: %d sessions are cut off", len(self._live))
 
-    def refused(self, error: GatewayError) -> None:
-        """Count a request that was refused before any dial."""
+    def refused(self, error: GatewayError, peer: str) -> None:
+        """Count and log a request that was refused before any dial."""
         self.metrics.refused.labels(error.code).inc()
+        fields = {"event": "refused", "code": error.code, "client": peer}
+        log.info("refused a request of %s: %s", peer, error.code, extra={"fields": fields})
 
     def take_place(self, target: Target, peer: str) -> LiveSession:
         """Take one of the places for sessions, until ``free_place``.
@@ -247,14 +262,7 @@ class Gateway:
             moments: who is told when upstream is dialled, and when that is done.
         """
         target = live.target
-        told = SessionLog(
-            log,
-            session=live.number,
-            kind=target.kind,
-            model=target.model,
-            session_id=target.session_id,
-            agent_id=target.agent_id,
-        )
+        told = log_of(live)
         observer = SessionMetrics(self.metrics, target.kind, target.model)
         trace = self.tracing.session(target, live.number) if self.tracing is not None else None
         observers: list[Observer] = [observer, Troubles(live, self.errors), *([trace] if trace is not None else [])]
@@ -263,7 +271,7 @@ class Gateway:
         session = live.session = Session(client, machine, target, dialler, told, observers, self.standby, live.number)
         if self._drain_by is not None and live.drains:
             session.drain(self._drain_by)
-        told.info("%s at %s", target.model, target.base_url)
+        told.info("%s at %s", target.model, target.base_url, fields={"event": "session_began"})
         outcome = "failed"
         observer.began()
         try:
@@ -276,13 +284,21 @@ class Gateway:
             observer.ended(outcome, session.queue_bytes)
             if trace is not None:
                 trace.ended(outcome, machine.heard_seconds)
-            told.note(outcome=outcome)
+            seconds = round(time.monotonic() - live.since, 1)
+            counts = {reason: amount for reason, amount in sorted(session.counts.items()) if amount}
             told.info(
                 "%s after %.1f s, %d dials%s",
                 outcome,
-                time.monotonic() - live.since,
+                seconds,
                 session.dials,
-                "".join(f", {reason} {amount}" for reason, amount in sorted(session.counts.items()) if amount),
+                "".join(f", {reason} {amount}" for reason, amount in counts.items()),
+                fields={
+                    "event": "session_ended",
+                    "outcome": outcome,
+                    "seconds": seconds,
+                    "dials": session.dials,
+                    "counts": counts,
+                },
             )
 
     def _machine(self, live: LiveSession, *, extended: bool, file: bool) -> SttMachine | TtsMachine:

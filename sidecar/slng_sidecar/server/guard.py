@@ -30,14 +30,14 @@ class Guard:
         settings: Settings,
         secrets: Secrets,
         draining: Callable[[], bool],
-        refused: Callable[[GatewayError], None],
+        refused: Callable[[GatewayError, str], None],
     ) -> None:
         """Stand before ``app``.
 
         Args:
             draining: whether the sidecar is about to stop; then only this machine is still served, so that a bot that
                 is shutting down as well can say goodbye.
-            refused: is told of each request that is refused.
+            refused: is told of each request that is refused, and of whose it is.
         """
         self._app = app
         self._settings = settings
@@ -50,7 +50,7 @@ class Guard:
             try:
                 self._check(scope)
             except GatewayError as error:
-                self._refused(error)
+                self._refused(error, peer_of(scope))
                 await refuse(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)

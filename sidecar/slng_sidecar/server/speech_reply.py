@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +22,6 @@ from slng_sidecar.server.synthesis import Synthesis
 from slng_sidecar.serving import transport_of
 from slng_sidecar.sessions.speech import Utterance
 from slng_sidecar.tasks import Tasks
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +65,10 @@ class SpeechResponse(Response):
         finally:
             self._utterance.leave()
 
+    def _tell(self, what: str, error: GatewayError) -> None:
+        if (log := self._utterance.log) is not None:
+            log.info("speech %s: %s", what, error.for_log, fields={"event": "request_failed", "code": error.code})
+
     async def _reply(self, scope: Scope, send: Send) -> None:
         utterance, form = self._utterance, self._form
         try:
@@ -75,7 +76,7 @@ class SpeechResponse(Response):
             if sound is None:
                 raise GatewayError("provider_error", f"{self._target.model} gave no sound for that text.")
         except GatewayError as error:
-            log.info("speech of %s failed: %s", self._target.model, error.for_log)
+            self._tell("failed", error)
             headers = {**form.headers, "Server-Timing": utterance.timing.header()}
             await error_response(error, headers)(scope, _never, send)
             return
@@ -97,7 +98,7 @@ class SpeechResponse(Response):
                 sound = await utterance.next()
         except GatewayError as error:
             # The status has left. Only a body that breaks off can still say that this is not the whole.
-            log.warning("speech of %s broke off: %s", self._target.model, error.for_log)
+            self._tell("broke off", error)
             await body.break_off(error)
             return
         await body.end()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import cast
 
 from fastapi import APIRouter
@@ -20,8 +19,6 @@ from slng_sidecar.sessions.session import ClientGone
 
 EXTENDED = "slng-sidecar.v1"
 """The WebSocket subprotocol of the extended dialect; who does not ask for it gets SLNG's own messages only."""
-
-log = logging.getLogger(__name__)
 
 
 class WebSocketClient:
@@ -58,12 +55,12 @@ def streaming_routes(gateway: Gateway) -> APIRouter:
     router = APIRouter()
 
     async def serve(websocket: WebSocket, kind: Kind, model: str) -> None:
+        peer = peer_of(websocket.scope)
         try:
             target = resolve_target(websocket, kind, model, gateway.settings, gateway.secrets)
-            live = gateway.take_place(target, peer_of(websocket.scope))
+            live = gateway.take_place(target, peer)
         except GatewayError as error:
-            gateway.refused(error)
-            log.info("refused %s upgrade: %s", kind, error.code)
+            gateway.refused(error, peer)
             await refuse(error, websocket.scope, websocket.receive, websocket.send)
             return
         live.drains = True

@@ -12,7 +12,7 @@ from slng_sidecar.metrics import SessionMetrics
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.server.gateway import Gateway, LiveSession
+from slng_sidecar.server.gateway import Gateway, LiveSession, log_of
 from slng_sidecar.sessions.speech import SpeechClient, Utterance, pour
 from slng_sidecar.upstream.bridge import BridgeMissing
 
@@ -68,8 +68,9 @@ class Synthesis:
             way = self._way(utterance, target)
             live = gateway.take_place(target, peer)
         except GatewayError as error:
-            gateway.refused(error)
+            gateway.refused(error, peer)
             raise
+        utterance.log = log_of(live)
         task = gateway.tasks.start(self._say(utterance, live, way), f"speech {live.number}")
         task.add_done_callback(lambda _: gateway.free_place(live))
 
@@ -108,7 +109,8 @@ class Synthesis:
         gateway, target = self._gateway, live.target
         observer = SessionMetrics(gateway.metrics, target.kind, target.model)
         outcome, counts = "failed", Counter({"http_bridge": 1})
-        log.info("tts session %d: %s at %s by HTTP", live.number, target.model, target.base_url)
+        told = log_of(live)
+        told.info("%s at %s by HTTP", target.model, target.base_url, fields={"event": "session_began"})
         observer.dialled()
         observer.began()
         began = time.monotonic()
@@ -134,7 +136,7 @@ class Synthesis:
         except GatewayError as error:
             utterance.finish(error)
         except Exception:
-            log.exception("tts session %d: failed by a fault of the sidecar", live.number)
+            told.exception("failed by a fault of the sidecar")
             utterance.finish(GatewayError("internal_error", "The sidecar failed; its log says how. Please report it."))
         finally:
             if outcome != "missing":
@@ -142,6 +144,9 @@ class Synthesis:
                 said = "completed" if outcome == "closed" else "abandoned" if outcome == "client_left" else "failed"
                 turn = Turn("context", said, began, utterance.timing.first_sound, len(utterance.text), seconds)
                 observer.turn(turn, time.monotonic())
+                passed = round(time.monotonic() - live.since, 1)
+                fields = {"event": "session_ended", "outcome": outcome, "seconds": passed}
+                told.info("%s after %.1f s", outcome, passed, fields=fields)
             observer.progress(counts, 0.0)
             observer.ended("closed" if outcome == "missing" else outcome, 0)
         return None

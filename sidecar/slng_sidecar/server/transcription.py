@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,7 +16,7 @@ from slng_sidecar.delivery import deliver
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.server.gateway import Gateway, LiveSession
+from slng_sidecar.server.gateway import Gateway, LiveSession, log_of
 from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.names import ignored_header, model_of
 from slng_sidecar.server.replies import error_response
@@ -29,8 +28,6 @@ from slng_sidecar.serving import transport_of
 from slng_sidecar.sessions.timing import Timing
 from slng_sidecar.sessions.transcription import Transcription, TranscriptionClient
 from slng_sidecar.tasks import Tasks
-
-log = logging.getLogger(__name__)
 
 _RATE = 16_000
 """What recognisers are trained on, and the official clients send."""
@@ -56,10 +53,11 @@ class TranscriptionResponse(Response):
         gateway = self._gateway
         # Before a form has named its model, the place is an upload's.
         target = self._target or Target("stt", "(upload)", gateway.settings.gateway, "")
+        peer = peer_of(scope)
         try:
-            live = gateway.take_place(target, peer_of(scope))
+            live = gateway.take_place(target, peer)
         except GatewayError as error:
-            gateway.refused(error)
+            gateway.refused(error, peer)
             await error_response(error)(scope, receive, send)
             return
         async with Decoding(_RATE, gateway.settings.sidecar_max_audio) as decoding:
@@ -94,7 +92,7 @@ class _Job:
         self.transcription: Transcription | None = None
         self.error: GatewayError | None = None
         self.known = asyncio.Event()
-        self._live = live
+        self.live = live
         self._decoding = decoding
         self._target = target
         self._fields: list[str] = []
@@ -108,7 +106,7 @@ class _Job:
     @property
     def headers(self) -> dict[str, str]:
         """What the reply's header says besides its type."""
-        model = {"X-Model": self._live.target.model} if self.transcription is not None else {}
+        model = {"X-Model": self.live.target.model} if self.transcription is not None else {}
         return {**model, **ignored_header(self.options.ignored), "Server-Timing": self.timing.header()}
 
     async def upload(self, request: Request, file_name: str) -> None:
@@ -138,7 +136,7 @@ class _Job:
         if self.transcription is not None:
             self.transcription.leave()
         else:
-            self.gateway.free_place(self._live)
+            self.gateway.free_place(self.live)
 
     async def _take(self, event: Event, request: Request) -> None:
         match event:
@@ -171,19 +169,19 @@ class _Job:
             model = model_of(self.options.model, "stt", settings)
             target = resolve_target(request, "stt", model, settings, gateway.secrets)
         self.options.check()
-        self._live.target = target
+        self.live.target = target
         self.transcription = Transcription(self.options.config(), self._sound, self.timing)
         client = TranscriptionClient(
             self.transcription, lambda: self._decoding.sample_rate, settings.sidecar_transcript_timeout
         )
-        task = gateway.tasks.start(self._run(client), f"transcription {self._live.number}")
-        task.add_done_callback(lambda _: gateway.free_place(self._live))
+        task = gateway.tasks.start(self._run(client), f"transcription {self.live.number}")
+        task.add_done_callback(lambda _: gateway.free_place(self.live))
         self.known.set()
 
     async def _run(self, client: TranscriptionClient) -> None:
         # Upstream is dialled once there is something to hear.
         if await client.begin():
-            await self.gateway.run_session(client, self._live, extended=True, file=True, moments=self.timing)
+            await self.gateway.run_session(client, self.live, extended=True, file=True, moments=self.timing)
 
     def _fail(self, error: GatewayError) -> None:
         if self.transcription is not None:
@@ -250,7 +248,8 @@ async def _reply(job: _Job, scope: Scope, send: Send) -> None:
             if job.options.stream and added:
                 await event({"type": "transcript.text.delta", "delta": added})
     except GatewayError as error:
-        log.info("transcription failed: %s", error.for_log)
+        fields = {"event": "request_failed", "code": error.code}
+        log_of(job.live).info("transcription failed: %s", error.for_log, fields=fields)
         if started:
             # The status has left. The error, and a body that breaks off, say that this is not the whole.
             await event({"error": error.as_fields()})

@@ -66,8 +66,8 @@ class Session:
     Every decision is the machine's, and its commands are carried out at once, without waiting, in the order it gave
     them; two queues, one a direction, stand where speeds differ.
 
-    Mutable: ``_connections``, by number, while they live, with ``_shapes``, and ``_dialled_at``, for those that
-    are not ready yet;
+    Mutable: ``_connections``, by number, while they live, with ``_shapes``, ``_requests``, their ids upstream, and
+    ``_dialled_at``, for those that are not ready yet;
     ``_timer`` for ``_timer_at``, the machine's deadline; ``_closing``, once the client is being closed; ``_drain_by``,
     once the session is drained; ``_running``, between ``started`` and the end.
     """
@@ -109,6 +109,7 @@ class Session:
         self._standby = standby
         self._lease = lease
         self._shapes: dict[int, tuple[Target, str]] = {}
+        self._requests: dict[int, str | None] = {}
         self._running = False
         self._drain_by: float | None = None
         self.dials = 0
@@ -210,9 +211,8 @@ class Session:
         if (dialled := self._dialled_at.pop(connection, None)) is not None:
             for observer in self._observers:
                 observer.opened(now - dialled)
-        if (request := _request_id(text)) is not None:
-            self._log.note(request_id=request)
-        self._log.info("connection %d ready", connection)
+        self._requests[connection] = _request_id(text)
+        self._log.info("connection %d ready", connection, fields=self._fields("connection_ready", connection))
         if self._spares is not None and connection in self._shapes:
             self._spares.want(*self._shapes[connection], self._lease)
         self._do(self._machine.upstream_ready(connection, text, now))
@@ -226,15 +226,20 @@ class Session:
         await self._to_client.room(_CLIENT_AHEAD_BYTES)
 
     def upstream_lost(self, connection: int, error: GatewayError) -> None:
-        if not closed_cleanly(error):
-            self._log.info("connection %d lost: %s", connection, error.for_log)
         opening = self._dialled_at.pop(connection, None) is not None
+        if opening or not closed_cleanly(error):
+            told, event = ("not opened", "connection_not_opened") if opening else ("lost", "connection_lost")
+            fields = {**self._fields(event, connection), "code": error.code}
+            self._log.info("connection %d %s: %s", connection, told, error.for_log, fields=fields)
         for observer in self._observers:
             if opening:
                 observer.not_opened(error.code)
             else:
                 observer.lost("closed" if closed_cleanly(error) else error.code)
         self._do(self._machine.upstream_lost(connection, error, self._loop.time()))
+
+    def _fields(self, event: str, connection: int) -> dict[str, object]:
+        return {"event": event, "connection": connection, "request_id": self._requests.get(connection)}
 
     # What the machine decides
 
@@ -297,6 +302,7 @@ class Session:
     def _forget(self, number: int) -> None:
         del self._connections[number]
         del self._shapes[number]
+        self._requests.pop(number, None)
         self._changed.set()
 
     def _arm(self) -> None:

@@ -12,6 +12,7 @@ from slng_sidecar.protocol.messages import dump, parse_object, type_of
 from slng_sidecar.sessions.session import ClientGone
 from slng_sidecar.sessions.timing import Timing
 from slng_sidecar.tasks import Tasks
+from slng_sidecar.telemetry import SessionLog
 
 # How much sound may wait for the reader before upstream is held back: 5 s at 24 kHz.
 _AHEAD_BYTES = 240_000
@@ -31,6 +32,7 @@ class Utterance:
         way: how it goes upstream.
         size: bytes of sound that came so far.
         said: called once all was said.
+        log: of the session that it is, once it has begun.
         left: set once nobody listens any more.
         over: set once that is so, or all is said, or could not be said.
     """
@@ -44,6 +46,7 @@ class Utterance:
         self.way: Literal["bridge", "websocket"] = "bridge"
         self.size = 0
         self.said: Callable[[], None] = lambda: None
+        self.log: SessionLog | None = None
         self.left = asyncio.Event()
         self.over = asyncio.Event()
         self._sound: list[bytes] = []
