@@ -35,7 +35,7 @@ async def operations(client: httpx.AsyncClient) -> list[tuple[str, str]]:
     document = (await client.get("/openapi.json")).json()
     paths = {path.replace("{model}", AURA): each for path, each in document["paths"].items()}
     found = [(method.upper(), path) for path, each in paths.items() for method in each]
-    return [*found, *(("GET", path) for path in ("/docs", "/openapi.json", "/docs/oauth2-redirect", "/redoc"))]
+    return [*found, *(("GET", path) for path in ("/docs", "/openapi.json"))]
 
 
 async def upgrade_status(url: str, headers: dict[str, str], query: str = "") -> int:

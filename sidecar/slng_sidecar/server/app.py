@@ -19,6 +19,7 @@ from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.guard import Guard, peer_of
 from slng_sidecar.server.models import models_routes
 from slng_sidecar.server.openai import openai_routes
+from slng_sidecar.server.reference import reference_routes
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.speech import speech_routes
 from slng_sidecar.server.status import status_routes
@@ -49,6 +50,8 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
         title="slng-sidecar",
         version=__version__,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         summary="A localhost gateway to SLNG for voice bots.",
         exception_handlers={
             GatewayError: gateway_error,
@@ -62,6 +65,7 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
     app.include_router(openai_routes(gateway, synthesis))
     app.include_router(models_routes(gateway))
     app.include_router(status_routes(gateway))
+    app.include_router(reference_routes(app.openapi))
 
     return Guard(app, settings, secrets, lambda: gateway.draining, gateway.refused)
 
