@@ -41,6 +41,7 @@ FAULTS += [
     {"do": "refuse", "status": 502, "body": LEAKY, "content_type": "text/html", "headers": {"X-Request": LEAKY}},
     {"do": "close", "when": "init", "code": 1008, "reason": LEAKY},
     {"do": "error", "when": "init", "code": "auth_error", "message": LEAKY, "then_close": 1008},
+    {"do": "error", "when": "init", "code": LEAKY, "message": LEAKY, "then_close": 1011},
     {"do": "error", "when": "ready", "code": "provider_error", "message": LEAKY},
     {"do": "error", "when": "audio", "code": LEAKY, "message": LEAKY, "then_close": 1011},
     {"do": "send", "when": "ready", "message": {"type": LEAKY, "detail": LEAKY}},

@@ -121,3 +121,9 @@ def test_any_reason_fits_a_close_frame(text: str) -> None:
 )
 def test_a_clean_close_is_1000_or_no_code(upstream: dict[str, object] | None, cleanly: bool) -> None:
     assert closed_cleanly(GatewayError("upstream_closed", "m", upstream=upstream)) is cleanly
+
+
+def test_a_code_that_is_not_in_the_table_is_neither_logged_nor_counted() -> None:
+    error = GatewayError("what the caller said", "and more of it", upstream={"status": 500})
+    assert (error.known_code, error.for_log) == ("other", "other (status 500)")
+    assert GatewayError("auth_error", "").known_code == "auth_error"

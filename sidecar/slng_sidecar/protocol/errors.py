@@ -115,11 +115,16 @@ class GatewayError(Exception):
         return {"type": "error", **self.as_fields()}
 
     @property
+    def known_code(self) -> str:
+        """The code where it is one of the table, else ``other``: this is logged and counted, and upstream may say all."""
+        return self.code if self.code in STATUS_OF_CODE else "other"
+
+    @property
     def for_log(self) -> str:
         """What may be logged of it: codes, and no words of upstream's, which may repeat what was said."""
         upstream = self.upstream or {}
         codes = [f"{name} {upstream[name]}" for name in ("status", "close_code") if upstream.get(name) is not None]
-        return f"{self.code} ({', '.join(codes)})" if codes else self.code
+        return f"{self.known_code} ({', '.join(codes)})" if codes else self.known_code
 
     @property
     def close_code(self) -> int:

@@ -213,9 +213,9 @@ class Gateway:
 
     def refused(self, error: GatewayError, peer: str) -> None:
         """Count and log a request that was refused before any dial."""
-        self.metrics.refused.labels(error.code).inc()
-        fields = {"event": "refused", "code": error.code, "client": peer}
-        log.info("refused a request of %s: %s", peer, error.code, extra={"fields": fields})
+        self.metrics.refused.labels(error.known_code).inc()
+        fields = {"event": "refused", "code": error.known_code, "client": peer}
+        log.info("refused a request of %s: %s", peer, error.known_code, extra={"fields": fields})
 
     def take_place(self, target: Target, peer: str) -> LiveSession:
         """Take one of the places for sessions, until ``free_place``.

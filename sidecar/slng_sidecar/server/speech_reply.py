@@ -67,7 +67,7 @@ class SpeechResponse(Response):
 
     def _tell(self, what: str, error: GatewayError) -> None:
         if (log := self._utterance.log) is not None:
-            log.info("speech %s: %s", what, error.for_log, fields={"event": "request_failed", "code": error.code})
+            log.info("speech %s: %s", what, error.for_log, fields={"event": "request_failed", "code": error.known_code})
 
     async def _reply(self, scope: Scope, send: Send) -> None:
         utterance, form = self._utterance, self._form

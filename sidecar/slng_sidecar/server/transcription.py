@@ -248,7 +248,7 @@ async def _reply(job: _Job, scope: Scope, send: Send) -> None:
             if job.options.stream and added:
                 await event({"type": "transcript.text.delta", "delta": added})
     except GatewayError as error:
-        fields = {"event": "request_failed", "code": error.code}
+        fields = {"event": "request_failed", "code": error.known_code}
         log_of(job.live).info("transcription failed: %s", error.for_log, fields=fields)
         if started:
             # The status has left. The error, and a body that breaks off, say that this is not the whole.

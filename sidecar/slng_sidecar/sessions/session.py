@@ -229,13 +229,13 @@ class Session:
         opening = self._dialled_at.pop(connection, None) is not None
         if opening or not closed_cleanly(error):
             told, event = ("not opened", "connection_not_opened") if opening else ("lost", "connection_lost")
-            fields = {**self._fields(event, connection), "code": error.code}
+            fields = {**self._fields(event, connection), "code": error.known_code}
             self._log.info("connection %d %s: %s", connection, told, error.for_log, fields=fields)
         for observer in self._observers:
             if opening:
-                observer.not_opened(error.code)
+                observer.not_opened(error.known_code)
             else:
-                observer.lost("closed" if closed_cleanly(error) else error.code)
+                observer.lost("closed" if closed_cleanly(error) else error.known_code)
         self._do(self._machine.upstream_lost(connection, error, self._loop.time()))
 
     def _fields(self, event: str, connection: int) -> dict[str, object]:

@@ -214,7 +214,7 @@ class Standby:
             return
         wanted.spares.remove(spare)
         wanted.not_before = asyncio.get_running_loop().time() + PAUSE
-        log.info("a spare of %s is gone: %s", spare.shape.target, error.code if error else "closed")
+        log.info("a spare of %s is gone: %s", spare.shape.target, error.for_log if error else "closed")
 
     def _drop(self, shape: Shape) -> None:
         for spare in self._wanted.pop(shape).spares:
