@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MEASURES = ("stt_update", "tts_update", "interruption", "stt_drop", "pipeline")
-pytestmark = pytest.mark.timeout(300)  # the first test waits for the run
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the first test waits for the run
 
 Found = dict[str, dict[str, dict[str, Any]]]
 

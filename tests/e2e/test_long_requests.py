@@ -15,6 +15,8 @@ import soundfile
 from processes import Running, serving, started
 from slng_sidecar.audio.wav import wav_header
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 HOUR = 3_600
 MOST_MB = 8

@@ -16,6 +16,8 @@ from processes import COMMAND, environment
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
 
+pytestmark = pytest.mark.slow
+
 load_all_checks()
 # The first two hold a schema to saying all of what is taken, which a model's grammar or what is sound cannot be. The
 # third has no exception for upstream, which gives no sound for a text such as "…".

@@ -20,6 +20,8 @@ from running import STT_INIT, TTS_INIT, talking
 from slng_sidecar.simulator import signal
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+pytestmark = pytest.mark.slow
+
 EXTERNAL = "simulator/signal:1"
 SECRETS = {
     "SLNG_API_KEY": "sk-slng-1f0c9b7e5d",

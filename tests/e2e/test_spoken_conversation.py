@@ -16,6 +16,8 @@ from processes import serving
 from slng_sidecar.simulator import recognise, speak
 from transports import RoomTransport
 
+pytestmark = pytest.mark.slow
+
 BOT = Path(__file__).parents[2] / "plugin" / "examples" / "bot.py"
 RATE = 16_000
 WAIT = 25.0

@@ -16,6 +16,8 @@ from running import gateway_and_simulator
 from slng_sidecar.audio.resampling import resampler
 from slng_sidecar.simulator import recognise, signal
 
+pytestmark = pytest.mark.slow
+
 SENTENCE = "Please call the front desk and ask for a quiet room."
 TTS = "/v1/bridges/unmute/tts/slng/deepgram/aura:2-en"
 STT = "/v1/bridges/unmute/stt/slng/deepgram/nova:3-en"
