@@ -11,16 +11,22 @@ ROOT = Path(__file__).parents[1]
 SOURCES = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
 
 
-def test_every_test_that_the_guarantees_name_exists() -> None:
-    named = set(re.findall(r"`(test_\w+|Test\w+)`", (ROOT / "docs/guarantees.md").read_text()))
+PAGES = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")))
+
+
+@pytest.mark.parametrize("page", ["docs/guarantees.md", "docs/trust.md"])
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+|Test\w+)`", (ROOT / page).read_text()))
     assert named
     missing = [name for name in named if f"def {name}(" not in SOURCES and f"{name} = " not in SOURCES]
     assert not missing
 
 
-@pytest.mark.parametrize("page", sorted(path.relative_to(ROOT) for path in ROOT.glob("docs/*.md")))
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
     text = (ROOT / page).read_text()
+    for name in re.findall(r"`((?:tests|deploy)/[\w/.-]+\.(?:py|yaml|json))`", text):
+        assert (ROOT / name).exists(), name
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (ROOT / page.parent / target).exists(), target
 
@@ -28,7 +34,7 @@ def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
 def test_every_setting_that_a_page_names_exists() -> None:
     from slng_sidecar.config import Settings
 
-    known = {name.upper() for name in Settings.model_fields} | {"SLNG_SIDECAR_URL"}
+    known = {name.upper() for name in Settings.model_fields} | {"SLNG_SIDECAR_URL", "SLNG_SIDECAR_TOKEN"}
     for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
         for name in re.findall(r"\b((?:SIDECAR|SLNG)_[A-Z_]+[A-Z])\b", page.read_text()):
             assert name.removesuffix("_FILE") in known, (page.name, name)

@@ -116,7 +116,7 @@ class GatewayError(Exception):
 
     @property
     def known_code(self) -> str:
-        """The code where it is one of the table, else ``other``: this is logged and counted, and upstream may say all."""
+        """The code where it is one of the table, else ``other``; this may be counted, as upstream may say anything."""
         return self.code if self.code in STATUS_OF_CODE else "other"
 
     @property

@@ -1,0 +1,25 @@
+"""docs/metrics.md lists exactly the metrics that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from metric_names import metric_types
+from used import labels_by_sample
+
+PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+ROWS = {
+    name: (kind.strip(), set(re.findall(r"`(\w+)`", labels)))
+    for name, kind, labels in re.findall(r"^\| `(\w+)` \| ([^|]+)\|[^|]+\|([^|]+)\|", PAGE, re.MULTILINE)
+}
+
+
+def test_each_metric_is_listed_with_its_type_and_nothing_else_is() -> None:
+    assert {name: kind for name, (kind, _) in ROWS.items()} == metric_types()
+
+
+def test_the_labels_are_those_of_a_sidecar_in_use() -> None:
+    for name, (kind, labels) in ROWS.items():
+        sample = name + "_bucket" if kind == "histogram" else name
+        assert labels == labels_by_sample()[sample] - {"le"}, name
