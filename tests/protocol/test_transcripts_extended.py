@@ -444,6 +444,19 @@ def test_old_audio_whose_finals_do_not_come_in_time_is_told_in_milliseconds() ->
     assert (status["state"], status["cause"], status["dropped_ms"]) == ("connected", "upstream_timeout", 1200)
 
 
+def test_what_upstream_leaves_unsaid_at_the_close_is_told_in_milliseconds() -> None:
+    talk = live(close_timeout=5)
+    talk.client(speech(1000))
+    talk.upstream(final("one", (0.1, 0.4)))
+    talk.client({"type": "close"})
+
+    said = talk.wait(5)
+
+    (status,) = told(said, "status")
+    assert (status["state"], status["cause"], status["dropped_ms"]) == ("connected", "upstream_timeout", 600)
+    assert said[-1] == goodbye(1000)
+
+
 def test_a_long_session_moves_to_a_fresh_connection_at_a_quiet_moment() -> None:
     talk = live(rotate_seconds=1500)
     talk.wait(1499)

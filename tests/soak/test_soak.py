@@ -337,5 +337,8 @@ async def test_nothing_of_fifty_sessions_under_random_faults_stays_behind() -> N
     assert after["slng_sidecar_tasks"] == before["slng_sidecar_tasks"]
     assert after["process_open_fds"] == before["process_open_fds"]
     assert after["process_resident_memory_bytes"] < before["process_resident_memory_bytes"] + MEMORY_MARGIN
-    assert after["slng_sidecar_upstream_dials_total"] == dials
+    # No dial that the sidecar does not count, and none that opened or failed without one; what is retired before it
+    # was on the wire is counted, and nobody saw it.
+    answered = after["slng_sidecar_upstream_open_seconds_count"] + after["slng_sidecar_upstream_dial_failures_total"]
+    assert answered <= dials <= after["slng_sidecar_upstream_dials_total"] <= 1.1 * dials
     assert sessions > 10 * MINUTES * BOTS

@@ -149,6 +149,10 @@ class Listening:
         last = self._stretches[-1]
         unheard = max(0, self.ledger.end - max(last.sent, last.covered))
         commands = [command for stretch in self._stretches for command in stretch.take_word()]
+        if self._closing and not unheard:
+            late = GatewayError("upstream_timeout", "the last finals did not come in time")
+            for stretch in self._stretches:
+                commands += self._given_up(stretch, late)
         return [*commands, *self._teller.give_up(self._stretches[0])], self._duration(unheard)
 
     def hang_up(self) -> list[Command]:
@@ -292,8 +296,10 @@ class Listening:
         dropped = self._ms(end) - self._ms(stretch.covered)
         self._counts["dropped_ms"] += dropped
         attempt = stretch.recovery.attempt
+        # The session itself goes on, unless it is about to end.
+        state = "reconnecting" if stretch is self._stretches[-1] and stretch.state is not State.LIVE else "connected"
         return self._dialect.status(
-            "connected", cause=error.code, attempt=attempt, gap_ms=0, replayed_ms=0, dropped_ms=dropped
+            state, cause=error.code, attempt=attempt, gap_ms=0, replayed_ms=0, dropped_ms=dropped
         )
 
     def _advance(self, now: float, *, settled: bool = False) -> list[Command]:

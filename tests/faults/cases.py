@@ -1,0 +1,174 @@
+"""What can go wrong: SLNG's thirty peculiarities, and what networks and servers do to any connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MOMENTS = (
+    "dialling",
+    "before ready",
+    "mid utterance",
+    "after flush or finalize",
+    "during an update",
+    "during a clear",
+    "during drain",
+)
+BOTH = ("stt", "tts")
+_OWN = ("ends", "silent", "may_fail", "unsaid", "not_at")
+DIAL, STREAM, MANNER, READY = "dial", "stream", "manner", "ready"
+_HAPPENS: dict[str, dict[str, str]] = {
+    # Where each kind of fault cannot occur, and why.
+    DIAL: dict.fromkeys(
+        ("before ready", "mid utterance", "after flush or finalize", "during a clear", "during drain"),
+        "it befalls a dial only",
+    ),
+    STREAM: {"dialling": "there is no WebSocket yet"},
+    MANNER: dict.fromkeys(("dialling", "before ready"), "it shows only once the session works"),
+    READY: dict.fromkeys(
+        ("dialling", "mid utterance", "after flush or finalize", "during a clear", "during drain"),
+        "it befalls an opening session only",
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A fault, and what it may cost.
+
+    Attributes:
+        number: of the list of the thirty; ``+`` for its extra switches, ``tcp`` for the network's.
+        happens: to a dial, to an open connection, to an opening session, or in the whole of a connection's life.
+        ends: codes with which it may end the session, as trying again cannot help; empty where it must go on.
+        silent: whether upstream may keep to itself what it heard.
+        unsaid: whether words may be missing without a report; see what cannot be promised in docs/guarantees.md.
+        may_fail: whether a context may fail though none of it was delivered.
+        not_at: moments at which it cannot occur, and why, beyond what ``happens`` says.
+    """
+
+    number: str
+    name: str
+    kinds: tuple[str, ...]
+    happens: str
+    fault: dict[str, Any]
+    ends: tuple[str, ...] = ()
+    silent: bool = False
+    may_fail: bool = False
+    unsaid: bool = False
+    not_at: dict[str, str] = field(default_factory=dict)
+
+    def reason_not_at(self, moment: str, kind: str) -> str | None:
+        """Say why it cannot occur there; None where it can."""
+        if kind not in self.kinds:
+            return f"it is of {' and '.join(self.kinds).upper()} only"
+        if moment == "during a clear" and kind == "stt":
+            return "STT has no clear"
+        return self.not_at.get(moment) or _HAPPENS[self.happens].get(moment)
+
+
+def _dial(number: str, name: str, ends: tuple[str, ...] = (), **fault: Any) -> Case:
+    return Case(number, name, BOTH, DIAL, {"when": "upgrade", **fault}, ends)
+
+
+def _stream(number: str, name: str, kinds: tuple[str, ...] = BOTH, **fields: Any) -> Case:
+    own = {field: fields.pop(field) for field in _OWN if field in fields}
+    return Case(number, name, kinds, STREAM, fields, **own)
+
+
+def _manner(number: str, name: str, kind: str, **manners: Any) -> Case:
+    own = {field: manners.pop(field) for field in _OWN if field in manners}
+    return Case(number, name, (kind,), MANNER, {"do": "manners", "when": "upgrade", "times": 0, "set": manners}, **own)
+
+
+def _ready(number: str, name: str, ends: tuple[str, ...] = (), **manners: Any) -> Case:
+    return Case(number, name, BOTH, READY, {"do": "manners", "when": "upgrade", "set": manners}, ends)
+
+
+def _tcp(name: str, **fields: Any) -> Case:
+    return _stream("tcp", name, do="tcp", **fields)
+
+
+BYOK = "BYOK is only supported for external STT/TTS routes"
+AT_A_TEXT = dict.fromkeys(("before ready", "mid utterance", "during a clear", "during drain"), "it comes with a text")
+AT_CLOSE = dict.fromkeys(
+    ("before ready", "mid utterance", "after flush or finalize", "during drain"),
+    "a close is said at an update or at the end",
+)
+
+CASES = (
+    _dial("1", "401 at the upgrade", ("auth_error",), do="refuse", status=401, body={"error": "Unauthorized"}),
+    _dial("2", "400 for a provider key on slng/", ("config_error",), do="refuse", status=400, body={"error": BYOK}),
+    _ready("3", "backend_connection_failed in ready's place", ("backend_connection_failed",), ready="error"),
+    _dial("4", "404, unknown model", ("config_error",), do="refuse", status=404, body={"error": "no such model"}),
+    _dial("4", "502, model not deployed", ("backend_connection_failed",), do="refuse", status=502, body={"error": ""}),
+    _stream("9", "close 1008: the language is not supported", ("stt",), do="close", code=1008, reason="language"),
+    _manner("10", "no partials", "stt", partials=False),
+    _manner("11", "a final 400 ms after its finalize", "stt", final_ms=400),
+    # It may be taken for the last answer, and the session's end does not wait for the next one.
+    _manner("11", "another final before the answer", "stt", stray_final="frag:0", silent=True, unsaid=True),
+    _manner("11", "an empty final first", "stt", finalize_answer="empty"),
+    _manner("11", "no answer to a finalize", "stt", finalize_answer="none", silent=True),
+    _manner("12", "nine finals for a sentence", "stt", finals=9),
+    _manner("13", "Deepgram's Results in place of the bridge's", "stt", results=True, from_finalize=True),
+    _manner("14", "utterance_end", "stt", utterance_end=True),
+    _stream("15", "gone at once on close", ("stt",), do="drop", when="close",
+            not_at=AT_CLOSE),
+    *(_manner("17", f"terminal: {terminal}", "tts", terminal=terminal)
+      for terminal in ("flushed", "both", "flushed_first", "twice", "done", "event", "is_final")),
+    _manner("17", "no terminal", "tts", terminal="none", may_fail=True),
+    _manner("18", "a stray terminal after 60 ms", "tts", stray_terminal_ms=60),
+    _manner("19", "close 1000 after each turn", "tts", after_turn="close"),
+    _stream("19", "close 1011 before the sound", ("tts",), do="close", code=1011, when="text",
+            not_at=AT_A_TEXT),
+    _manner("20", "a session that takes one turn", "tts", after_turn="spent", clear_spends=True),
+    _stream("21", "an error with a message only", do="error", message="expired", shape="message", may_fail=True),
+    _manner("22", "cleared after 400 ms, sound after it", "tts", clear_ms=400, late_audio_ms=100),
+    _manner("22", "no cleared", "tts", clear_answer="none"),
+    _manner("22", "a terminal in place of cleared", "tts", clear_answer="audio_end"),
+    *(_stream("24", f"close {code}", do="close", code=code) for code in (1001, 1011, 1012, 1013)),
+    _stream("24", "close 1008", do="close", code=1008, reason="max connection duration"),
+    *(_stream("25", f"an error in shape {shape}", do="error", code="backend_error", message="failed", shape=shape)
+      for shape in ("data", "top", "status_int", "status_str", "capitalised", "typeless", "data_text")),
+    *(_manner("26", f"sound as base64: {form}", "tts", audio_form=form)
+      for form in ("audio_chunk", "Audio", "chunk", "data.audio", "typeless")),
+    _dial("27", "429, too many connections", ("rate_limit",), do="refuse", status=429, body={"error": "busy"}),
+    _stream("27", "rate_limit", do="error", code="rate_limit", message="busy", then_close=1013),
+    _ready("28", "ready after 600 ms", ready_ms=600),
+    _ready("28", "upgrade after 600 ms", upgrade_ms=600),
+    _manner("28", "slower than real time in the beginning", "tts", first_audio_ms=400, pace=4),
+    _manner("29", "an error for a flush without a text", "tts", empty_flush="error"),
+    _dial("+", "503 at the upgrade", ("not_ready",), do="refuse", status=503, body={"error": "busy"}),
+    _dial("+", "the upgrade is never answered", ("upstream_timeout",), do="hang"),
+    _dial("+", "dropped at the upgrade", ("upstream_unreachable", "upstream_closed"), do="drop"),
+    _ready("+", "ready never comes", ("upstream_timeout",), ready="never"),
+    _stream("+", "dropped without a close frame", do="drop"),
+    _stream("+", "a message larger than we take", do="oversized", bytes=2 << 20),
+    _stream("+", "an error without a close", do="error", code="provider_error", message="failed", may_fail=True),
+    _stream("+", "pronunciation_not_found", ("tts",), do="error", code="pronunciation_not_found", may_fail=True),
+    _stream("+", "backpressure", do="error", code="backpressure", message="slow down", may_fail=True),
+    _stream("+", "what is no JSON", do="send", message="not json {"),
+    _stream("+", "a type nobody knows", do="send", message={"type": "Warning", "description": "odd"}),
+    # Asked to close it closes cleanly, which says that there was nothing left.
+    _stream("+", "nothing is sent any more", do="mute", silent=True, may_fail=True, unsaid=True),
+    _stream("+", "nothing is read any more", do="stop_reading", silent=True, may_fail=True),
+    _stream("+", "sending stalls for 300 ms", do="stall", ms=300),
+    _tcp("reset", then="reset"),
+    _tcp("half close", then="half_close"),
+    _tcp("nothing arrives any more", then="stop_writing", silent=True, may_fail=True),
+    _tcp("nothing is taken any more", then="stop_reading", silent=True, may_fail=True),
+    _tcp("100 ms later", latency_ms=100),
+    _tcp("100 kB/s", bytes_per_s=100_000),
+    _tcp("slices of 100 bytes", slice_bytes=100),
+)  # fmt: skip
+
+ELSEWHERE = {
+    "5": "405 for HTTP speech on a regional gateway: `tests/server/test_speech_bridge.py`",
+    "6": "no fault of upstream's: what a client sends before ready is held, in each cell here",
+    "7": "the sidecar never sends it; that clients are told: `tests/protocol/test_transcripts.py`",
+    "8": "settings that upstream does not take: an error or a close before ready, as 3, 24 and 25",
+    "16": "no fault of upstream's: texts are sent before ready, in each cell here",
+    "17": "of it, a terminal without sound says nothing that could be held here: `tests/simulator/test_tts.py`",
+    "23": "no fault of upstream's: the next text follows each clear at once, in the cells of a clear",
+    "30": "HTTP has no such moments: `tests/server/test_speech_bridge.py`, `tests/audio/test_wav_reader.py`",
+}
+"""Cases of the thirty that are no cell, and where they are held."""

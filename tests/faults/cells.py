@@ -1,0 +1,226 @@
+"""One fault at one moment: a session that lives through it, held against what is promised."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import hearing_runs
+import speaking_runs
+from faults.cases import DIAL, MANNER, READY, Case
+from running import KEY, talking
+from slng_sidecar.config import load_settings
+from slng_sidecar.server.app import create_app
+from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.run import address_of, listen
+from slng_sidecar.serving import serving
+from slng_sidecar.simulator import Fault, Simulator, signal
+from websockets.exceptions import ConnectionClosed
+
+EXTENDED = "slng-sidecar.v1"
+PACE = 10.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A fault, a kind of session, a moment, and whether the session has a spare."""
+
+    case: Case
+    kind: str
+    moment: str
+    standby: bool
+
+    def __str__(self) -> str:
+        spare = "with" if self.standby else "without"
+        return f"{self.case.number} {self.case.name}, {self.kind}, {self.moment}, {spare} standby"
+
+
+@dataclass
+class World:
+    """Where cells live: a simulator, a gateway for all, and how to get one that may be drained."""
+
+    simulator: Simulator
+    url: str
+    settings: dict[str, Any]
+
+    @contextlib.asynccontextmanager
+    async def own_gateway(self) -> AsyncIterator[tuple[str, Gateway]]:
+        settings = {"slng_api_key": KEY, "sidecar_port": 0, **self.settings}
+        values, secrets = load_settings(None, None, slng_base_url=self.simulator.url, **settings)
+        gateway, sock = Gateway(values, secrets), listen(values)
+        app = create_app(values, secrets, gateway)
+        async with serving(app, sock, max_message_size=1 << 20, shutdown_timeout=1):
+            yield address_of(sock), gateway
+
+
+async def outcome(world: World, cell: Cell, number: int, factor: float) -> str:
+    """Live through a cell; give what came of it in a word.
+
+    Raises:
+        AssertionError: a promise was broken, or the fault never came.
+    """
+    model = f"slng/simulator/signal:cell-{number}"
+    trouble = _Trouble(world.simulator, cell, model)
+    life = _speak if cell.kind == "tts" else _hear
+    async with contextlib.AsyncExitStack() as stack:
+        url, gateway = world.url, None
+        if cell.moment == "during drain":
+            url, gateway = await stack.enter_async_context(world.own_gateway())
+        told = await life(url, gateway, cell, model, trouble, factor)
+    assert trouble.fault is not None
+    assert trouble.fault.fired, "the fault never came"
+    return told
+
+
+class _Trouble:
+    """Puts the fault where its moment is."""
+
+    def __init__(self, simulator: Simulator, cell: Cell, model: str) -> None:
+        self.simulator = simulator
+        self.cell = cell
+        self.model = model
+        self.fault: Fault | None = None
+        if cell.case.happens == MANNER or cell.moment in ("dialling", "before ready"):
+            self.put("init")
+
+    def put(self, when: str, **where: Any) -> None:
+        """Let it come at a moment of upstream's from here on."""
+        if self.fault is None:
+            happens = self.cell.case.happens
+            at = {"when": when, **where} if happens not in (DIAL, MANNER, READY) else {}
+            self.fault = self.simulator.inject(**{**at, "model": self.model, **self.cell.case.fault})
+
+    async def came(self) -> None:
+        """Wait until it has come; not for ever, as a cell says so itself where it does not."""
+        if self.fault is not None:
+            with contextlib.suppress(TimeoutError):
+                await self.simulator.until_fired(self.fault, timeout=5)
+
+
+async def _drain(gateway: Gateway | None, trouble: _Trouble) -> None:
+    if gateway is not None:
+        await gateway.drain(8)
+
+
+async def _opened(trouble: _Trouble) -> None:
+    """Wait until the session's own connection, and its spare if it has one, are there."""
+    log, cell = trouble.simulator.log, trouble.cell
+    await log.until(lambda _: len([r for r in log.of(cell.kind, trouble.model) if r.sent]) >= 1 + cell.standby)
+
+
+async def _speak(url: str, gateway: Gateway | None, cell: Cell, model: str, trouble: _Trouble, factor: float) -> str:
+    moment = cell.moment
+    async with talking(url, "tts", model, subprotocol=EXTENDED) as talk:
+        run = speaking_runs.Troubled(talk, random.Random(str(cell)))
+        await talk.send({**speaking_runs.INIT, "standby": cell.standby})
+        listening = asyncio.create_task(run.listen())
+        draining = None
+        with contextlib.suppress(ConnectionClosed):
+            if moment == "after flush or finalize":
+                trouble.put("flush")
+            elif moment in ("mid utterance", "during drain"):
+                trouble.put("audio", after_ms=150)
+            elif moment not in ("dialling", "before ready"):
+                await _opened(trouble)
+            # What is cleared is long, so that it still sounds then.
+            await _say(run, "c0", range(100, 120) if moment == "during a clear" else range(1, 4))
+            if moment == "during an update":
+                trouble.put("init")
+                run.updates.append("u0")
+                await talk.send({"type": "update", "id": "u0", "voice": "v1"})
+            if moment == "during a clear":
+                await _until(run, lambda: bool(run.contexts.get("c0") and run.contexts["c0"].audio))
+                trouble.put("clear")
+                run.rng = random.Random(0)
+                await run.clear(every=False)
+            await _say(run, "c1", range(4, 8))
+            if gateway is not None:
+                await _until(run, lambda: bool(run.contexts))
+                draining = asyncio.create_task(_drain(gateway, trouble))
+            else:
+                await _say(run, "c2", range(8, 12))
+        if draining is not None:
+            async with asyncio.timeout(15 * factor):
+                await draining
+                await listening
+            code = talk.websocket.close_code
+            assert code == 1012 if run.fatal is None else code != 1000, code
+        else:
+            await run.finish(listening, within=15 * factor)
+    run.check(may_fail=cell.case.may_fail)
+    if run.fatal is not None:
+        return _ended(cell, run.fatal)
+    reasons = [heard.reason for heard in run.contexts.values()]
+    return "one failed" if "failed" in reasons else "cleared" if "cleared" in reasons else "whole"
+
+
+async def _say(run: speaking_runs.Troubled, name: str, numbers: range) -> None:
+    run.words[name] = list(numbers)
+    text = " ".join(f"n{number}" for number in numbers)
+    await run.talk.send({"type": "text", "context_id": name, "text": text}, {"type": "flush", "context_id": name})
+
+
+async def _until(run: speaking_runs.Troubled, condition: Any) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(3):
+            while not condition():
+                run.changed.clear()
+                await run.changed.wait()
+
+
+async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, trouble: _Trouble, factor: float) -> str:
+    moment = cell.moment
+    words = [signal.Word(number, frames=8, gap=20 if number % 4 == 0 else 2) for number in range(1, 17)]
+    pcm = signal.encode(words, hearing_runs.RATE)
+    half = len(pcm) // 2 // 2 * 2
+    async with talking(url, "stt", model, subprotocol=EXTENDED) as talk:
+        run = hearing_runs.Troubled(talk, random.Random(str(cell)), pace=PACE, answer_within=1.5 + 3 * factor)
+        await talk.send({**hearing_runs.INIT, "standby": cell.standby})
+        listening = asyncio.create_task(run.listen())
+        draining = None
+        with contextlib.suppress(ConnectionClosed):
+            if moment in ("mid utterance", "during drain"):
+                trouble.put("audio", after_ms=400)
+            elif moment == "after flush or finalize":
+                trouble.put("finalize")
+            await run.say(pcm[:half])
+            await run.finalize()
+            if moment == "during an update":
+                await _opened(trouble)
+                trouble.put("init")
+                run.updates.append("u0")
+                await talk.send({"type": "update", "id": "u0", "config": {"language": "de"}})
+            if gateway is not None:
+                draining = asyncio.create_task(_drain(gateway, trouble))
+            await run.say(pcm[half:])
+            if draining is None and moment == "during an update":
+                await talk.send(bytes(2 * hearing_runs.RATE // 4))
+                await trouble.came()
+            if draining is not None:
+                await run.finalize()
+        if draining is not None:
+            async with asyncio.timeout(15 * factor):
+                await draining
+                await listening
+            assert run.code == 1012 if run.fatal is None else run.code != 1000, run.code
+        else:
+            await run.end(listening, within=15 * factor)
+    numbers = [word.number for word in words]
+    run.held(numbers, exact=True, whole=not cell.case.silent, drained=draining is not None, unsaid=cell.case.unsaid)
+    if run.fatal is not None:
+        return _ended(cell, run.fatal)
+    outcomes = {message["outcome"] for message in run.of("finalized")}
+    dropped = f", {run.dropped_ms} ms dropped" if run.dropped_ms else ""
+    told = sum(len(final["transcript"].split()) for final in run.of("final_transcript"))
+    return ("whole" if told == len(numbers) else "timeout" if "timeout" in outcomes else "not all told") + dropped
+
+
+def _ended(cell: Cell, fatal: dict[str, Any]) -> str:
+    # A session whose very first connection does not open is told why, and ended: nothing was promised yet.
+    opening = cell.moment in ("dialling", "before ready")
+    assert opening or fatal["code"] in cell.case.ends, f"it ended the session: {fatal['code']}: {fatal['message']}"
+    return f"ends: {fatal['code']}"
