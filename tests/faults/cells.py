@@ -215,8 +215,9 @@ async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, troub
         return _ended(cell, run.fatal)
     outcomes = {message["outcome"] for message in run.of("finalized")}
     dropped = f", {run.dropped_ms} ms dropped" if run.dropped_ms else ""
-    told = sum(len(final["transcript"].split()) for final in run.of("final_transcript"))
-    return ("whole" if told == len(numbers) else "timeout" if "timeout" in outcomes else "not all told") + dropped
+    told = {word for final in run.of("final_transcript") for word in final["transcript"].split() if word[0] == "n"}
+    partly = "drained" if draining is not None else "timeout" if "timeout" in outcomes else "not all told"
+    return ("whole" if len(told) == len(numbers) else partly) + dropped
 
 
 def _ended(cell: Cell, fatal: dict[str, Any]) -> str:

@@ -47,6 +47,9 @@ are those of the thirty peculiarities of SLNG in `tests/faults/cases.py`; `+` ar
   not be said again did, with the reason.
 * *cleared*: as *whole*, but for the context that was cleared.
 * *timeout*: upstream kept what it had heard to itself, and finalizes were answered so in time.
+* *not all told*: it kept that to itself and closed cleanly, or its stray final was taken for the last answer; see
+  [what cannot be promised](guarantees.md#what-cannot-be-promised). *ms dropped* is what the client was told of it.
+* *drained*: the session was ended at a finalize's answer while its client went on speaking, as a drain does.
 * *ends: code*: the client was told this fatal error, after the end of each context and the answer to each finalize.
 * An empty cell: it cannot occur there; the reasons are below.
 

@@ -274,6 +274,22 @@ def test_a_finalize_is_asked_again_after_a_drop() -> None:
     assert told(talk.upstream(final("one", (0.0, 0.5))), "finalized")[0]["outcome"] == "final"
 
 
+def test_a_finalize_whose_time_has_run_out_is_not_asked_again() -> None:
+    # Its answer would be taken for that of the next one, and audio that was not transcribed yet for covered.
+    talk = live(finalize_timeout=3)
+    talk.client(speech(500), {"type": "finalize", "id": "a"})
+    talk.lost()
+    assert finalized("a", "timeout", 0) in talk.wait(3)
+    talk.client(speech(500), {"type": "finalize", "id": "b"})
+
+    said = talk.ready()
+
+    assert len([what for what in said if what == up(FINALIZE, talk.newest)]) == 1
+    heard = final("one", from_finalize=True)
+    (answer,) = told(talk.upstream(heard), "finalized")
+    assert (answer["finalize_id"], answer["outcome"]) == ("b", "final")
+
+
 def test_finals_of_one_sentence_wait_for_each_other_where_the_route_splits_them() -> None:
     talk = live(model="gradium/stt:default")
     talk.client(speech(900), silence(20), {**FINALIZE, "id": "a"})

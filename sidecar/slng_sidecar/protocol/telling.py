@@ -141,7 +141,7 @@ class Teller:
         for finalize in tuple(self.finalizes):
             if stretch.contains(finalize.offset):
                 finalize.sent_on = None
-                if finalize.offset <= stretch.life_start:
+                if finalize.offset <= stretch.life_start or finalize.expired:
                     commands += self._settle(stretch, finalize, "empty")
         return commands
 
