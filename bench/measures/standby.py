@@ -9,6 +9,7 @@ import os
 import signal as signals
 import time
 import urllib.request
+from functools import partial
 from typing import Any
 
 from slng_sidecar.simulator import signal
@@ -109,11 +110,11 @@ async def _drained(world: World) -> tuple[float, float]:
         for client in clients:
             await _say(client, "a", UTTERANCE)
         for client in clients:
-            await client.until(lambda client=client: client.labelled.get("a"))  # type: ignore[misc]
+            await client.until(partial(client.labelled.get, "a"))
         start = time.monotonic()
         os.kill(pid, signals.SIGTERM)
         for client in clients:
-            await client.until(lambda client=client: client.closed, _WITHIN_SECONDS)  # type: ignore[misc]
+            await client.until(partial(getattr, client, "closed"), _WITHIN_SECONDS)
         seconds = time.monotonic() - start
         whole = [word.number for word in signal.words_of_text(UTTERANCE)]
         return float(sum(_heard(client) != whole for client in clients)), seconds

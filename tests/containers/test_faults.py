@@ -144,7 +144,7 @@ async def test_sigterm_under_load_cuts_no_utterance(containers: Containers) -> N
         for pipeline in pipelines:
             await pipeline.send(TTSSpeakFrame(" ".join(words(1, 25))))
         for pipeline in pipelines:
-            await pipeline.until(lambda pipeline=pipeline: pipeline.down(TTSAudioRawFrame))  # type: ignore[misc]
+            await pipeline.until(partial(pipeline.down, TTSAudioRawFrame))
         await asyncio.to_thread(containers.sidecar.kill, "SIGTERM")
         for pipeline in pipelines:
             await pipeline.until(partial(have_ended, pipeline, 1))

@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -156,8 +157,7 @@ class Gateway:
             on_dial=lambda kind: self.metrics.dials.labels(kind).inc(),
         )
         for state in ("ready", "opening"):
-            gauge = self.metrics.standby_connections.labels(state)
-            gauge.set_function(lambda state=state: self.standby.counts[state])  # type: ignore[misc]
+            self.metrics.standby_connections.labels(state).set_function(partial(self.standby.count, state))
         self.bridge = HttpBridge(
             limits,
             first_audio_timeout=settings.sidecar_first_audio_timeout,

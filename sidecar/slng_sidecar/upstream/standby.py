@@ -136,6 +136,10 @@ class Standby:
         ready = sum(spare.ready is not None for spare in spares)
         return {"shapes": len(self._wanted), "ready": ready, "opening": len(spares) - ready}
 
+    def count(self, what: str) -> int:
+        """Give one of the ``counts``."""
+        return self.counts[what]
+
     async def look_after(self) -> None:
         """Retire what is old or unused and open what is missing, until cancelled."""
         while True:
