@@ -216,4 +216,5 @@ async def test_an_error_message_ends_its_stt_session(way: str) -> None:
         simulator.inject(do="error", kind="stt", when="audio", after_ms=800, code="provider_error", message="hiccup")
         await hear(driver, range(1, 5))
         assert driver.words("final") == names(1, 4)
-        assert len(driver.of(SESSION)) == 2
+        # It takes every error for the end. The sidecar keeps one that may pass to itself.
+        assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 2)
