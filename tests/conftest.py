@@ -1,12 +1,74 @@
-"""What all tests share: no setting leaks in from the machine, and no error is logged unnoticed."""
+"""What all tests share: no setting leaks in from the machine, no error is logged unnoticed, nothing stays behind.
+
+And nothing of ours blocks an event loop: blockbuster raises where our code would read a file, sleep or wait for a
+lock in one.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import pipecat_slng_sidecar
 import pytest
+import slng_sidecar
+from blockbuster import blockbuster_ctx
+
+# How long what a test has closed may take to be gone; far above what it takes.
+SETTLING = 3.0
+# What libraries open at their first use and keep: the recogniser its log, onnxruntime a database.
+KEPT = ("/dev/null", ".onnxruntime/")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_of_ours_blocks() -> Iterator[None]:
+    with blockbuster_ctx([slng_sidecar, pipecat_slng_sidecar]) as blockbuster:
+        for call in ("os.stat", "os.access", "io.TextIOWrapper.read"):  # once, when a server starts
+            blockbuster.functions[call].can_block_in("slng_sidecar/simulator/app.py", "create_simulator")
+            blockbuster.functions[call].can_block_in("slng_sidecar/server/app.py", "create_app")
+        for call in ("io.BufferedReader.read", "os.listdir"):  # /proc is not a disk
+            blockbuster.functions[call].can_block_in("prometheus_client/process_collector.py", "collect")
+        # A thread is joined when it has said that it is done.
+        blockbuster.functions["threading.Lock.acquire"].can_block_in("slng_sidecar/audio/decoding.py", "__aexit__")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> None:
+    # It comes first in order of names, and so is the last to be torn down, after what the test used.
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("_tasks_and_files")
+
+
+@pytest.fixture
+async def _tasks_and_files() -> AsyncIterator[None]:
+    """Fail a test that leaves a task running or a file descriptor open."""
+    before = open_files()
+    yield
+    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        _, tasks = await asyncio.wait(tasks, timeout=SETTLING)
+    assert not tasks, f"still running: {tasks}"
+    until = asyncio.get_running_loop().time() + SETTLING
+    while (files := open_files() - before) and asyncio.get_running_loop().time() < until:
+        await asyncio.sleep(0.01)
+    assert not files, f"still open: {files}"
+
+
+def open_files() -> set[tuple[str, str]]:
+    """Give the number of each file descriptor of this process and what it is of."""
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(link.readlink())
+        except FileNotFoundError:  # the one that lists them
+            continue
+        if not any(each in target for each in KEPT):
+            found.add((link.name, target))
+    return found
 
 
 @pytest.fixture(autouse=True)

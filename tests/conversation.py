@@ -107,11 +107,12 @@ class Conversation:
         self.over = True
         return found
 
-    def ready(self, **fields: Any) -> list[Said]:
-        """The newest connection answers its init."""
+    def ready(self, since: float | None = None, **fields: Any) -> list[Said]:
+        """The newest connection answers its init, or is a spare that has done so before."""
         assert self.open[self.newest] is False
         self.open[self.newest] = True
-        return self._done(self.machine.upstream_ready(self.newest, json.dumps({**READY, **fields}), self.now))
+        text = json.dumps({**READY, **fields})
+        return self._done(self.machine.upstream_ready(self.newest, text, self.now, since))
 
     def upstream(self, *messages: dict[str, Any] | str | bytes, connection: int | None = None) -> list[Said]:
         """Upstream sends messages, on the newest connection unless told otherwise."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from slng_sidecar.tasks import Tasks
+from slng_sidecar.tasks import SeparateTasks, Tasks
 
 
 class Mishap(Exception):
@@ -127,3 +127,36 @@ async def test_tasks_that_ended_are_not_kept() -> None:
             await tasks.start(nothing(), "nothing")
         await asyncio.sleep(0)
         assert not tasks._running
+
+
+@pytest.mark.logs_errors
+async def test_a_separate_task_that_dies_takes_nothing_with_it_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def die() -> None:
+        raise Mishap("why")
+
+    async with SeparateTasks() as tasks:
+        other = tasks.start(forever(), "other")
+        dying = tasks.start(die(), "dying")
+        await asyncio.wait((dying,))
+        await asyncio.sleep(0)
+        assert not other.done()
+        assert (await tasks.start(asyncio.sleep(0, "later"), "later")) == "later"
+    assert other.cancelled()
+    [record] = caplog.records
+    assert record.getMessage() == "dying failed by a fault of the sidecar"
+    assert record.exc_info is not None
+    assert "why" in str(record.exc_info[1])
+
+
+async def test_leaving_the_block_waits_for_what_separate_tasks_start_while_they_are_cleaning_up() -> None:
+    async with SeparateTasks() as tasks:
+
+        async def careful() -> None:
+            try:
+                await forever()
+            finally:
+                tasks.start(forever(), "last")
+
+        tasks.start(careful(), "careful")
+        await asyncio.sleep(0)
+    assert repr(tasks) == "SeparateTasks(0 running)"

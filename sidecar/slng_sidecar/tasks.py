@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
+
+log = logging.getLogger(__name__)
 
 
 class Tasks:
@@ -38,3 +41,39 @@ class Tasks:
             await self._group.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+
+
+class SeparateTasks:
+    """A block that owns tasks which have nothing to do with each other, and cancels and awaits them when it is left.
+
+    A task that dies of an exception is logged as an error; the others go on.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"SeparateTasks({len(self._running)} running)"
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run ``work`` until it ends or the block is left."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed by a fault of the sidecar", task.get_name(), exc_info=error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._running:
+            for task in self._running:
+                task.cancel()
+            await asyncio.wait(self._running)

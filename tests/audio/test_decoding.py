@@ -158,6 +158,8 @@ async def test_headerless_samples_are_what_they_are_said_to_be(expected: Expecte
         (b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>", "no sound"),
         (wav_header(RATE)[:30], "no sound|before its samples"),
         (b"\x89PNG\r\n\x1a\n" + bytes(500), "no sound"),
+        (wav_header(RATE)[:20] + b"\x34\x12" + wav_header(RATE)[22:] + PCM, "in a codec that is not known here"),
+        (written(tone(RATE), RATE, "CAF").replace(b"free\0\0", b"free\0\xff", 1), "no sound"),  # it leads elsewhere
     ],
 )
 async def test_what_is_no_sound_is_refused(file: bytes, says: str) -> None:
@@ -230,13 +232,21 @@ async def test_a_damaged_packet_costs_no_more_than_itself() -> None:
     assert 4.5 < len(pcm) / 2 / RATE < 5.3
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.sampled_from(["MP3", "FLAC", "OGG", "WAV"]),
-    st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 255)), min_size=1, max_size=30),
+damaged_files = st.tuples(
+    st.sampled_from(["MP3", "FLAC", "OGG", "WAV", "AIFF", "AU", "CAF", "W64"]),
+    st.lists(st.tuples(st.integers(0, 5_000) | st.integers(0, 100), st.integers(0, 255)), min_size=1, max_size=30),
     st.integers(0, 8_000),
 )
-def test_damaged_files_give_sound_or_a_named_refusal(form: str, damage: list[tuple[int, int]], end: int) -> None:
+
+
+@settings(max_examples=60, deadline=None)
+@given(damaged_files)
+def test_damaged_files_give_sound_or_a_named_refusal(damaged: tuple[str, list[tuple[int, int]], int]) -> None:
+    decode_or_refuse(*damaged)
+
+
+def decode_or_refuse(form: str, damage: list[tuple[int, int]], end: int) -> None:
+    """Decode a file of which bytes were changed and the end cut off, which may fail by ``UnreadableSound`` only."""
     file = bytearray(written(tone(RATE, 0.5), RATE, form))
     for at, byte in damage:
         file[at % len(file)] = byte

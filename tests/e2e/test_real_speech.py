@@ -35,6 +35,7 @@ def words_in_common(said: str, heard: str) -> float:
     return sum(word in found for word in expected) / len(expected)
 
 
+@pytest.mark.slow
 async def test_a_spoken_wav_at_real_time_comes_out_as_the_recogniser_hears_it_directly(
     tmp_path: Path, shared_gateway: str
 ) -> None:
@@ -47,6 +48,7 @@ async def test_a_spoken_wav_at_real_time_comes_out_as_the_recogniser_hears_it_di
     assert [" ".join(result.out.split()) for result in done] == directly
 
 
+@pytest.mark.slow
 async def test_a_long_text_of_several_utterances_keeps_their_order(tmp_path: Path, shared_gateway: str) -> None:
     pause = bytes(2 * 16_000)
     pcm = b"".join([await asyncio.to_thread(speak, sentence) + pause for sentence in SENTENCES])

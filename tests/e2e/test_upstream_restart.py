@@ -30,6 +30,7 @@ def without_repeats(words: list[str], expected: list[str]) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_killed_upstream_costs_the_transcript_nothing(tmp_path: Path) -> None:
     pause = bytes(2 * 16_000)

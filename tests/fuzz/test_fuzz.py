@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from audio.test_decoding import damaged_files, decode_or_refuse
 from conversation import Conversation, hung_up, json_values, odd_client_messages, odd_upstream_messages
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import given as given_
@@ -44,7 +45,7 @@ from slng_sidecar.protocol.tts_options import TtsOptions
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "1"))
 FIRST_SEED = os.environ.get("FUZZ_SEED")
-TESTS = 13
+TESTS = 14
 SECONDS = 60 * MINUTES / TESTS
 EXAMPLES = settings(
     max_examples=100,
@@ -263,6 +264,7 @@ values = st.one_of(
     ),
 )
 names = st.sampled_from(sorted(Settings.model_fields))
+MARK = "~a key~"
 
 
 @fuzzed(st.dictionaries(names, values, max_size=8))
@@ -273,7 +275,11 @@ def test_settings_from_the_environment_are_taken_or_refused_by_name(given: dict[
         if "\0" not in value and not any(0xD800 <= ord(each) < 0xE000 for each in value)  # no environment holds them
     }
     with mock.patch.dict(os.environ, usable, clear=True):
-        check_settings(usable)
+        check_settings()
+    # What a key happens to be may stand in a refusal's own words, so that only a marked one tells that it was shown.
+    keys = {name: f"{value}{MARK}" for name, value in usable.items() if name.endswith(("_KEY", "_TOKEN"))}
+    with mock.patch.dict(os.environ, usable | keys, clear=True):
+        check_settings()
 
 
 @fuzzed(
@@ -285,21 +291,19 @@ def test_settings_from_a_file_are_taken_or_refused_by_name(given: dict[str, Any]
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {}, clear=True):
         file = Path(folder, "sidecar.toml")
         file.write_bytes("\n".join([*lines, rest]).encode(errors="surrogatepass"))
-        check_settings({}, config_file=file)
+        check_settings(config_file=file)
         dotenv = Path(folder, ".env")
         dotenv.write_bytes("\n".join([*(f"{k.upper()}={v}" for k, v in given.items()), rest]).encode(errors="replace"))
-        check_settings({}, env_file=dotenv)
+        check_settings(env_file=dotenv)
 
 
-def check_settings(given: dict[str, str], **files: Path) -> None:
+def check_settings(**files: Path) -> None:
     try:
         found, secrets = load_settings(**files)
     except ConfigError as refusal:
         said = str(refusal)
-        assert said  # it may be taken as well
-        keys = {value for name, value in given.items() if name.endswith(("_KEY", "_TOKEN")) and len(value) > 5}
-        shown = {value for name, value in given.items() if not name.endswith(("_KEY", "_TOKEN"))}
-        assert not [key for key in keys - shown if key in said], "a key is shown"
+        assert said
+        assert MARK not in said, "a key is shown"
     else:
         assert isinstance(found, Settings)
         assert isinstance(secrets, Secrets)
@@ -348,6 +352,11 @@ def test_sound_is_read_or_refused_by_name(data: bytes, cuts: list[int]) -> None:
         else:
             assert len(samples) % 2 == 0
             assert reader.sample_rate > 0
+
+
+@fuzzed(damaged_files)
+def test_damaged_files_are_decoded_or_refused_by_name(damaged: tuple[str, list[tuple[int, int]], int]) -> None:
+    decode_or_refuse(*damaged)
 
 
 # What the plugin keeps, as the sidecar makes it move

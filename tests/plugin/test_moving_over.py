@@ -16,6 +16,8 @@ from processes import serving
 from slng_sidecar.simulator import signal
 from transports import RoomTransport
 
+pytestmark = pytest.mark.slow
+
 BOTS = Path(__file__).parent / "bots"
 WAIT = 20.0
 PAUSE = bytes(int(1.2 * 16_000) * 2)

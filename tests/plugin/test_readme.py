@@ -64,6 +64,7 @@ def recognised(sidecar: str, pcm: bytes, rate: int) -> str:
     return str(json.loads(reply))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_the_bot_in_the_readme_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -766,6 +766,14 @@ def test_an_old_connection_is_replaced_at_the_next_need() -> None:
     assert talk.client(text("one"), FLUSH) == [dial(1)]
 
 
+def test_the_age_of_a_spare_counts() -> None:
+    talk = new(rotate_seconds=1500)
+    talk.client(INIT)
+    talk.ready(since=talk.now - 1100)
+    assert talk.wait(399) == []
+    assert talk.wait(1) == [retire(0)]
+
+
 def test_an_old_connection_says_its_turn_to_the_end() -> None:
     talk = live(rotate_seconds=1500, terminal_timeout=10_000)
     talk.wait(1400)

@@ -488,6 +488,16 @@ def test_a_long_session_moves_to_a_fresh_connection_at_a_quiet_moment() -> None:
     assert talk.client(pcm := speech(20)) == [up(pcm, 1)]
 
 
+def test_the_age_of_a_spare_counts() -> None:
+    talk = live(rotate_seconds=1500)
+    talk.wait(1500)
+    talk.ready(since=talk.now - 1100)
+    talk.client(silence(200))
+    assert talk.open == {1: True}
+    assert talk.wait(399) == []
+    assert talk.wait(1) == [dial(2)]
+
+
 def test_a_rotation_that_is_refused_is_not_tried_again_at_once() -> None:
     talk = live(rotate_seconds=1500)
     assert talk.wait(1500) == [dial(1)]

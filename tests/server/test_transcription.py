@@ -16,6 +16,7 @@ import numpy
 import pytest
 import soundfile
 from running import NOVA, gateway_and_simulator, running_gateway
+from slng_sidecar.audio.decoding import Decoding
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator, signal
 
@@ -208,6 +209,7 @@ async def test_a_wav_that_says_4_gb_and_brings_1_kb_is_its_1_kb() -> None:
         (b"Dear Sir or Madam, " * 500, 415, "unsupported_audio_format"),
         (b"PK\x03\x04" + bytes(5_000), 415, "unsupported_audio_format"),
         (b"#EXTM3U\nfile:///etc/passwd\n", 415, "unsupported_audio_format"),
+        (WAV[:20] + b"\x34\x12" + WAV[22:], 415, "unsupported_audio_format"),  # a codec that nobody knows
         (wav_header(RATE, data_size=0), 400, "bad_request"),
     ],
 )
@@ -252,6 +254,20 @@ async def test_what_cannot_be_read_is_refused_by_name_before_any_dial(
         assert says in reply.json()["error"]["message"]
         assert simulator.log.dials == 0
         assert (await http.get("/v1/status")).json()["sessions"] == []
+
+
+@pytest.mark.logs_errors
+async def test_a_fault_of_the_sidecar_ends_its_own_request_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async with gateway_and_simulator() as (url, _), client(url) as http:
+        with monkeypatch.context() as broken:
+            broken.setattr(Decoding, "_decode", fail)
+            reply = await http.post(OPENAI, **form())
+        assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
+        assert (await http.post(OPENAI, **form())).json()["text"] == TEXT
+        assert (await http.post("/v1/audio/speech", json={"input": "n1 n2"})).status_code == 200
 
 
 async def test_slng_s_shape_refuses_json_by_name() -> None:

@@ -36,8 +36,10 @@ def test_espeak_speaks_too() -> None:
     assert max(sound.samples_of(pcm)) > 1000
 
 
-def test_speaks_without_flite(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speaks_without_flite(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
+    speech.voice_installed.cache_clear()
+    request.addfinalizer(speech.voice_installed.cache_clear)
     assert speech.voice_installed() == ("espeak" if find_spec("espeakng_loader") else None)
     assert len(speak("hello", 16_000)) > 5000
 
@@ -75,11 +77,13 @@ def test_silence_has_no_segment() -> None:
 
 
 async def test_a_session_hears_what_the_recogniser_hears() -> None:
-    pcm = speak(SENTENCE, 24_000) + bytes(24_000) + speak(OTHER, 24_000)
+    pcm = (
+        await asyncio.to_thread(speak, SENTENCE, 24_000) + bytes(24_000) + await asyncio.to_thread(speak, OTHER, 24_000)
+    )
     async with fast(speech="real") as simulator, stt(simulator, sample_rate=24_000, enable_partials=True) as client:
         await client.send(*(pcm[at : at + 960] for at in range(0, len(pcm), 960)), FINALIZE, CLOSE)
         await client.until_closed()
-        assert " ".join(client.transcripts()).split() == recognise(pcm, 24_000).split()
+        assert " ".join(client.transcripts()).split() == (await asyncio.to_thread(recognise, pcm, 24_000)).split()
         words = [word for final in client.of("final_transcript") for word in final.get("words", ())]
         times = [at for word in words for at in (word["start"], word["end"])]
         assert times == sorted(times)
@@ -88,7 +92,7 @@ async def test_a_session_hears_what_the_recogniser_hears() -> None:
 
 
 async def test_partials_come_while_speech_goes_on() -> None:
-    pcm = speak(OTHER)
+    pcm = await asyncio.to_thread(speak, OTHER)
     async with fast(speech="real") as simulator, stt(simulator, enable_partials=True) as client:
         await simulator.prepared.wait()
         await client.send(pcm[: len(pcm) // 2])
@@ -102,11 +106,11 @@ async def test_a_session_says_what_is_recognised() -> None:
     async with fast(speech="real") as simulator, tts(simulator, sample_rate=16_000) as client:
         await client.send(text(SENTENCE), FLUSH)
         await client.until("audio_end")
-        assert recognise(bytes(client.audio)) == SENTENCE
+        assert await asyncio.to_thread(recognise, bytes(client.audio)) == SENTENCE
 
 
 async def test_hearing_does_not_hold_up_other_connections() -> None:
-    pcm = speak(OTHER)
+    pcm = await asyncio.to_thread(speak, OTHER)
     async with fast(speech="real") as simulator, stt(simulator) as hearing, stt(simulator, NOVA) as other:
         loop = asyncio.get_running_loop()
         await hearing.send(pcm, FINALIZE)
@@ -150,7 +154,7 @@ async def test_an_answer_that_was_given_up_is_not_taken_for_the_next() -> None:
         await workers.speak("hello", 8000)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(workers.speak("a much longer sentence than the next", 8000), 0.001)
-        assert await workers.speak("hello", 8000) == speak("hello", 8000)
+        assert await workers.speak("hello", 8000) == await asyncio.to_thread(speak, "hello", 8000)
     finally:
         await workers.close()
 

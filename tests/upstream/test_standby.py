@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from running import AURA, NOVA, STT_INIT, TTS_INIT, Talk, gateway_and_simulator, talking
+from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.simulator import Simulator, SimulatorOptions, signal
 from slng_sidecar.upstream import standby
 
@@ -231,6 +232,45 @@ async def test_old_and_unused_spares_are_retired(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(standby, "UNUSED", 0.1)
         await until_none(url, "shapes")
         await simulator.log.until(lambda log: not log.open)
+
+
+async def test_the_age_of_a_spare_counts_for_the_session_that_takes_it() -> None:
+    options = SimulatorOptions.fast()
+    async with gateway_and_simulator(options, sidecar_standby=1, sidecar_session_rotate=4.0) as (url, simulator):
+        await until_ready(url, 2)
+        opened = time.monotonic()
+        await asyncio.sleep(2.0)  # it gets old
+        async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
+            await ready_ms(talk, STT_INIT)
+            [first] = [record for record in simulator.log.of("stt", NOVA) if record.audio or record.open][:1]
+            while first.open:
+                await talk.send(bytes(640))
+                await asyncio.sleep(0.02)
+            # Counted from when the session took it, it would be 6 s.
+            assert time.monotonic() - opened < 5.5
+
+
+@pytest.mark.logs_errors
+async def test_a_fault_in_a_session_on_a_spare_ends_that_session_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with both(upgrade_ms=20, ready_ms=20) as (url, _), talking(url, "tts", AURA) as other:
+        await until_ready(url, 2)
+        await other.send(TTS_INIT, {"type": "text", "text": "n1"}, {"type": "flush"})
+        await other.until("audio_end")
+        await until_ready(url, 3)
+        with monkeypatch.context() as broken:
+            broken.setattr(TtsMachine, "upstream_binary", lambda *_: 1 / 0)
+            async with talking(url, "tts", AURA) as talk:
+                await talk.send(TTS_INIT, {"type": "text", "text": "n1"}, {"type": "flush"})
+                code, reason = await talk.until_closed()
+                assert (code, reason.partition(":")[0]) == (1011, "internal_error")
+        await other.send({"type": "text", "text": "n2 n3"}, {"type": "flush"})
+        await other.until("audio_end")
+        assert whole(other.audio) == [1, 2, 3]
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.post(f"{url}/v1/audio/speech", json={"input": "n4"})).status_code == 200
+        await until_ready(url, 3)
 
 
 async def test_spares_end_with_the_sidecar() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -193,7 +194,7 @@ class Decoding:
         if head[4:8] == b"ftyp" or head.startswith(b"caff"):
             # MP4 and CAF may say at their end where everything is.
             with tempfile.TemporaryFile() as spool:
-                self._by_ffmpeg(av, _spooled(spool, source))
+                self._by_ffmpeg(av, _ForFfmpeg(_spooled(spool, source)))
         else:
             self._by_ffmpeg(av, source)
 
@@ -207,7 +208,9 @@ class Decoding:
             with av.open(source, "r", container_options=options, metadata_errors="replace") as container:
                 if not container.streams.audio:
                     raise UnreadableSound("a file without sound")
-                container.streams.audio[0].codec_context.thread_count = 1
+                if (context := container.streams.audio[0].codec_context) is None:
+                    raise UnreadableSound("sound in a codec that is not known here")
+                context.thread_count = 1
                 self._frames(av, container)
         except (av.FFmpegError, EOFError):
             raise UnreadableSound("no sound that can be decoded") from None
@@ -274,6 +277,19 @@ class _Joined:
             data, self._head = self._head[:size], self._head[size:]
             return data
         return self._source.read(size)
+
+
+class _ForFfmpeg:
+    """A file on disk as FFmpeg reads it: a seek to where nothing can be, as in a damaged file, is an error code."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.tell, self._file = file.read, file.tell, file
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -errno.EINVAL
 
 
 def _spooled(spool: IO[bytes], source: _Source) -> IO[bytes]:

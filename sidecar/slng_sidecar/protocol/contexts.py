@@ -104,8 +104,8 @@ class TtsMachine:
 
     # Upstream
 
-    def upstream_ready(self, connection: int, text: str, now: float) -> list[Command]:
-        return self._after(self._speaking.ready(connection, text, now)) if self._speaking is not None else []
+    def upstream_ready(self, connection: int, text: str, now: float, since: float | None = None) -> list[Command]:
+        return self._after(self._speaking.ready(connection, text, now, since)) if self._speaking is not None else []
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
         return self._after(self._speaking.heard(connection, text, now)) if self._speaking is not None else []

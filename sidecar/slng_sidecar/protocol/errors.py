@@ -6,7 +6,7 @@ those the official clients map (LiveKit's ``gateway_adapter`` and SLNG's error r
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 # Upstream's codes, then the sidecar's own, each with the HTTP status that it stands for.
 STATUS_OF_CODE = {
@@ -93,6 +93,11 @@ class GatewayError(Exception):
 
     def __repr__(self) -> str:
         return f"GatewayError({self.code!r}, {self.message!r}, status={self.status}, fatal={self.fatal})"
+
+    @classmethod
+    def own_fault(cls) -> Self:
+        """Make the error for what should not have happened: its cause is in the log."""
+        return cls("internal_error", "The sidecar failed; its log says how. Please report it.")
 
     def as_fields(self) -> dict[str, Any]:
         """Give the error's fields as they stand in a message and, under ``error``, in an HTTP body."""

@@ -62,13 +62,15 @@ class Change:
         voicing: what the candidate connection is opened with.
         updates: those of the client that it answers, each with what it found unchanged; none for a rotation.
         connection: the candidate; None where upstream has no second slot, so that the old one must go first.
-        ready: the candidate's ``ready``, once it came, and the cutter that seeks the cut from then on.
+        ready: the candidate's ``ready``, once it came, with since when it is, and the cutter that seeks the cut from
+            then on.
     """
 
     voicing: Voicing
     updates: list[tuple[Update, list[str]]]
     connection: int | None = None
     ready: str | None = None
+    ready_at: float | None = None
     cutter: Cutter | None = None
 
 

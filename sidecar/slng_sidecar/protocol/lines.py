@@ -177,9 +177,9 @@ class Lines:
 
     # What becomes of one
 
-    def ready(self, line: Line, now: float) -> None:
-        """Note that upstream has taken its ``init``."""
-        line.state, line.ready_at, line.quiet_at = LineState.READY, now, now
+    def ready(self, line: Line, now: float, since: float | None = None) -> None:
+        """Note that upstream has taken its ``init``, ``since`` when where it was a spare."""
+        line.state, line.ready_at, line.quiet_at = LineState.READY, now if since is None else since, now
         self.recovery(line.shape).ready()
         self._redial_at.pop(line.shape, None)
 

@@ -162,16 +162,17 @@ class Listening:
 
     # What upstream says
 
-    def ready(self, connection: int, text: str, now: float) -> list[Command]:
+    def ready(self, connection: int, text: str, now: float, since: float | None) -> list[Command]:
+        since = now if since is None else since
         if self._change is not None and connection == self._change.connection:
             stretch = self._stretches[-1]
-            self._change.ready = text
+            self._change.ready, self._change.ready_at = text, since
             self._change.cutter = Cutter(self.ledger, stretch.start, now, rotation=not self._change.updates)
             return self._advance(now)
         found = self._stretch_of(connection)
         if found is None:
             return []
-        return [*self._live(found, text, now), *self._advance(now)]
+        return [*self._live(found, text, now, since), *self._advance(now)]
 
     def heard(self, connection: int, text: str, now: float) -> list[Command]:
         stretch = self._stretch_of(connection)
@@ -247,8 +248,8 @@ class Listening:
         model = None if voicing.model == self._options.model else voicing.model
         return Dial(self._numbers, dump(voicing.init), model)
 
-    def _live(self, stretch: Stretch, text: str, now: float) -> list[Command]:
-        stretch.state, stretch.ready_at = State.LIVE, now
+    def _live(self, stretch: Stretch, text: str, now: float, since: float) -> list[Command]:
+        stretch.state, stretch.ready_at = State.LIVE, since
         commands: list[Command] = []
         if not self._told_ready:
             self._told_ready = True
@@ -402,7 +403,7 @@ class Listening:
         self._stretches.append(new)
         commands: list[Command] = []
         if change.connection is not None and change.ready is not None:
-            new.connection, new.state, new.ready_at = change.connection, State.LIVE, now
+            new.connection, new.state, new.ready_at = change.connection, State.LIVE, change.ready_at
             if not self._told_ready:
                 self._told_ready = True
                 commands += self._dialect.ready(parse_object(change.ready))

@@ -142,11 +142,11 @@ class Speaking:
 
     # What upstream says
 
-    def ready(self, connection: int, text: str, now: float) -> list[Command]:
+    def ready(self, connection: int, text: str, now: float, since: float | None) -> list[Command]:
         if (line := self.lines.get(connection)) is None:
             return []
         commands = self._outage_over(line.shape, now)
-        self.lines.ready(line, now)
+        self.lines.ready(line, now, since)
         if not self._told_ready:
             self._told_ready = True
             commands += self._dialect.ready(parse_object(text))

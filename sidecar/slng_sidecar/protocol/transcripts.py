@@ -109,8 +109,10 @@ class SttMachine:
 
     # Upstream
 
-    def upstream_ready(self, connection: int, text: str, now: float) -> list[Command]:
-        return self._go_on(self._listening.ready(connection, text, now), now) if self._listening is not None else []
+    def upstream_ready(self, connection: int, text: str, now: float, since: float | None = None) -> list[Command]:
+        if self._listening is None:
+            return []
+        return self._go_on(self._listening.ready(connection, text, now, since), now)
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
         return self._go_on(self._listening.heard(connection, text, now), now) if self._listening is not None else []

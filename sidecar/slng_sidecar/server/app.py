@@ -90,4 +90,4 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(_request: Request, _error: Exception) -> Response:
-    return error_response(GatewayError("internal_error", "The sidecar failed; its log says how. Please report it."))
+    return error_response(GatewayError.own_fault())

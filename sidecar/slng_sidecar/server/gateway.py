@@ -25,7 +25,7 @@ from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts_options import TtsOptions
 from slng_sidecar.server.targets import configured_shapes
 from slng_sidecar.sessions.session import Client, Observer, Session
-from slng_sidecar.tasks import Tasks
+from slng_sidecar.tasks import SeparateTasks
 from slng_sidecar.telemetry import SessionLog
 from slng_sidecar.tracing import Tracing
 from slng_sidecar.upstream.bridge import HttpBridge
@@ -136,7 +136,7 @@ class Gateway:
         self.metrics.max_sessions.set_function(lambda: self.settings.sidecar_max_sessions)
         self.metrics.draining.set_function(lambda: float(self.draining))
         self.tracing = Tracing.from_environment()
-        self.tasks = Tasks()
+        self.tasks = SeparateTasks()
         self.errors: deque[dict[str, Any]] = deque(maxlen=_ERRORS_KEPT)
         self._live: dict[int, LiveSession] = {}
         self._freed = asyncio.Event()
@@ -152,6 +152,7 @@ class Gateway:
         self.standby = Standby(
             self._dialler,
             settings.sidecar_standby,
+            settings.sidecar_session_rotate,
             self.tasks,
             told=lambda kind, found: self.metrics.standby.labels(kind, found).inc(),
             on_dial=lambda kind: self.metrics.dials.labels(kind).inc(),

@@ -137,7 +137,7 @@ class Synthesis:
             utterance.finish(error)
         except Exception:
             told.exception("failed by a fault of the sidecar")
-            utterance.finish(GatewayError("internal_error", "The sidecar failed; its log says how. Please report it."))
+            utterance.finish(GatewayError.own_fault())
         finally:
             if outcome != "missing":
                 seconds = utterance.size / (2 * utterance.sample_rate)

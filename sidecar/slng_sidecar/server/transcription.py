@@ -180,7 +180,13 @@ class _Job:
 
     async def _run(self, client: TranscriptionClient) -> None:
         # Upstream is dialled once there is something to hear.
-        if await client.begin():
+        try:
+            begun = await client.begin()
+        except Exception:
+            log_of(self.live).exception("failed by a fault of the sidecar")
+            self._fail(GatewayError.own_fault())
+            return
+        if begun:
             await self.gateway.run_session(client, self.live, extended=True, file=True, moments=self.timing)
 
     def _fail(self, error: GatewayError) -> None:

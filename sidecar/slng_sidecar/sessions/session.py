@@ -215,7 +215,8 @@ class Session:
         self._log.info("connection %d ready", connection, fields=self._fields("connection_ready", connection))
         if self._spares is not None and connection in self._shapes:
             self._spares.want(*self._shapes[connection], self._lease)
-        self._do(self._machine.upstream_ready(connection, text, now))
+        opened = self._connections[connection].ready_at
+        self._do(self._machine.upstream_ready(connection, text, now, opened))
 
     async def upstream_message(self, connection: int, data: str | bytes) -> None:
         now = self._loop.time()
@@ -279,6 +280,8 @@ class Session:
         connection = spares.claim(target, init, self, number) if spares is not None else None
         if connection is None or connection.task is None:
             connection = self._new_connection(number, target, init)
+        else:
+            self._tasks.start(_fail_with(connection.task), f"upstream {number}")
         assert connection.task is not None
         self._connections[number] = connection
         self._shapes[number] = (target, init)
@@ -322,6 +325,13 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timer_at = None
+
+
+async def _fail_with(task: asyncio.Task[None]) -> None:
+    """Wait for a task that somebody else owns; raise what it dies of."""
+    await asyncio.wait((task,))
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error
 
 
 def _request_id(ready: str) -> str | None:

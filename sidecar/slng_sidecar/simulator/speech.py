@@ -12,7 +12,7 @@ import threading
 import wave
 from array import array
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -56,15 +56,17 @@ class Segment:
     start_ms: float
 
 
+@cache
 def voice_installed() -> VoiceName | None:
-    """Tell which voice there is: flite, else eSpeak NG, else none."""
+    """Tell which voice there is: flite, else eSpeak NG, else none; looked up once, as that reads the disk."""
     if shutil.which("flite"):
         return "flite"
     return "espeak" if find_spec("espeakng_loader") else None
 
 
+@cache
 def ear_installed() -> bool:
-    """Tell whether there is a recogniser."""
+    """Tell whether there is a recogniser; looked up once."""
     return find_spec("pocketsphinx") is not None
 
 

@@ -117,12 +117,14 @@ class Connection:
 
     Attributes:
         task: that runs ``run``.
+        ready_at: since when it is ready, on the loop's clock.
     """
 
     def __init__(self, number: int, target: Target, init: str, dialler: Dialler, owner: ConnectionOwner) -> None:
         self.number = number
         self.outbox = Outbox()
         self.task: asyncio.Task[None] | None = None
+        self.ready_at: float | None = None
         self._target = target
         self._init = init
         self._dialler = dialler
@@ -178,6 +180,7 @@ class Connection:
             async with asyncio.timeout(limits.open_timeout):
                 ready = await self._open()
             self._opening = None
+            self.ready_at = asyncio.get_running_loop().time()
             self._owner.upstream_ready(self.number, ready)
             async with Tasks() as tasks:
                 tasks.start(self._write(), f"upstream {self.number} writer")

@@ -12,16 +12,17 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.tasks import Tasks
+from slng_sidecar.tasks import SeparateTasks
 from slng_sidecar.upstream.connection import Connection, ConnectionOwner, Dialler
 
 log = logging.getLogger(__name__)
 
-# A spare is closed before upstream's longest duration, 30 min, could cut the call that takes it (LiveKit's numbers).
+# A spare is closed well before upstream's longest duration, 30 min, which counts from its upgrade (LiveKit's numbers).
 MAX_AGE = 1200.0
 # A shape that nobody needed for so long has no spares any more.
 UNUSED = 300.0
@@ -106,7 +107,8 @@ class Standby:
         self,
         dialler: Dialler,
         per_shape: int,
-        tasks: Tasks,
+        rotate_seconds: float,
+        tasks: SeparateTasks,
         told: Callable[[str, Outcome], None] = lambda *_: None,
         on_dial: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -114,12 +116,14 @@ class Standby:
 
         Args:
             per_shape: spares for each shape; 0 holds none but for sessions that ask for them.
+            rotate_seconds: the age at which sessions give a connection up; no spare gets older than four fifths of it.
             tasks: own the spares' lives.
             told: called for each need of a connection with its kind and what was there: ``ready``, ``opening``,
                 ``none``.
             on_dial: called with the kind of each spare that is dialled.
         """
         self.per_shape = per_shape
+        self._most_age = 0.8 * rotate_seconds
         self._dialler = dialler
         self._tasks = tasks
         self._told = told
@@ -194,7 +198,7 @@ class Standby:
                 self._drop(shape)
                 continue
             for spare in tuple(wanted.spares):
-                if now >= spare.opened + MAX_AGE:
+                if now >= spare.opened + min(MAX_AGE, self._most_age):
                     wanted.spares.remove(spare)
                     spare.connection.retire()
             self._fill(shape, wanted)
@@ -211,6 +215,10 @@ class Standby:
             wanted.spares.append(spare)
             self._on_dial(shape.target.kind)
             spare.connection.task = self._tasks.start(spare.connection.run(), "spare")
+            spare.connection.task.add_done_callback(partial(self._over, spare))
+
+    def _over(self, spare: Spare, _: asyncio.Task[None]) -> None:
+        self._gone(spare, None)
 
     def _gone(self, spare: Spare, error: GatewayError | None) -> None:
         wanted = self._wanted.get(spare.shape)
