@@ -19,6 +19,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 _TRANSPORT = "slng.transport"
 _BACKLOG = 1024
+# A client whose machine or network is gone without a word is noticed two minutes after its last: nothing else would,
+# as an idle client is sent nothing, and no WebSocket pings. Accepted sockets inherit it; names that a system lacks are
+# left to its defaults.
+_TCP_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
+
+_HEAD_SECONDS = 15.0
 
 
 class CannotListen(Exception):
@@ -47,7 +53,37 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 class _HttpProtocol(HttpToolsProtocol):
-    """uvicorn's own, likewise."""
+    """uvicorn's own, likewise, which gives up a connection whose request's head does not come whole.
+
+    Mutable: ``_head_by``, the timer for that, while a head is awaited.
+    """
+
+    _head_by: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_by is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self._head_came()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._head_by = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+
+    def _head_came(self) -> None:
+        if self._head_by is not None:
+            self._head_by.cancel()
+            self._head_by = None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -102,6 +138,10 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = infos[0]
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _TCP_OPTIONS.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     try:
         sock.bind(address)
         sock.listen(_BACKLOG)

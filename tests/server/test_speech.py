@@ -197,6 +197,27 @@ async def test_a_client_that_goes_ends_the_synthesis_at_once() -> None:
         assert simulator.log.of("tts")[0].ended == "client"
 
 
+@pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/bridges/unmute/tts/slng/deepgram/aura:2-en"])
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_body_that_does_not_come_whole_is_given_up(path: str, leaves: bool) -> None:
+    settings = {} if leaves else {"sidecar_init_timeout": 0.3}
+    async with gateway_and_simulator(**settings) as (url, simulator), client(url) as http:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        head = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 100"
+        writer.write(f'POST {path} HTTP/1.1\r\n{head}\r\n\r\n{{"input":'.encode())
+        if leaves:  # which is no fault of the sidecar's, and nothing to log as one
+            await writer.drain()
+            assert (await http.get("/healthz")).status_code == 200
+        else:
+            async with asyncio.timeout(10):
+                assert b" 408 " in await reader.readline()
+                assert b"client_stuck" in await reader.readuntil(b"}}}")
+        writer.close()
+        await writer.wait_closed()
+        assert (await http.get("/v1/status")).json()["sessions"] == []
+        assert simulator.log.dials == 0
+
+
 async def test_many_at_once_each_get_their_own_sound() -> None:
     async with gateway_and_simulator() as (url, _), client(url) as http:
         replies = await asyncio.gather(*(http.post(PATH, json={"text": f"n{n} n{n + 1}"}) for n in range(1, 41)))

@@ -90,6 +90,31 @@ async def test_the_operator_s_provider_key_goes_to_external_routes_only() -> Non
         assert keys == ["wide", "narrow", None]
 
 
+@pytest.mark.parametrize("own_key", ["k" * 20, None])
+async def test_the_sidecar_s_token_never_goes_upstream(own_key: str | None) -> None:
+    token = {"sidecar_token": "the-token-of-this-sidecar", "slng_key_passthrough": True, "slng_api_key": own_key}
+    bearer = {"Authorization": "Bearer the-token-of-this-sidecar"}
+    async with gateway_and_simulator(**token) as (url, simulator):
+        if own_key is None:
+            with pytest.raises(InvalidStatus) as refused:
+                async with talking(url, "stt", NOVA, headers=bearer):
+                    pass
+            assert refused.value.response.status_code == 401
+            assert "X-API-Key" in _error_of(refused.value)["message"]
+            assert simulator.log.dials == 0
+            return
+        async with talking(url, "stt", NOVA, headers=bearer) as talk:
+            await talk.send(STT_INIT)
+            await talk.until("ready")
+        [record] = simulator.log.of("stt")
+        assert record.headers["authorization"] == f"Bearer {own_key}"
+        mine = {"Authorization": "Bearer mine", "X-API-Key": "the-token-of-this-sidecar"}
+        async with talking(url, "stt", NOVA, headers=mine) as talk:
+            await talk.send(STT_INIT)
+            await talk.until("ready")
+        assert simulator.log.of("stt")[1].headers["authorization"] == "Bearer mine"
+
+
 async def test_the_client_s_bearer_goes_upstream_where_passthrough_is_on() -> None:
     async with gateway_and_simulator(slng_key_passthrough=True) as (url, simulator):
         async with talking(url, "stt", NOVA, {"Authorization": "Bearer their-own-slng-key"}) as talk:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -57,6 +57,7 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
             GatewayError: gateway_error,
             HTTPException: _http_error,
             RequestValidationError: _validation_error,
+            ClientDisconnect: _nobody_there,
             Exception: _unexpected,
         },
     )
@@ -87,6 +88,10 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return error_response(GatewayError("bad_request", f"{where}: {first['msg']}."))
+
+
+async def _nobody_there(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)
 
 
 async def _unexpected(_request: Request, _error: Exception) -> Response:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from slng_sidecar.config import Settings
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import parse_object
 
@@ -41,19 +43,26 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 """The errors of a speech route, for OpenAPI."""
 
 
-async def json_body(request: Request, text_field: str, max_text: int) -> dict[str, Any]:
+async def json_body(request: Request, text_field: str, settings: Settings) -> dict[str, Any]:
     """Read a JSON object that holds a text.
 
     Raises:
-        GatewayError: it is none, holds no text, or too long a one.
+        GatewayError: it is none, holds no text, or too long a one, or does not come in time.
+        ClientDisconnect: the client left.
     """
+    max_text = settings.sidecar_max_text
     kind = request.headers.get("content-type", "").strip().lower()
     if kind.startswith(_NOT_JSON):
         raise GatewayError(
             "bad_request", f"This route takes a JSON object, not {kind[:60]!r}. Send application/json.", status=415
         )
     try:
-        value = parse_object((await _bytes(request, max_text)).decode())
+        async with asyncio.timeout(settings.sidecar_init_timeout):
+            value = parse_object((await _bytes(request, max_text)).decode())
+    except TimeoutError:
+        raise GatewayError(
+            "client_stuck", f"The body did not come whole within {settings.sidecar_init_timeout:g} s."
+        ) from None
     except UnicodeDecodeError:
         raise GatewayError("bad_request", "The body must be JSON in UTF-8.") from None
     except GatewayError as error:

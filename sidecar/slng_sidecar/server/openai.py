@@ -80,7 +80,7 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
     )
     async def speak(request: Request) -> Response:
         settings = gateway.settings
-        body = await json_body(request, "input", settings.sidecar_max_text)
+        body = await json_body(request, "input", settings)
         asked = validated(OpenAISpeechRequest, body)
         model = model_of(asked.model, "tts", settings)
         target = resolve_target(request, "tts", model, settings, gateway.secrets)

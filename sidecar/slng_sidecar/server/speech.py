@@ -65,7 +65,7 @@ def speech_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
     )
     async def speak(request: Request, model: str) -> Response:
         target = resolve_target(request, "tts", model, gateway.settings, gateway.secrets)
-        body = await json_body(request, "text", gateway.settings.sidecar_max_text)
+        body = await json_body(request, "text", gateway.settings)
         asked = validated(SpeechRequest, body)
         rate = asked.config.sample_rate
         utterance = Utterance(

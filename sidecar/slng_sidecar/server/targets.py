@@ -20,7 +20,7 @@ from slng_sidecar.protocol.route import (
     check_world_part,
     gateway_of_world_part,
 )
-from slng_sidecar.server.guard import bearer
+from slng_sidecar.server.guard import bearer, is_token
 
 
 def resolve_target(request: HTTPConnection, kind: Kind, model: str, settings: Settings, secrets: Secrets) -> Target:
@@ -117,9 +117,15 @@ def _place(request: HTTPConnection, settings: Settings) -> tuple[str | None, str
 
 
 def _api_key(request: HTTPConnection, settings: Settings, secrets: Secrets) -> str:
-    if settings.slng_key_passthrough and (key := bearer(request.headers)) is not None:
-        return _usable(key, "the bearer token")
+    shown = bearer(request.headers) if settings.slng_key_passthrough else None
+    # The sidecar's own token may be what the client shows, and must not leave this machine.
+    if shown is not None and not is_token(shown, secrets.token):
+        return _usable(shown, "the bearer token")
     key = secrets.api_key
+    if key is None and settings.slng_key_passthrough:
+        raise GatewayError(
+            "auth_error", "Send your SLNG key as bearer (the sidecar's own token, where it has one, as X-API-Key)."
+        )
     if key is None:
         raise GatewayError("auth_error", "This sidecar has no SLNG key. Set SLNG_API_KEY where it runs.")
     return key
