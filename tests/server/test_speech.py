@@ -200,7 +200,7 @@ async def test_a_client_that_goes_ends_the_synthesis_at_once() -> None:
 @pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/bridges/unmute/tts/slng/deepgram/aura:2-en"])
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_a_body_that_does_not_come_whole_is_given_up(path: str, leaves: bool) -> None:
-    settings = {} if leaves else {"sidecar_init_timeout": 0.3}
+    settings: dict[str, Any] = {} if leaves else {"sidecar_init_timeout": 0.3}
     async with gateway_and_simulator(**settings) as (url, simulator), client(url) as http:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         head = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 100"
