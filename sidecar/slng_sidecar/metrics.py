@@ -102,7 +102,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.standby = Counter(
-            prefix + "standby_needs", "Needs of a connection, by the spare that was there: ready, opening or none",
+            prefix + "standby_needs", "Needs of a connection, by the spare that was there, or why there was none",
             ["kind", "spare"], registry=registry,
         )  # fmt: skip
         self.standby_connections = Gauge(

@@ -92,7 +92,11 @@ async def test_the_operator_s_provider_key_goes_to_external_routes_only() -> Non
 
 @pytest.mark.parametrize("own_key", ["k" * 20, None])
 async def test_the_sidecar_s_token_never_goes_upstream(own_key: str | None) -> None:
-    token: dict[str, Any] = {"sidecar_token": "the-token-of-this-sidecar", "slng_key_passthrough": True, "slng_api_key": own_key}
+    token: dict[str, Any] = {
+        "sidecar_token": "the-token-of-this-sidecar",
+        "slng_key_passthrough": True,
+        "slng_api_key": own_key,
+    }
     bearer = {"Authorization": "Bearer the-token-of-this-sidecar"}
     async with gateway_and_simulator(**token) as (url, simulator):
         if own_key is None:

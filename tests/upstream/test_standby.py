@@ -21,9 +21,9 @@ SESSION = {"X-SLNG-Session-Id": "call-1"}
 
 
 @contextlib.asynccontextmanager
-async def both(standby: int = 1, **manners: Any) -> AsyncIterator[tuple[str, Simulator]]:
+async def both(standby: int = 1, slng_http_tts: str = "auto", **manners: Any) -> AsyncIterator[tuple[str, Simulator]]:
     options = SimulatorOptions.fast(**{**SLOW, **manners})
-    async with gateway_and_simulator(options, sidecar_standby=standby) as found:
+    async with gateway_and_simulator(options, sidecar_standby=standby, slng_http_tts=slng_http_tts) as found:
         yield found
 
 
@@ -80,7 +80,7 @@ async def test_the_next_session_of_a_shape_finds_a_connection_that_is_ready() ->
         assert cold >= 600
         assert warm < cold / 10
         assert await metric(url, 'slng_sidecar_standby_needs_total{kind="stt",spare="ready"}') == 1
-        assert await metric(url, 'slng_sidecar_standby_needs_total{kind="stt",spare="none"}') == 1
+        assert await metric(url, 'slng_sidecar_standby_needs_total{kind="stt",spare="new_shape"}') == 1
         assert len({record.id for record in simulator.log.of("stt")}) == len(simulator.log.of("stt"))
 
 
@@ -168,7 +168,7 @@ async def test_a_session_with_a_session_id_takes_only_spares_of_its_own() -> Non
         await until_ready(url, 3)
         async with talking(url, "tts", AURA, headers=SESSION, subprotocol=EXTENDED) as talk:
             await ready_ms(talk, TTS_INIT)
-            assert await metric(url, 'slng_sidecar_standby_needs_total{kind="tts",spare="none"}') == 2
+            assert await metric(url, 'slng_sidecar_standby_needs_total{kind="tts",spare="new_shape"}') == 2
             await simulator.log.until(
                 lambda log: len([r for r in log.open if r.headers.get("x-slng-session-id") == "call-1"]) == 2
             )
@@ -271,6 +271,46 @@ async def test_a_fault_in_a_session_on_a_spare_ends_that_session_and_nothing_els
         async with httpx.AsyncClient(trust_env=False) as client:
             assert (await client.post(f"{url}/v1/audio/speech", json={"input": "n4"})).status_code == 200
         await until_ready(url, 3)
+
+
+async def test_a_spare_that_is_refused_is_counted_shown_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    options = SimulatorOptions.fast(keys=("another",))
+    async with (
+        gateway_and_simulator(options, sidecar_standby=1) as (url, _),
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        async with asyncio.timeout(5):
+            while len(errors := (await client.get(f"{url}/v1/status")).json()["errors"]) < 2:
+                await asyncio.sleep(0.02)
+        assert {(error["session"], error["kind"], error["code"]) for error in errors} == {
+            (None, "stt", "auth_error"), (None, "tts", "auth_error"),
+        }  # fmt: skip
+        assert await metric(url, 'slng_sidecar_upstream_dial_failures_total{code="auth_error",kind="tts"}') == 1
+        lost = [record for record in caplog.records if getattr(record, "fields", {}).get("event") == "spare_lost"]
+        assert [record.fields["code"] for record in lost] == ["auth_error"] * 2
+        async with talking(url, "stt", NOVA) as talk:
+            await talk.send(STT_INIT)
+            assert (await talk.until("error"))["code"] == "auth_error"
+
+
+async def test_http_speech_uses_spares_and_waiting_for_one_is_not_its_own_time() -> None:
+    timings: list[dict[str, float]] = []
+    async with both(slng_http_tts="websocket") as (url, simulator), httpx.AsyncClient(trust_env=False) as client:
+        await until_ready(url, 2)
+        for _ in range(3):  # none of its shape, one that is opening, one that is ready
+            if len(timings) == 2:
+                await until_ready(url, 3)
+            reply = await client.post(f"{url}/v1/audio/speech", json={"input": "n1 n2", "response_format": "pcm"})
+            assert [word.number for word in signal.decode(reply.content, 24_000)] == [1, 2]
+            spans = (span.split(";dur=") for span in reply.headers["server-timing"].split(", "))
+            timings.append({name: float(value) for name, value in spans})
+        assert len(simulator.log.of("tts", AURA)) == 5  # the configured one, and for each its own or its spare
+    cold, opening, warm = timings
+    assert cold["dial"] + cold["ready"] >= 600
+    assert opening["overhead"] < opening["ready"] / 2
+    assert warm.keys() & {"dial", "ready"} == set()
+    assert warm["overhead"] < cold["ready"] / 2
 
 
 async def test_spares_end_with_the_sidecar() -> None:

@@ -30,7 +30,7 @@ from slng_sidecar.telemetry import SessionLog
 from slng_sidecar.tracing import Tracing
 from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Dialler, Limits, Moments, TellingDialler
-from slng_sidecar.upstream.standby import Standby
+from slng_sidecar.upstream.standby import Found, Standby
 
 log = logging.getLogger(__name__)
 
@@ -103,16 +103,40 @@ class Troubles:
     def progress(self, counts: Counter[str], heard_seconds: float) -> None: ...
 
     def _note(self, code: str) -> None:
-        target = self._live.target
-        self._errors.append(
-            {
-                "at": round(time.time(), 1),
-                "session": self._live.number,
-                "kind": target.kind,
-                "model": target.model,
-                "code": code,
-            }
-        )
+        self._errors.append(trouble(self._live.number, self._live.target, code))
+
+
+def trouble(session: int | None, target: Target, code: str) -> dict[str, Any]:
+    """Give something that went wrong upstream as the status shows it; without a session it was a spare connection."""
+    return {
+        "at": round(time.time(), 1),
+        "session": session,
+        "kind": target.kind,
+        "model": target.model,
+        "code": code,
+    }
+
+
+class SpareWatch:
+    """Counts what becomes of spare connections, and keeps what went wrong with them."""
+
+    def __init__(self, metrics: Metrics, errors: deque[dict[str, Any]]) -> None:
+        self._metrics = metrics
+        self._errors = errors
+
+    def needed(self, target: Target, found: Found) -> None:
+        self._metrics.standby.labels(target.kind, found).inc()
+
+    def dialled(self, target: Target) -> None:
+        self._metrics.dials.labels(target.kind).inc()
+
+    def opened(self, target: Target, seconds: float) -> None:
+        self._metrics.open_seconds.labels(target.kind).observe(seconds)
+
+    def gone(self, target: Target, code: str, *, opening: bool) -> None:
+        counter = self._metrics.dial_failures if opening else self._metrics.losses
+        counter.labels(target.kind, code).inc()
+        self._errors.append(trouble(None, target, code))
 
 
 class Gateway:
@@ -154,8 +178,7 @@ class Gateway:
             settings.sidecar_standby,
             settings.sidecar_session_rotate,
             self.tasks,
-            told=lambda kind, found: self.metrics.standby.labels(kind, found).inc(),
-            on_dial=lambda kind: self.metrics.dials.labels(kind).inc(),
+            SpareWatch(self.metrics, self.errors),
         )
         for state in ("ready", "opening"):
             self.metrics.standby_connections.labels(state).set_function(partial(self.standby.count, state))

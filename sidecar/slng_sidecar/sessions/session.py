@@ -17,7 +17,7 @@ from slng_sidecar.protocol.route import Target
 from slng_sidecar.tasks import Tasks
 from slng_sidecar.telemetry import SessionLog
 from slng_sidecar.upstream.connection import Connection, Dialler
-from slng_sidecar.upstream.standby import Standby
+from slng_sidecar.upstream.standby import Found, Spare, Standby
 
 # How much may wait for a slow client before upstream is read no further.
 _CLIENT_AHEAD_BYTES = 262_144
@@ -110,6 +110,7 @@ class Session:
         self._lease = lease
         self._shapes: dict[int, tuple[Target, str]] = {}
         self._requests: dict[int, str | None] = {}
+        self._found: dict[int, Found] = {}
         self._running = False
         self._drain_by: float | None = None
         self.dials = 0
@@ -240,7 +241,8 @@ class Session:
         self._do(self._machine.upstream_lost(connection, error, self._loop.time()))
 
     def _fields(self, event: str, connection: int) -> dict[str, object]:
-        return {"event": event, "connection": connection, "request_id": self._requests.get(connection)}
+        fields = {"event": event, "connection": connection, "request_id": self._requests.get(connection)}
+        return {**fields, "spare": self._found[connection]} if connection in self._found else fields
 
     # What the machine decides
 
@@ -277,11 +279,10 @@ class Session:
     def _dial(self, number: int, init: str, model: str | None) -> None:
         target = self._target if model is None else replace(self._target, model=model)
         spares = self._spares
-        connection = spares.claim(target, init, self, number) if spares is not None else None
-        if connection is None or connection.task is None:
-            connection = self._new_connection(number, target, init)
-        else:
-            self._tasks.start(_fail_with(connection.task), f"upstream {number}")
+        spare = None
+        if spares is not None:
+            spare, self._found[number] = spares.claim(target, init, self, number)
+        connection = self._new_connection(number, target, init) if spare is None else self._taken_over(number, spare)
         assert connection.task is not None
         self._connections[number] = connection
         self._shapes[number] = (target, init)
@@ -296,6 +297,15 @@ class Session:
         connection.task = self._tasks.start(connection.run(), f"upstream {number}")
         return connection
 
+    def _taken_over(self, number: int, spare: Spare) -> Connection:
+        if spare.ready is None:
+            self._dialled_at[number] = spare.dialled
+            self._dialler.joined()
+        task = spare.connection.task
+        assert task is not None
+        self._tasks.start(_fail_with(task), f"upstream {number}")
+        return spare.connection
+
     @property
     def _spares(self) -> Standby | None:
         """Where this session gets spare connections from, if it wants any."""
@@ -306,6 +316,7 @@ class Session:
         del self._connections[number]
         del self._shapes[number]
         self._requests.pop(number, None)
+        self._found.pop(number, None)
         self._changed.set()
 
     def _arm(self) -> None:

@@ -92,6 +92,9 @@ class Dialler:
             max_size=self.limits.max_message,
         )
 
+    def joined(self) -> None:
+        """Note that somebody waits for a connection that is being opened already."""
+
 
 class TellingDialler(Dialler):
     """Another dialler that also tells somebody when."""
@@ -106,6 +109,11 @@ class TellingDialler(Dialler):
         socket = await self._dialler.open(target)
         self._moments.opened()
         return socket
+
+    def joined(self) -> None:
+        # How much of the wait is whose cannot be told apart.
+        self._moments.dialling()
+        self._moments.opened()
 
 
 class Connection:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
@@ -32,7 +32,23 @@ MOST_SHAPES = 8
 PAUSE = 30.0
 _LOOK_EVERY = 5.0
 
-Outcome = Literal["ready", "opening", "none"]
+Found = Literal["ready", "opening", "new_shape", "taken", "paused"]
+"""What a need of a connection found: a spare that was ready or still opening, or why there was none.
+
+``new_shape``: no spare of it was held; ``taken``: others had all there were; ``paused``: one did not open just before.
+"""
+
+
+class Watcher(Protocol):
+    """Who hears of what the pool does."""
+
+    def needed(self, target: Target, found: Found) -> None: ...
+    def dialled(self, target: Target) -> None: ...
+    def opened(self, target: Target, seconds: float) -> None:
+        """Note that a spare was ready so long after it was dialled."""
+
+    def gone(self, target: Target, code: str, *, opening: bool) -> None:
+        """Note that a spare did not open, or ended by itself while it waited, by the error's code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +72,19 @@ class Spare:
     Whatever upstream sends it but ``ready`` was not asked for, so nobody could tell whose it is: it is closed then.
     """
 
-    def __init__(self, shape: Shape, dialler: Dialler, now: float, gone: Callable[[Spare, GatewayError | None], None]):
+    def __init__(
+        self,
+        shape: Shape,
+        dialler: Dialler,
+        now: float,
+        watcher: Watcher,
+        gone: Callable[[Spare, GatewayError | None], None],
+    ) -> None:
         self.connection = Connection(-1, shape.target, shape.init, dialler, self)
         self.shape = shape
-        self.opened = now
+        self.dialled = now
         self.ready: str | None = None
-        self.task: asyncio.Task[None] | None = None
+        self._watcher = watcher
         self._gone = gone
 
     def __repr__(self) -> str:
@@ -69,6 +92,7 @@ class Spare:
 
     def upstream_ready(self, connection: int, text: str) -> None:
         self.ready = text
+        self._watcher.opened(self.shape.target, asyncio.get_running_loop().time() - self.dialled)
 
     async def upstream_message(self, connection: int, data: str | bytes) -> None:
         self._gone(self, GatewayError("upstream_closed", "a spare was sent what nobody asked for"))
@@ -109,8 +133,7 @@ class Standby:
         per_shape: int,
         rotate_seconds: float,
         tasks: SeparateTasks,
-        told: Callable[[str, Outcome], None] = lambda *_: None,
-        on_dial: Callable[[str], None] = lambda _: None,
+        watcher: Watcher,
     ) -> None:
         """Make a pool, which holds nothing yet.
 
@@ -118,16 +141,13 @@ class Standby:
             per_shape: spares for each shape; 0 holds none but for sessions that ask for them.
             rotate_seconds: the age at which sessions give a connection up; no spare gets older than four fifths of it.
             tasks: own the spares' lives.
-            told: called for each need of a connection with its kind and what was there: ``ready``, ``opening``,
-                ``none``.
-            on_dial: called with the kind of each spare that is dialled.
+            watcher: hears of it all.
         """
         self.per_shape = per_shape
         self._most_age = 0.8 * rotate_seconds
         self._dialler = dialler
         self._tasks = tasks
-        self._told = told
-        self._on_dial = on_dial
+        self._watcher = watcher
         self._wanted: dict[Shape, _Wanted] = {}
 
     def __repr__(self) -> str:
@@ -150,8 +170,8 @@ class Standby:
             await asyncio.sleep(_LOOK_EVERY)
             self.tidy()
 
-    def claim(self, target: Target, init: str, owner: ConnectionOwner, number: int) -> Connection | None:
-        """Give a spare of this shape to a session, whose it is from here on; None where there is none.
+    def claim(self, target: Target, init: str, owner: ConnectionOwner, number: int) -> tuple[Spare | None, Found]:
+        """Give a spare of this shape to a session, whose it is from here on, and what there was; None for no spare.
 
         A spare that is still opening is given, too: dialling once is enough. ``owner`` hears ``upstream_ready`` soon,
         or as soon as upstream has said it.
@@ -159,12 +179,17 @@ class Standby:
         wanted = self._wanted.get(Shape.of(target, init))
         spares = wanted.spares if wanted is not None else []
         spare = next((each for each in spares if each.ready is not None), spares[0] if spares else None)
-        self._told(target.kind, "none" if spare is None else "opening" if spare.ready is None else "ready")
-        if spare is None:
-            return None
-        spares.remove(spare)
-        spare.connection.give_to(owner, number, spare.ready)
-        return spare.connection
+        found: Found
+        if spare is not None:
+            found = "opening" if spare.ready is None else "ready"
+            spares.remove(spare)
+            spare.connection.give_to(owner, number, spare.ready)
+        elif wanted is None:
+            found = "new_shape"
+        else:
+            found = "paused" if asyncio.get_running_loop().time() < wanted.not_before else "taken"
+        self._watcher.needed(target, found)
+        return spare, found
 
     def want(self, target: Target, init: str, lease: int | None = None) -> None:
         """Hold spares of this shape, of which a session has just taken a connection into use, and of no other for it.
@@ -198,7 +223,7 @@ class Standby:
                 self._drop(shape)
                 continue
             for spare in tuple(wanted.spares):
-                if now >= spare.opened + min(MAX_AGE, self._most_age):
+                if now >= spare.dialled + min(MAX_AGE, self._most_age):
                     wanted.spares.remove(spare)
                     spare.connection.retire()
             self._fill(shape, wanted)
@@ -211,9 +236,9 @@ class Standby:
     def _fill(self, shape: Shape, wanted: _Wanted) -> None:
         now = asyncio.get_running_loop().time()
         while len(wanted.spares) < wanted.count and now >= wanted.not_before:
-            spare = Spare(shape, self._dialler, now, self._gone)
+            spare = Spare(shape, self._dialler, now, self._watcher, self._gone)
             wanted.spares.append(spare)
-            self._on_dial(shape.target.kind)
+            self._watcher.dialled(shape.target)
             spare.connection.task = self._tasks.start(spare.connection.run(), "spare")
             spare.connection.task.add_done_callback(partial(self._over, spare))
 
@@ -226,7 +251,10 @@ class Standby:
             return
         wanted.spares.remove(spare)
         wanted.not_before = asyncio.get_running_loop().time() + PAUSE
-        log.info("a spare of %s is gone: %s", spare.shape.target, error.for_log if error else "closed")
+        if error is not None:
+            self._watcher.gone(spare.shape.target, error.known_code, opening=spare.ready is None)
+            fields = {"event": "spare_lost", "kind": spare.shape.target.kind, "code": error.known_code}
+            log.info("a spare of %s is gone: %s", spare.shape.target, error.for_log, extra={"fields": fields})
 
     def _drop(self, shape: Shape) -> None:
         for spare in self._wanted.pop(shape).spares:
