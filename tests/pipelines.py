@@ -62,6 +62,10 @@ class RunningPipeline:
         for frame in frames:
             await self._worker.queue_frame(frame)
 
+    async def cancel(self) -> None:
+        """End the pipeline at once, as a bot does whose caller has hung up."""
+        await self._worker.cancel()
+
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait until the condition holds; it is looked at after each frame."""
         async with asyncio.timeout(WAIT):

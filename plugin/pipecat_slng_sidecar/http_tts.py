@@ -176,7 +176,7 @@ class SlngHttpTTSService(SlngSpeechService):
                     self._address.http("tts", str(self._settings.model)),
                     json=body,
                     headers={**self._headers, "Accept": "audio/pcm"},
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=_READ_TIMEOUT),
+                    timeout=_timeout(),
                 )
             except aiohttp.ClientConnectorError:
                 if loop.time() + wait > end:
@@ -193,6 +193,13 @@ class SlngHttpTTSService(SlngSpeechService):
         if context_id is not None and self.audio_context_available(context_id):
             await self.append_to_audio_context(context_id, TTSStoppedFrame(context_id=context_id))
             await self.remove_audio_context(context_id)
+
+
+def _timeout() -> aiohttp.ClientTimeout:
+    # ``connect`` is the wait for one of the session's connections as well, which a session that was given may lack.
+    return aiohttp.ClientTimeout(
+        total=None, connect=_WAIT_FOR_SIDECAR, sock_connect=_CONNECT_TIMEOUT, sock_read=_READ_TIMEOUT
+    )
 
 
 def _not_pcm(response: aiohttp.ClientResponse) -> Failure:

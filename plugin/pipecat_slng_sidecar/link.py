@@ -23,13 +23,14 @@ from websockets.typing import Subprotocol
 
 from pipecat_slng_sidecar.failures import Failure, failure_of, failure_of_reply
 from pipecat_slng_sidecar.options import SUBPROTOCOL, Address
+from pipecat_slng_sidecar.sending import SEND_TIMEOUT, Outgoing
 
 # A restart of the sidecar takes a second or two; after OUTAGE seconds without it the service gives up (issue of the
 # plugin: "50-500 ms, for 30 s before it is permanent"), and looks only now and then whether it is back.
 FIRST_WAIT, LONGEST_WAIT, OUTAGE, LATER_WAIT = 0.05, 0.5, 30.0, 5.0
 _OPEN_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 0.5
-# A sidecar that is frozen while its socket stays open is noticed after these.
+# A frozen sidecar is noticed after these while its socket takes what is sent; then by what waits (``sending``).
 _PING_INTERVAL, _PING_TIMEOUT = 10.0, 20.0
 # websockets before 15 knows no proxies and would pass the argument on to the socket.
 _NO_PROXY: dict[str, Any] = {"proxy": None} if "proxy" in inspect.signature(connect.__init__).parameters else {}
@@ -111,6 +112,11 @@ class Link:
         """Whether an outage lasts that was reported."""
         return self._down_since is not None
 
+    @property
+    def down_for(self) -> float:
+        """How long that outage has lasted, in seconds."""
+        return 0.0 if self._down_since is None else asyncio.get_running_loop().time() - self._down_since
+
     def start(self) -> None:
         """Connect, without waiting for it. Frames are pushed only from ``release`` on."""
         self._closing = False
@@ -173,8 +179,9 @@ class Link:
             async with self._dial(model) as websocket:
                 if websocket.subprotocol != SUBPROTOCOL:
                     return self._not_ours("does not speak its protocol")
-                await websocket.send(json.dumps(init))
-                return await self._exchange(websocket)
+                with Outgoing(websocket) as outgoing:
+                    await outgoing.send(json.dumps(init))
+                    return await self._exchange(websocket, outgoing)
         except InvalidStatus as error:
             return failure_of_reply(error.response.status_code, bytes(error.response.body or b""), self._address)
         except (OSError, TimeoutError, ConnectionClosed, InvalidMessage) as error:
@@ -197,24 +204,24 @@ class Link:
         uri = self._address.websocket(self._kind, model)
         return unix_connect(self._address.socket, uri, **options) if self._address.socket else connect(uri, **options)
 
-    async def _exchange(self, websocket: ClientConnection) -> Failure:
-        sending = asyncio.create_task(self._send(websocket))
+    async def _exchange(self, websocket: ClientConnection, outgoing: Outgoing) -> Failure:
+        sending = asyncio.create_task(self._send(outgoing))
         try:
-            return await self._receive(websocket)
+            return await self._receive(websocket, outgoing)
         finally:
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sending
 
-    async def _send(self, websocket: ClientConnection) -> None:
+    async def _send(self, outgoing: Outgoing) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
                 self._something.clear()
                 while (message := self._script.next()) is not None:
-                    await websocket.send(message)
+                    await outgoing.send(message)
                 await self._something.wait()
 
-    async def _receive(self, websocket: ClientConnection) -> Failure:
+    async def _receive(self, websocket: ClientConnection, outgoing: Outgoing) -> Failure:
         last: Failure | None = None
         try:
             async for data in websocket:
@@ -222,6 +229,8 @@ class Link:
                     await self._may_push.wait()
                 last = await self._take(data) or last
         except ConnectionClosed as error:
+            if outgoing.stuck:
+                return last or self._lost(f"took nothing for {SEND_TIMEOUT:.0f} s")
             return last or self._unreachable(error)
         code, reason = websocket.close_code, websocket.close_reason
         return last or self._lost(f"closed the connection ({code} {reason})" if reason else f"closed ({code})")

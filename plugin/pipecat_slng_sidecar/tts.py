@@ -144,6 +144,7 @@ class SlngTTSService(SlngSpeechService):
         self._turns: deque[str] = deque(maxlen=16)
         self._sounding: Utterance | None = None
         self._format = (0, 1)
+        self._stopping = False
         self._whole = WholeSamples(1)
         self._updates = Updates()
 
@@ -171,6 +172,7 @@ class SlngTTSService(SlngSpeechService):
 
     async def stop(self, frame: EndFrame) -> None:
         """Let what is being said be said, then close. What waits for a sidecar that is away is given up."""
+        self._stopping = True
         if self._link and self._link.is_down:
             await self._given_up()
         await super().stop(frame)
@@ -365,6 +367,9 @@ class SlngTTSService(SlngSpeechService):
         self._sounding = None
         for utterance in self._script.take_broken():
             await self._over(utterance)
+        # The pipeline is held up until all is said, so a sidecar that goes away meanwhile is not waited for as long.
+        if self._stopping and self._link is not None and self._link.down_for > _LAST_WORDS:
+            await self._given_up()
 
     async def _given_up(self) -> None:
         assert self._script is not None

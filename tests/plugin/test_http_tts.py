@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from functools import partial
 from pathlib import Path
 
@@ -142,6 +144,33 @@ async def test_a_session_that_was_given_is_used_and_left_open() -> None:
             await pipeline.until(partial(have_ended, pipeline, 1))
             assert heard(pipeline) == [1, 2]
         assert not session.closed
+
+
+async def test_a_session_that_has_no_connection_to_spare_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipecat_slng_sidecar.http_tts._WAIT_FOR_SIDECAR", 0.2)
+    taken = asyncio.Event()
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        with contextlib.closing(writer):
+            await reader.read()
+
+    async with (
+        gateway_and_simulator() as (url, _),
+        await asyncio.start_server(keep, "127.0.0.1", 0) as silent,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
+        running_pipeline(SlngHttpTTSService(sidecar_url=url, aiohttp_session=session)) as pipeline,
+    ):
+        port = silent.sockets[0].getsockname()[1]
+        another = asyncio.create_task(session.get(f"http://127.0.0.1:{port}").__aenter__())
+        await taken.wait()
+        await pipeline.send(TTSSpeakFrame("n1"))
+        await pipeline.until(partial(have_ended, pipeline, 1))
+        [error] = pipeline.up(ErrorFrame)
+        assert error.category is ErrorCategory.CONNECTIVITY
+        another.cancel()
 
 
 async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
