@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +18,8 @@ from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from pipelines import running_pipeline
 from processes import Running, serving
 from running import TTS_INIT, talking
+from slng_sidecar.audio.wav import wav_header
+from slng_sidecar.simulator import signal as speech
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -126,3 +130,60 @@ async def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path:
             sidecar.process.send_signal(signal.SIGHUP)
             await sidecar.says("SIGHUP: the settings cannot be used, the old ones hold")
             assert (await client.get(f"{sidecar.url}/v1/status")).json()["max_sessions"] == 3
+
+
+LONG = " ".join(f"n{number}" for number in range(1, 60))
+SPEECH, FILE = f"/v1/bridges/unmute/tts/{SIGNAL}", f"/v1/bridges/unmute/stt/{SIGNAL}"
+
+
+@pytest.mark.parametrize("way", ["bridge", "websocket"])
+@pytest.mark.parametrize("seconds", ["30", "0.5"])
+async def test_speech_over_http_is_finished_or_breaks_off_visibly(way: str, seconds: str) -> None:
+    settings: dict[str, Any] = {"SLNG_HTTP_TTS": way, "SIDECAR_DRAIN_SECONDS": seconds, "SIDECAR_CLOSE_TIMEOUT": "20"}
+    async with (
+        simulator_process(pace=8) as simulator,
+        serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url, **settings) as sidecar,
+        httpx.AsyncClient(trust_env=False, base_url=sidecar.url, timeout=30) as http,
+    ):
+        got = bytearray()
+        ended = True
+        try:
+            accept = {"Accept": "audio/pcm"}
+            async with http.stream("POST", SPEECH, json={"text": LONG}, headers=accept) as reply:
+                async for data in reply.aiter_raw():
+                    if not got:
+                        terminate(sidecar)
+                    got += data
+        except httpx.RemoteProtocolError:
+            ended = False
+        words = [word.number for word in speech.decode(bytes(got), 24_000)]
+        assert ended is (seconds == "30")
+        assert (words == list(range(1, 60))) is ended
+        async with asyncio.timeout(10):  # far below the time for closing
+            assert await sidecar.ends() == 0
+
+
+async def test_what_is_cut_off_over_http_says_so_where_it_can() -> None:
+    async with (
+        simulator_process(pace=1) as simulator,
+        serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url, SIDECAR_DRAIN_SECONDS="0.5") as sidecar,
+        httpx.AsyncClient(trust_env=False, base_url=sidecar.url, timeout=30) as http,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
+        writer.write(f"POST {FILE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode())
+        writer.write(wav_header(16_000) + bytes(32_000))
+        await sidecar.says("stt session 1")
+        events = bytearray()
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            body = {"input": LONG, "model": SIGNAL, "stream_format": "sse", "response_format": "pcm"}
+            async with http.stream("POST", "/v1/audio/speech", json=body) as reply:
+                async for data in reply.aiter_raw():
+                    if not events:
+                        terminate(sidecar)
+                    events += data
+        assert b'"code":"draining"' in events
+        assert b"speech.audio.done" not in events
+        assert b" 503 " in await reader.readline()
+        assert b'"code":"draining"' in await reader.readuntil(b"}}}")
+        writer.close()
+        assert await sidecar.ends() == 0

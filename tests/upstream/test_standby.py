@@ -287,8 +287,8 @@ async def test_a_spare_that_is_refused_is_counted_shown_and_logged(caplog: pytes
             (None, "stt", "auth_error"), (None, "tts", "auth_error"),
         }  # fmt: skip
         assert await metric(url, 'slng_sidecar_upstream_dial_failures_total{code="auth_error",kind="tts"}') == 1
-        lost = [record for record in caplog.records if getattr(record, "fields", {}).get("event") == "spare_lost"]
-        assert [record.fields["code"] for record in lost] == ["auth_error"] * 2
+        fields = [getattr(record, "fields", {}) for record in caplog.records]
+        assert [each["code"] for each in fields if each.get("event") == "spare_lost"] == ["auth_error"] * 2
         async with talking(url, "stt", NOVA) as talk:
             await talk.send(STT_INIT)
             assert (await talk.until("error"))["code"] == "auth_error"

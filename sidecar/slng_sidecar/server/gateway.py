@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import Any, Self
 from slng_sidecar import __version__
 from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.metrics import Metrics, SessionMetrics
+from slng_sidecar.protocol.commands import cut_off
 from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.reports import Turn
@@ -44,9 +46,12 @@ _OUTCOMES = {1000: "closed", 1012: "drained"}
 
 @dataclass(slots=True)
 class LiveSession:
-    """A session that holds one of the places, as the status shows it; ``drains`` where it would not end by itself.
+    """A session that holds one of the places, as the status shows it.
 
-    ``peer`` is whose place it is: the client's address.
+    Attributes:
+        peer: whose place it is: the client's address.
+        drains: whether it would not end by itself.
+        fail: ends one that would, before its time.
     """
 
     number: int
@@ -55,6 +60,7 @@ class LiveSession:
     since: float
     session: Session | None = field(default=None)
     drains: bool = field(default=False)
+    fail: Callable[[GatewayError], None] | None = field(default=None)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -234,6 +240,12 @@ class Gateway:
                     await self._freed.wait()
         except TimeoutError:
             log.warning("drained no further: %d sessions are cut off", len(self._live))
+
+    def cut_off(self) -> None:
+        """Have every request over HTTP that is left end with an error, as there is no time for it any more."""
+        for live in self.live:
+            if live.fail is not None:
+                live.fail(cut_off())
 
     def refused(self, error: GatewayError, peer: str) -> None:
         """Count and log a request that was refused before any dial."""

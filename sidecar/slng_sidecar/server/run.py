@@ -70,6 +70,7 @@ async def serve_gateway(
             draining = tasks.start(gateway.drain(gateway.settings.sidecar_drain_seconds), "drain")
             at_once = tasks.start(told.stop_now.wait(), "second signal")
             await asyncio.wait((draining, at_once), return_when=asyncio.FIRST_COMPLETED)
+            gateway.cut_off()
             log.info("stopping")
 
 

@@ -70,7 +70,7 @@ class Synthesis:
         except GatewayError as error:
             gateway.refused(error, peer)
             raise
-        utterance.log = log_of(live)
+        utterance.log, live.fail = log_of(live), utterance.finish
         task = gateway.tasks.start(self._say(utterance, live, way), f"speech {live.number}")
         task.add_done_callback(lambda _: gateway.free_place(live))
 

@@ -62,6 +62,7 @@ class TranscriptionResponse(Response):
             return
         async with Decoding(_RATE, gateway.settings.sidecar_max_audio) as decoding:
             job = _Job(gateway, live, self._options, decoding, self._target)
+            live.fail = job.fail
             try:
                 async with Tasks() as tasks:
                     upload = tasks.start(job.upload(Request(scope, receive), self._file_name), "transcription upload")
@@ -128,7 +129,7 @@ class _Job:
         except ClientDisconnect:
             return
         except GatewayError as error:
-            self._fail(error)
+            self.fail(error)
         await disconnected(request.receive)
 
     def leave(self) -> None:
@@ -184,12 +185,13 @@ class _Job:
             begun = await client.begin()
         except Exception:
             log_of(self.live).exception("failed by a fault of the sidecar")
-            self._fail(GatewayError.own_fault())
+            self.fail(GatewayError.own_fault())
             return
         if begun:
             await self.gateway.run_session(client, self.live, extended=True, file=True, moments=self.timing)
 
-    def _fail(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
+        """End it with an error, unless it has ended."""
         if self.transcription is not None:
             self.transcription.finish(error)
         elif self.error is None:
