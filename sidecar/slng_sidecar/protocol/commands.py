@@ -80,6 +80,9 @@ class SessionMachine(Protocol):
     def counts(self) -> Counter[str]:
         """What was dropped or ignored, by reason."""
 
+    def is_busy(self, now: float) -> bool:
+        """Tell whether something is being said or heard that an end now would cut."""
+
     @property
     def wants_standby(self) -> bool:
         """Whether the client asked for a spare connection."""

@@ -137,6 +137,9 @@ class TtsMachine:
                 self._flush_owed = not self._dialect.named
         return self._after(self._speaking.wake(now))
 
+    def is_busy(self, now: float) -> bool:
+        return not self._ended and self._speaking is not None and bool(self._speaking.contexts)
+
     def drain(self, by: float, now: float) -> list[Command]:
         """End once all that was asked for is said; the client hears that and when at the latest."""
         if self._ended or self._drain_by is not None:

@@ -138,6 +138,11 @@ class SttMachine:
             return self._fail(cut_off())
         return self._go_on(self._listening.wake(now), now) if self._listening is not None else []
 
+    def is_busy(self, now: float) -> bool:
+        if self._listening is None or self._phase is _Phase.ENDED:
+            return False
+        return self._phase is _Phase.CLOSING or not self._listening.is_quiet(now)
+
     def drain(self, by: float, now: float) -> list[Command]:
         """End at the next finalize's answer or quiet second; the client hears that and when at the latest."""
         if self._phase in (_Phase.CLOSING, _Phase.ENDED) or self._drain_by is not None:

@@ -62,6 +62,11 @@ class LiveSession:
     drains: bool = field(default=False)
     fail: Callable[[GatewayError], None] | None = field(default=None)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an end now would cut something."""
+        return not self.drains or (self.session is not None and self.session.is_busy)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "session": self.number,
@@ -233,9 +238,16 @@ class Gateway:
         for live in self.live:
             if live.session is not None and live.drains:
                 live.session.drain(self._drain_by)
+        before, ended = set(self._live), None
         try:
             async with asyncio.timeout_at(self._drain_by):
-                while self._live:
+                while True:
+                    if ended is None and not before & self._live.keys():
+                        ended = time.monotonic()
+                    # Who came after those is waited for only while it says or hears something: a bot that is not
+                    # shutting down opens a session as soon as another one has ended.
+                    if ended is not None and not any(live.since <= ended or live.is_busy for live in self.live):
+                        return
                     self._freed.clear()
                     await self._freed.wait()
         except TimeoutError:

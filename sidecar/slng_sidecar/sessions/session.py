@@ -125,6 +125,11 @@ class Session:
             self._do(self._machine.drain(by, self._loop.time()))
 
     @property
+    def is_busy(self) -> bool:
+        """Whether an end now would cut something that is being said or heard."""
+        return self._machine.is_busy(self._loop.time())
+
+    @property
     def queue_bytes(self) -> int:
         """The most that ever waited for the client."""
         return self._to_client.high_water
