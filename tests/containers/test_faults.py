@@ -60,7 +60,7 @@ def containers(images: None) -> Iterator[Containers]:
     port = free_port()
     with Network() as network:
         simulator = (
-            DockerContainer("slng-sidecar-offline")
+            DockerContainer("slng-sidecar-simulator")
             .with_command("simulate --host 0.0.0.0 --speech signal --set upgrade_ms=50 --set ready_ms=50")
             .with_network(network)
             .with_network_aliases("upstream")
