@@ -9,7 +9,10 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-versi
     -c constraints.txt "./sidecar[$EXTRAS]"
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin sidecar
+# The folder is for a Unix socket: a volume mounted there is that user's, and its group gets in.
+RUN groupadd --gid 10001 sidecar \
+    && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin sidecar \
+    && install -d -o 10001 -g 10001 -m 0750 /run/slng
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SIDECAR_HOST=0.0.0.0
 USER 10001

@@ -10,7 +10,9 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-versi
 FROM python:3.13-slim
 # OpenCV, which Pipecat's WebRTC transport brings, wants these.
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libglib2.0-0 && rm -rf /var/lib/apt/lists/*
-RUN useradd --system --uid 10002 --create-home --shell /usr/sbin/nologin bot
+# The folder is for the sidecar's Unix socket and as in the sidecar's image, since a volume takes its owner from either.
+RUN useradd --system --uid 10002 --create-home --shell /usr/sbin/nologin bot \
+    && install -d -o 10001 -g 10001 -m 0750 /run/slng
 COPY --from=build /opt/venv /opt/venv
 COPY plugin/examples/bot.py plugin/examples/talk.html /opt/bot/
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

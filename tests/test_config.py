@@ -171,6 +171,9 @@ def test_every_setting_is_described_and_named_like_its_variable() -> None:
         ("SIDECAR_MAX_UPLOAD", "many", "byte"),
         ("SIDECAR_LOG_LEVEL", "loud", "info"),
         ("SIDECAR_ALLOW_INSECURE", "perhaps", "boolean"),
+        ("SIDECAR_UDS_MODE", "rw", "such as 0660"),
+        ("SIDECAR_UDS_MODE", "0990", "such as 0660"),
+        ("SIDECAR_UDS_MODE", "01777", "such as 0660"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(

@@ -92,16 +92,22 @@ def next_voice() -> TTSUpdateSettingsFrame:
     return TTSUpdateSettingsFrame(delta=SlngTTSSettings(voice=next(_voices)))
 
 
+def secret(name: str) -> str | None:
+    """Give a secret from the environment, or from the file that the variable ``<NAME>_FILE`` names."""
+    path = os.getenv(f"{name}_FILE")
+    return Path(path).read_text().strip() if path else os.getenv(name) or None
+
+
 def language_model() -> FrameProcessor:
     """Give OpenAI's model where there is a key for it, else the script."""
-    key = os.getenv("OPENAI_API_KEY")
+    key = secret("OPENAI_API_KEY")
     if not key:
         logger.info("No OPENAI_API_KEY: a script answers")
         return ScriptedLLM()
     from pipecat.services.openai.llm import OpenAILLMService
 
     settings = OpenAILLMService.Settings(
-        model=os.getenv("OPENAI_MODEL", "gpt-4.1-mini"),
+        model=os.getenv("OPENAI_MODEL") or "gpt-4.1-mini",
         system_instruction=(
             "You are a helpful assistant in a spoken conversation. Answer in one or two short sentences, without any "
             "formatting. When you are asked for another voice, call change_voice."
@@ -128,15 +134,16 @@ def tools() -> Any:
 
 async def run_bot(transport: BaseTransport) -> None:
     """Talk over a transport until its client leaves."""
-    provider_key = os.getenv("SLNG_PROVIDER_KEY") or None
+    # The keys for speech are the sidecar's; it may want a token for that.
+    token = secret("SLNG_SIDECAR_TOKEN") or secret("SIDECAR_TOKEN")
     stt = SlngSTTService(
         model=os.getenv("SLNG_STT_MODEL") or "slng/deepgram/nova:3-en",
-        provider_key=provider_key,
+        sidecar_token=token,
     )
     tts = SlngTTSService(
         model=os.getenv("SLNG_TTS_MODEL") or "slng/deepgram/aura:2-en",
         voice=os.getenv("SLNG_TTS_VOICE") or VOICES[0],
-        provider_key=provider_key,
+        sidecar_token=token,
     )
     llm = language_model()
     context = LLMContext(tools=tools()) if not isinstance(llm, ScriptedLLM) else LLMContext()

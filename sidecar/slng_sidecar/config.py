@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -48,6 +49,7 @@ FIXED = frozenset(
         "sidecar_host",
         "sidecar_port",
         "sidecar_uds",
+        "sidecar_uds_mode",
         "sidecar_allow_insecure",
         "sidecar_allowed_hosts",
         "sidecar_allowed_origins",
@@ -129,6 +131,7 @@ class Settings(BaseSettings):
     sidecar_host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is needed")
     sidecar_port: int = Field(8765, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     sidecar_uds: Path | None = Field(None, description="Unix socket to listen on instead")
+    sidecar_uds_mode: str = Field("0600", description="that socket's permissions; 0660 lets its group connect")
     sidecar_token: SecretStr | None = Field(None, description="what local clients must show as bearer")
     sidecar_allow_insecure: bool = Field(False, description="allow listening beyond loopback without a token")
     sidecar_allowed_hosts: Names = Field((), description="Host names taken besides loopback's, where no token is set")
@@ -193,6 +196,13 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_model(cls, value: str) -> str:
         return _in_words(check_model, value)
+
+    @field_validator("sidecar_uds_mode")
+    @classmethod
+    def _usable_mode(cls, value: str) -> str:
+        if not re.fullmatch("0?[0-7]{3}", value):
+            raise ValueError("it takes permissions as chmod does, such as 0660")
+        return value
 
     @field_validator("sidecar_model_aliases")
     @classmethod

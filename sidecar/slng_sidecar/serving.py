@@ -156,23 +156,31 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
-def listen_unix(path: Path) -> socket.socket:
+def listen_unix(path: Path, mode: int) -> socket.socket:
     """Open a listening Unix socket, taking the place of a dead one.
+
+    Args:
+        mode: its permissions, whatever the umask; who may write to it may connect.
 
     Raises:
         CannotListen: another process listens there, or the path cannot be used.
     """
+    dead = False
     if path.is_socket():
         with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except OSError:
-                path.unlink(missing_ok=True)
-            else:
-                raise CannotListen(f"{path} is in use by another process.")
+            # One that is frozen takes no more connections at some time, and must not hold us up.
+            probe.setblocking(False)
+            dead = probe.connect_ex(str(path)) in (errno.ECONNREFUSED, errno.ENOENT)
+        # Any other answer, such as that we may not connect, is of one that somebody may listen on.
+        if not dead:
+            raise CannotListen(f"{path} is in use by another process.")
     sock = socket.socket(socket.AF_UNIX)
     try:
+        if dead:
+            path.unlink(missing_ok=True)
         sock.bind(str(path))
+        # Nobody gets in before it listens, so there is no moment with the permissions of the umask.
+        path.chmod(mode)
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()

@@ -6,13 +6,19 @@ every container here is ended by the test that started it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
+from bots import free_port
 from processes import environment
 
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
@@ -49,25 +55,67 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def images(engine: None) -> None:
-    """Build what compose.yaml names: the sidecar, the one with the simulator, and the bot."""
-    _docker("compose", "--profile", "offline", "build", "--quiet", "sidecar", "sidecar-offline", "bot-offline")
+    """Build what compose.yaml names: the sidecar, the simulator and the bot."""
+    _docker("compose", "--profile", "offline", "build", "--quiet")
+
+
+@dataclass
+class Checkout:
+    """What a user has who has just cloned the repository: no .env, no secrets. It runs lines of the README."""
+
+    folder: Path
+    env: dict[str, str]
+    bot: str
+    """The bot's address."""
+
+    def run(self, script: str, *, timeout: float = 180, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a script to its end; what it says is in ``stdout``."""
+        return subprocess.run(
+            ["bash", "-e"], input=script, cwd=self.folder, env={**self.env, **env}, timeout=timeout, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def running(self, line: str) -> Iterator[None]:
+        """Run a line in the foreground until the bot answers and while the block runs; end it by Ctrl-C."""
+        with (self.folder / "said").open("w+") as said:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self.env, stdout=said, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                until = time.monotonic() + 120
+                while not self._answers():
+                    assert process.poll() is None, (self.folder / "said").read_text()
+                    assert time.monotonic() < until, (self.folder / "said").read_text()
+                    time.sleep(0.2)
+                yield
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(timeout=60)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.bot}/talk", trust_env=False, timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
 
 
 @pytest.fixture
-def composed(images: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Run the offline profile as a user would, on ports of its own; give its addresses."""
-    from bots import free_port
-
-    ports = {"SIDECAR_PORT": str(free_port()), "BOT_PORT": str(free_port())}
-    for name, value in ports.items():
-        monkeypatch.setenv(name, value)
-    compose = ["compose", "--project-name", "slng-sidecar-test", "--profile", "offline"]
-    services = ["sidecar-offline", "bot-offline"]
-    env = {**environment(), **ports}
+def checkout(images: None, tmp_path: Path) -> Iterator[Checkout]:
+    """Give a clone with ports and a Compose project of its own, and take all away that was started there."""
+    folder = tmp_path / "clone"
+    shutil.copytree(ROOT / "deploy", folder / "deploy")
+    shutil.copy(ROOT / "compose.yaml", folder)
+    names = {
+        "COMPOSE_PROJECT_NAME": "slng-sidecar-test",
+        "SIDECAR_PORT": str(free_port()),
+        "BOT_PORT": str(free_port()),
+    }
+    kept = {name: value for name, value in environment().items() if not name.startswith(("OPENAI_", "COMPOSE_"))}
+    clone = Checkout(folder, {**kept, **names}, f"http://localhost:{names['BOT_PORT']}")
     try:
-        subprocess.run(
-            ["docker", *compose, "up", "--detach", "--wait", *services], cwd=ROOT, env=env, timeout=180, check=True
-        )
-        yield {"sidecar": f"http://localhost:{ports['SIDECAR_PORT']}", "bot": f"http://localhost:{ports['BOT_PORT']}"}
+        yield clone
     finally:
-        subprocess.run(["docker", *compose, "down", "--timeout", "10"], cwd=ROOT, env=env, timeout=120, check=False)
+        every = "docker compose -f compose.yaml -f deploy/compose.unix.yaml --profile offline"
+        clone.run(f"{every} down --volumes --remove-orphans --timeout 10", SLNG_API_KEY_FILE="", OPENAI_API_KEY_FILE="")

@@ -1,20 +1,153 @@
-"""``docker compose --profile offline up``, as a newcomer runs it: a spoken question gets a spoken answer."""
+"""The README's section on Docker, as a newcomer pastes it, and what is said where something is missing."""
 
 from __future__ import annotations
 
+import contextlib
+import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browsers import ask_question, browser_page, write_question
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
+README = (Path(__file__).parents[2] / "README.md").read_text()
+OFFLINE = "docker compose --profile offline up"
+UNIX = "docker compose -f compose.yaml -f deploy/compose.unix.yaml"
+KEY = "slng_cu_of-a-test"
+# Runs in the bot's container: speaks through the sidecar's socket, and has it written down again.
+TALK_OVER_THE_SOCKET = """
+import asyncio, os
+import aiohttp
 
-async def test_a_question_into_the_microphone_is_answered_through_the_containers(
-    composed: dict[str, str], tmp_path: Path
-) -> None:
+async def main():
+    path = os.environ["SLNG_SIDECAR_URL"].removeprefix("unix:")
+    async with aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(path)) as session:
+        text = {"text": "n1 n2 n3", "config": {"sample_rate": 16000}}
+        async with session.post("/v1/bridges/unmute/tts/slng/simulator/signal:1", json=text) as reply:
+            sound = await reply.read()
+        async with session.post("/v1/bridges/unmute/stt/slng/simulator/signal:1", data=sound) as reply:
+            print(os.getuid(), reply.status, await reply.text())
+
+asyncio.run(main())
+"""
+
+
+def pasted() -> list[str]:
+    """Give the README's lines on Compose in their three parts: offline, with a key, over a Unix socket."""
+    (block,) = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "docker compose" in block]
+    parts: list[str] = block.split("\n\n")
+    return parts
+
+
+@contextlib.contextmanager
+def upstream(network: str, key: str) -> Iterator[None]:
+    """Run a simulator on a network, as ``slng``, that takes one key only."""
+    run = ["docker", "run", "--detach", "--rm", "--network", network, "--network-alias", "slng"]
+    simulate = ["slng-sidecar-simulator", "simulate", "--host", "0.0.0.0", "--speech", "tone", "--key", key]
+    name = subprocess.run([*run, *simulate], check=True, capture_output=True, text=True).stdout.strip()
+    follow = subprocess.Popen(["docker", "logs", "--follow", name], stderr=subprocess.PIPE, text=True)
+    try:
+        # It says so once it listens.
+        assert follow.stderr is not None
+        assert "SLNG simulator at" in follow.stderr.readline()
+        yield
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
+        follow.communicate()
+
+
+async def test_offline_a_question_into_the_microphone_is_answered(checkout: Any, tmp_path: Path) -> None:
+    (line,) = [line for line in pasted()[0].splitlines() if not line.startswith("#")]
+    assert line == OFFLINE
     write_question(tmp_path / "question.wav")
-    async with browser_page(tmp_path / "question.wav") as page:
-        words = await ask_question(page, composed["bot"])
-    # The voice in the container is eSpeak NG's, of which the recogniser understands less than of others.
-    assert "the front desk" in words
+    with checkout.running(line):
+        async with browser_page(tmp_path / "question.wav") as page:
+            words = await ask_question(page, checkout.bot)
+        # The voice in the container is eSpeak NG's, of which the recogniser understands less than of others.
+        assert "the front desk" in words
+        assert sorted(checkout.run("docker compose ps --services").stdout.split()) == ["bot", "sidecar", "simulator"]
+
+
+def test_without_a_key_up_says_what_to_do_and_does_not_start(checkout: Any) -> None:
+    done = checkout.run("docker compose up")
+    assert done.returncode != 0
+    assert "There is no SLNG key" in done.stdout
+    assert "SLNG_API_KEY_FILE" in done.stdout
+    assert OFFLINE in done.stdout
+    assert "bot" not in checkout.run("docker compose ps --services --status running").stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["SLNG_API_KEY_FILE", "OPENAI_API_KEY_FILE"])
+def test_offline_with_a_key_is_refused_since_it_would_not_be_offline(checkout: Any, name: str) -> None:
+    (checkout.folder / "key").write_text(KEY)
+    done = checkout.run(OFFLINE, **{name: "key"})
+    assert done.returncode != 0
+    assert f"the profile offline takes none, so leave {name} empty" in done.stdout
+    assert not checkout.run("docker compose ps --services --status running").stdout.strip()
+
+
+def test_a_key_file_that_is_not_there_is_named(checkout: Any) -> None:
+    done = checkout.run("docker compose up", SLNG_API_KEY_FILE="secrets/nowhere")
+    assert done.returncode != 0
+    assert "secrets/nowhere" in done.stdout
+
+
+def test_with_keys_in_files_each_container_gets_its_own_and_no_other(checkout: Any) -> None:
+    script = pasted()[1].replace("docker compose up", "docker compose up --detach --wait")
+    for name in ("OPENAI_API_KEY", "SIDECAR_TOKEN", "SLNG_PROVIDER_KEY"):
+        (checkout.folder / "secrets").mkdir(exist_ok=True)
+        (checkout.folder / "secrets" / name).write_text(f"the-{name}\n")
+    more = {f"{path.name}_FILE": f"secrets/{path.name}" for path in (checkout.folder / "secrets").iterdir()}
+    done = checkout.run(script, SLNG_API_KEY=KEY, SLNG_BASE_URL="ws://slng:9100", **more)
+    assert done.returncode == 0, done.stdout
+
+    with upstream("slng-sidecar-test_default", KEY):
+        done = checkout.run("docker compose exec -T sidecar slng-sidecar check")
+        assert done.stdout.count("ready after") == 2, done.stdout
+    done = checkout.run("docker compose exec -T sidecar sh -c 'env; cat /run/secrets/*'")
+    assert {KEY, "the-SIDECAR_TOKEN", "the-SLNG_PROVIDER_KEY"} <= set(done.stdout.split())
+    assert "OPENAI" not in done.stdout
+    done = checkout.run("docker compose exec -T bot sh -c 'env; cat /run/secrets/*'")
+    assert {"the-SIDECAR_TOKEN", "the-OPENAI_API_KEY"} <= set(done.stdout.split())
+    assert KEY not in done.stdout
+    assert "SLNG_PROVIDER_KEY" not in done.stdout
+    # No key stands in a container's settings, where 'docker inspect' shows it.
+    settings = checkout.run("docker inspect $(docker compose ps --quiet)").stdout
+    assert not [key for key in (KEY, "the-OPENAI_API_KEY", "the-SIDECAR_TOKEN") if key in settings]
+
+    # A key is changed in its file; one that is put in the file's place would not be seen.
+    (checkout.folder / "secrets/slng_api_key").write_text("another-key")
+    assert checkout.run("docker compose exec -T sidecar cat /run/secrets/slng_api_key").stdout == "another-key"
+
+    asked = "import sys; sys.path.append('/opt/bot'); import bot; print(type(bot.language_model()).__name__)"
+    assert "OpenAILLMService" in checkout.run(f'docker compose exec -T bot python -c "{asked}"').stdout
+
+
+def test_a_unix_socket_on_a_volume_takes_the_place_of_the_port(checkout: Any) -> None:
+    lines = [line for line in pasted()[2].splitlines() if not line.startswith("#")]
+    assert lines == [f"{UNIX} up"]
+    up = f"{UNIX} --profile offline up --detach --wait"
+    done = checkout.run(up)
+    assert done.returncode == 0, done.stdout
+
+    assert checkout.run(f"{UNIX} ps --format '{{{{.Ports}}}}' sidecar").stdout.strip() in ("", "8765/tcp")
+    (checkout.folder / "talk.py").write_text(TALK_OVER_THE_SOCKET)
+    talk = f"{UNIX} exec -T bot python - < talk.py"
+    done = checkout.run(talk)
+    assert done.stdout.startswith("10002 200 "), done.stdout
+    assert "n1 n2 n3" in done.stdout
+
+    # Only who is in the socket's group gets in.
+    wait = "docker run --rm --user 12345 --volume slng-sidecar-test_socket:/run/slng slng-sidecar wait --timeout 1"
+    for group, code in (("12345", 1), ("10001", 0)):
+        done = checkout.run(f"{wait.replace('--rm', f'--rm --group-add {group}')} --url unix:/run/slng/sidecar.sock")
+        assert done.returncode == code, done.stdout
+
+    # A killed sidecar leaves its socket behind; the next one takes its place.
+    done = checkout.run(f"{UNIX} kill sidecar && {up}")
+    assert done.returncode == 0, done.stdout
+    assert "n1 n2 n3" in checkout.run(talk).stdout

@@ -60,7 +60,7 @@ def containers(images: None) -> Iterator[Containers]:
     port = free_port()
     with Network() as network:
         simulator = (
-            DockerContainer("slng-sidecar-offline")
+            DockerContainer("slng-sidecar-simulator")
             .with_command("simulate --host 0.0.0.0 --speech signal --set upgrade_ms=50 --set ready_ms=50")
             .with_network(network)
             .with_network_aliases("upstream")
@@ -139,18 +139,25 @@ async def test_a_killed_sidecar_costs_no_word_and_one_error(containers: Containe
 
 async def test_sigterm_under_load_cuts_no_utterance(containers: Containers) -> None:
     bots = [SlngTTSService(sidecar_url=containers.url, model=SIGNAL) for _ in range(10)]
+    stt = SlngSTTService(sidecar_url=containers.url, model=SIGNAL)
     async with contextlib.AsyncExitStack() as stack:
+        ear = await stack.enter_async_context(running_pipeline(stt))
         pipelines = [await stack.enter_async_context(running_pipeline(bot)) for bot in bots]
         for pipeline in pipelines:
             await pipeline.send(TTSSpeakFrame(" ".join(words(1, 25))))
         for pipeline in pipelines:
             await pipeline.until(partial(pipeline.down, TTSAudioRawFrame))
-        await asyncio.to_thread(containers.sidecar.kill, "SIGTERM")
+        # A voice without a pause, which therefore has no quiet second before its end.
+        async with later(1, partial(containers.sidecar.kill, "SIGTERM")):
+            await speak_at_pace(ear, audio_frames(range(1, 25)))
+        await ear.send(VADUserStoppedSpeakingFrame())
+        await ear.until(partial(was_spoken, ear, "n24"))
+        assert spoken(ear) == words(1, 24)
         for pipeline in pipelines:
             await pipeline.until(partial(have_ended, pipeline, 1))
             assert heard(pipeline) == list(range(1, 26))
         assert (await asyncio.to_thread(containers.sidecar.wait, timeout=60))["StatusCode"] == 0
-        assert b"draining: 10 sessions" in containers.sidecar.logs()
+        assert b"draining: 11 sessions" in containers.sidecar.logs()
 
 
 async def test_the_container_runs_as_nobody_in_particular_and_writes_nothing(containers: Containers) -> None:

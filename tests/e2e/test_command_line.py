@@ -24,6 +24,30 @@ async def test_without_a_key_it_says_what_to_do() -> None:
     assert "--simulate" in done.err
 
 
+async def test_without_a_key_a_simulator_that_runs_already_stands_in() -> None:
+    async with started("simulate", "--port", "0", "--speech", "signal") as simulator:
+        url = (await simulator.says(r"at (ws://\S+)")).group(1)
+        async with serving("--simulator", url) as gateway:
+            assert "a simulator stands in for it" in gateway.err
+            done = await run("say", "n1", "-o", "-", "--model", "slng/simulator/signal:1", "--url", gateway.url)
+            assert done.code == 0, done.err
+        # A key means SLNG; the simulator is not even looked for.
+        async with serving("--simulator", url, SLNG_API_KEY="k") as gateway:
+            assert "upstream https://us-east.api.slng.ai" in gateway.err
+
+
+async def test_without_a_key_and_with_no_simulator_there_it_says_what_to_do(shared_gateway: str) -> None:
+    # The last one listens and answers, but is no simulator.
+    for url in ("ws://127.0.0.1:9", "ws://no.such.host.invalid:9100", "simulator:9100", shared_gateway):
+        done = await run("serve", "--port", "0", "--simulator", url)
+        assert done.code == 1
+        assert "There is no SLNG key" in done.err
+        assert f"no simulator at {url}" in done.err
+        assert "SLNG_API_KEY_FILE" in done.err
+        assert "--profile offline" in done.err
+        assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize(
     ("env", "says"),
     [
@@ -201,6 +225,46 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
         assert done.code == 0, done.err
         done = await run("transcribe", wav, "--model", model, "--pace", "0", "--url", f"unix:{path}")
         assert done.out.split() == ["n1", "n2"]
+
+
+async def test_a_killed_gateway_s_socket_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.sock"
+    for code in (-signal.SIGKILL, 0):
+        async with started("serve", "--uds", path, SLNG_API_KEY="k") as gateway:
+            await gateway.says(r"at unix:")
+            assert (await run("wait", "--url", f"unix:{path}", "--timeout", "5")).code == 0
+            gateway.process.send_signal(signal.SIGTERM if code == 0 else signal.SIGKILL)
+            assert await gateway.ends() == code
+            assert path.is_socket()
+
+
+async def test_wait_looks_where_the_sidecar_s_own_settings_say(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.sock"
+    async with serving(SLNG_API_KEY="k") as gateway, started("serve", "--uds", path, SLNG_API_KEY="k") as other:
+        await other.says(r"at unix:")
+        # As in a container, whose health check has the environment of the sidecar.
+        port = gateway.url.rpartition(":")[2]
+        everywhere: dict[str, Any] = {"SIDECAR_HOST": "0.0.0.0", "SIDECAR_PORT": port}
+        assert (await run("wait", "--timeout", "5", **everywhere)).code == 0
+        assert (await run("wait", "--timeout", "5", SIDECAR_UDS=str(path), SIDECAR_PORT="1")).code == 0
+        assert (await run("wait", "--timeout", "5", SIDECAR_UDS="/nowhere", SLNG_SIDECAR_URL=gateway.url)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("env", "url"),
+    [
+        ({"SIDECAR_UDS": "/nowhere/s.sock"}, "unix:/nowhere/s.sock"),
+        ({"SIDECAR_PORT": "9"}, "http://127.0.0.1:9"),
+        ({"SIDECAR_PORT": "9", "SIDECAR_HOST": "::"}, "http://127.0.0.1:9"),
+        ({"SIDECAR_PORT": "9", "SIDECAR_HOST": "::1"}, "http://[::1]:9"),
+        ({"SIDECAR_PORT": "9", "SIDECAR_HOST": "127.0.0.2"}, "http://127.0.0.2:9"),
+        ({"SIDECAR_PORT": "9", "SLNG_SIDECAR_URL": "http://127.0.0.3:9"}, "http://127.0.0.3:9"),
+    ],
+)
+async def test_the_address_that_wait_asks_is_named(env: dict[str, Any], url: str) -> None:
+    done = await run("wait", "--timeout", "0", **env)
+    assert done.code == 1
+    assert f"No sidecar answers at {url}." in done.err
 
 
 async def test_no_key_is_ever_in_the_log(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ sys.addaudithook(spy)
 # What opens a connection, by the name under which libraries have it.
 CONNECTING = {
     *("connect", "unix_connect", "open_connection", "open_unix_connection", "create_connection", "sock_connect"),
+    "connect_ex",
     *("AsyncClient", "AsyncHTTPTransport", "ClientSession", "urlopen", "OTLPSpanExporter", "sendto"),
 }
 WRITING = {"TemporaryFile", "NamedTemporaryFile", "TemporaryDirectory", "mkstemp", "write_text", "write_bytes", "mkdir"}
@@ -112,7 +113,7 @@ def test_every_place_that_opens_a_connection_is_known() -> None:
         # Asks with the client of the bridge.
         "server/models.py": {"AsyncClient"},
         # Whether a Unix socket is in use.
-        "serving.py": {"connect"},
+        "serving.py": {"connect_ex"},
         "tracing.py": {"OTLPSpanExporter"},
         # The commands that talk to a running sidecar.
         "cli/address.py": {"AsyncClient", "AsyncHTTPTransport", "connect", "unix_connect"},

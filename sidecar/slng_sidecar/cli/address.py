@@ -25,12 +25,12 @@ class Address:
 
     @classmethod
     def of(cls, url: str | None, token: str | None) -> Address:
-        """Take what was given, else ``SLNG_SIDECAR_URL`` and ``SIDECAR_TOKEN``, else the default.
+        """Take what was given, else ``SLNG_SIDECAR_URL`` and ``SIDECAR_TOKEN``, else where the sidecar's settings are.
 
         Raises:
             ValueError: it is no address.
         """
-        url = (url or os.environ.get("SLNG_SIDECAR_URL") or DEFAULT_URL).rstrip("/")
+        url = (url or os.environ.get("SLNG_SIDECAR_URL") or _configured()).rstrip("/")
         if not url.startswith("unix:"):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -72,3 +72,13 @@ class Address:
         if self._socket:
             return await unix_connect(self._socket, uri=f"ws://localhost{path}", **settings)
         return await connect(self.url.replace("http", "ws", 1) + path, proxy=None, **settings)
+
+
+def _configured() -> str:
+    """Give the address where a sidecar with this environment listens, as in the container that it shares with us."""
+    if path := os.environ.get("SIDECAR_UDS"):
+        return f"unix:{path}"
+    host, port = os.environ.get("SIDECAR_HOST"), os.environ.get("SIDECAR_PORT")
+    if host in (None, "", "0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port or 8765}" if ":" in host else f"http://{host}:{port or 8765}"

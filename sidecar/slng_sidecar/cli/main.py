@@ -37,7 +37,9 @@ EnvFile = Annotated[Path | None, typer.Option("--env-file", help="File of NAME=v
 Url = Annotated[
     str | None,
     typer.Option(
-        "--url", help=f"The sidecar: http://host:port or unix:/path. Else SLNG_SIDECAR_URL, else {DEFAULT_URL}."
+        "--url",
+        help="The sidecar: http://host:port or unix:/path. Else SLNG_SIDECAR_URL, else where SIDECAR_UDS or "
+        f"SIDECAR_HOST and SIDECAR_PORT say, else {DEFAULT_URL}.",
     ),
 ]
 Token = Annotated[
@@ -81,6 +83,10 @@ def serve(
     simulate_without_key: Annotated[
         bool, typer.Option("--simulate-without-key", help="The same, but only where no SLNG key is set.")
     ] = False,
+    simulator: Annotated[
+        str | None,
+        typer.Option(help="The same, with the simulator that runs at this address; if none answers, do not start."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on, above SIDECAR_HOST.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port, above SIDECAR_PORT; 0 takes any.")] = None,
     uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead, above SIDECAR_UDS.")] = None,
@@ -93,13 +99,20 @@ def serve(
 
     settings, secrets = _load(config, env_file, host=host, port=port, uds=uds, log_level=log_level)
     setup_logging(settings.sidecar_log_level, settings.sidecar_log_format)
-    if not settings.slng_key_passthrough and secrets.api_key is None:
-        if simulate_without_key:
-            simulate = True
-        elif not simulate and not settings.sidecar_simulate:
+    simulate = simulate or settings.sidecar_simulate
+    beside: str | None = None
+    if not simulate and not settings.slng_key_passthrough and secrets.api_key is None:
+        simulate, beside = simulate_without_key or simulator is not None, simulator
+        if not simulate:
             _fail(
                 "There is no SLNG key. Set SLNG_API_KEY (or SLNG_API_KEY_FILE), or try it without one: "
                 "slng-sidecar serve --simulate"
+            )
+        if beside is not None and not _run(simulation.is_simulator(beside)):
+            _fail(
+                f"There is no SLNG key, and no simulator at {beside}. Write the key into a file and set "
+                "SLNG_API_KEY_FILE to its path, for Docker in .env (see .env.example). Or try it without one: "
+                "docker compose --profile offline up"
             )
     try:
         check_exposure(settings, secrets)
@@ -111,11 +124,17 @@ def serve(
     def reread() -> Settings:
         return load_settings(config, env_file, **{f"sidecar_{name}": value for name, value in given.items()})[0]
 
-    _run(_serve(settings, secrets, sock, reread, simulate=simulate or settings.sidecar_simulate))
+    _run(_serve(settings, secrets, sock, reread, simulate=simulate, beside=beside))
 
 
 async def _serve(
-    settings: Settings, secrets: Secrets, sock: Any, reread: Callable[[], Settings], *, simulate: bool
+    settings: Settings,
+    secrets: Secrets,
+    sock: Any,
+    reread: Callable[[], Settings],
+    *,
+    simulate: bool,
+    beside: str | None,
 ) -> None:
     from slng_sidecar.server.run import address_of, serve_gateway
 
@@ -129,7 +148,7 @@ async def _serve(
             reread,
         )
         return
-    async with simulation.child() as simulator:
+    async with simulation.child() if beside is None else simulation.beside(beside) as simulator:
         settings, secrets = simulation.settings_for(settings, simulator.url)
         _say(f"No SLNG here: a simulator stands in for it ({simulator.description}).")
         await serve_gateway(

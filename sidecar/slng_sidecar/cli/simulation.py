@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import httpx
 import typer
 from pydantic import SecretStr
 
+from slng_sidecar.cli.address import Address
 from slng_sidecar.config import Secrets, Settings
 from slng_sidecar.telemetry import setup_logging
 
@@ -25,6 +27,7 @@ SIMULATED_KEY = "simulated"
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
+_ASK_SECONDS = 5.0
 _SPEECHES = ("auto", "real", "signal", "tone")
 
 
@@ -124,6 +127,25 @@ async def child() -> AsyncIterator[RunningSimulator]:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def beside(url: str) -> AsyncIterator[RunningSimulator]:
+    """Take a simulator that somebody else runs, in the place of a child."""
+    yield RunningSimulator(url, f"at {url}")
+
+
+async def is_simulator(url: str) -> bool:
+    """Tell whether a simulator answers at an address, which may begin with ``ws`` as upstream's may."""
+    if url.startswith("ws"):
+        url = "http" + url.removeprefix("ws")
+    try:
+        async with Address(url).http(timeout=_ASK_SECONDS) as http:
+            reply = await http.get("/_sim/faults")
+            told = reply.json() if reply.status_code == 200 else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return False
+    return isinstance(told, dict) and "faults" in told
 
 
 def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:

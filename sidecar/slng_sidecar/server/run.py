@@ -24,7 +24,7 @@ def listen(settings: Settings) -> socket.socket:
         CannotListen: with what to do.
     """
     if settings.sidecar_uds is not None:
-        return listen_unix(settings.sidecar_uds)
+        return listen_unix(settings.sidecar_uds, int(settings.sidecar_uds_mode, 8))
     return listen_tcp(settings.sidecar_host, settings.sidecar_port)
 
 

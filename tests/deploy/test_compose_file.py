@@ -1,0 +1,28 @@
+"""``.env.example`` lists what ``compose.yaml`` reads, and what the sidecar reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from slng_sidecar.config import SECRETS, Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = (ROOT / "compose.yaml").read_text()
+OFFERED = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+# Of the example bot and of this machine's ports.
+OTHERS = {"OPENAI_API_KEY_FILE", "BOT_PORT"}
+
+
+def test_what_the_example_of_env_offers_is_what_compose_reads() -> None:
+    assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) == OFFERED
+
+
+def test_what_the_example_of_env_offers_is_what_the_sidecar_knows() -> None:
+    known = {name.upper() for name in Settings.model_fields} | {f"{name.upper()}_FILE" for name in SECRETS}
+    assert known >= OFFERED - OTHERS
+
+
+def test_every_secret_is_offered_as_a_file_only() -> None:
+    assert {f"{name.upper()}_FILE" for name in ("slng_api_key", "slng_provider_key", "sidecar_token")} <= OFFERED
+    assert not {name.upper() for name in SECRETS} & OFFERED
