@@ -6,7 +6,7 @@ MADE_BOT := .venv/.made-bot
 MADE_BROWSER := .venv/.made-browser
 INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run bot test bench check check-all slow interop interop-envs browser containers matrix matrix-docs soak fuzz format constraints clean
+.PHONY: help install run bot test bench check check-all slow debug interop interop-envs browser containers matrix matrix-docs soak fuzz format constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,8 +42,9 @@ check: $(MADE) ## format, lint, types and tests
 	$(BIN)/mypy sidecar plugin tests bench
 	$(MAKE) test
 
-check-all: check ## all of check, then the slow tests, the clients in environments of their own, the browser, the fault matrix, soak, fuzz and the containers
+check-all: check ## all of check, then the slow tests, asyncio's debug mode, the clients in environments of their own, the browser, the fault matrix, soak, fuzz and the containers
 	$(MAKE) slow
+	$(MAKE) debug
 	$(MAKE) fuzz
 	$(MAKE) matrix
 	$(MAKE) soak
@@ -53,6 +54,9 @@ check-all: check ## all of check, then the slow tests, the clients in environmen
 
 slow: $(MADE) ## the tests that take long: speech in real time, long files, the benchmark's comparison
 	$(BIN)/python -m pytest -m slow
+
+debug: $(MADE) ## the tests that have sockets, in asyncio's debug mode
+	$(BIN)/python -m pytest -o asyncio_debug=true tests/audio tests/server tests/sessions tests/simulator tests/upstream
 
 interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest Pipecat it takes
 	$(BIN)/python -m pytest -m interop tests/interop

@@ -13,6 +13,7 @@ import pytest
 from running import AURA, KEY, NOVA, gateway_and_simulator, running_gateway
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
+from slng_sidecar.server import models as models_module
 from slng_sidecar.server.models import Catalogue
 from slng_sidecar.serving import listen_tcp, serving
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
@@ -125,6 +126,22 @@ async def test_what_is_no_catalogue_is_an_error_and_asked_for_again(reply: Respo
         assert caught.value.status == status
         assert KEY not in caught.value.message
         assert len(await models()) == 1
+
+
+async def test_a_catalogue_that_goes_on_for_ever_is_given_up_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_module, "_SECONDS", 0.5)
+
+    class Slow(Scripted):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "lifespan":
+                await asyncio.sleep(0.2)
+            await super().__call__(scope, receive, send)
+
+    upstream = Slow(page(100))
+    async with catalogue_of(upstream) as models:
+        given = await asyncio.gather(*(models() for _ in range(5)), return_exceptions=True)
+        assert [getattr(error, "code", None) for error in given] == ["upstream_timeout"] * 5
+        assert len(upstream.asked) < 5
 
 
 async def test_items_that_name_no_model_are_passed_over() -> None:

@@ -27,7 +27,7 @@ _PATH = "/v1/catalog/models"
 _PAGE_SIZE = 100  # the most that upstream gives
 _MAX_PAGES = 50
 _MAX_BYTES = 8_000_000
-_SILENCE_SECONDS = 15.0
+_SECONDS = 15.0
 
 
 class Catalogue:
@@ -48,12 +48,19 @@ class Catalogue:
         Raises:
             GatewayError: the gateway does not answer, or not with a catalogue.
         """
-        async with self._asking:
-            until, models = self._known.get(target.base_url, (0.0, []))
-            if self._clock() >= until:
-                models = await self._ask(target)
-                self._known[target.base_url] = (self._clock() + _FRESH_SECONDS, models)
-            return models
+        try:
+            # For all pages, and the wait behind others who ask, together.
+            async with asyncio.timeout(_SECONDS), self._asking:
+                until, models = self._known.get(target.base_url, (0.0, []))
+                if self._clock() >= until:
+                    models = await self._ask(target)
+                    self._known[target.base_url] = (self._clock() + _FRESH_SECONDS, models)
+                return models
+        except TimeoutError:
+            host = urlsplit(target.base_url).netloc
+            raise GatewayError(
+                "upstream_timeout", f"The catalogue of {host} did not come within {_SECONDS:g} s."
+            ) from None
 
     async def _ask(self, target: Target) -> list[dict[str, Any]]:
         client: httpx.AsyncClient = await self._client()
@@ -70,26 +77,19 @@ class Catalogue:
         scheme, _, rest = target.base_url.partition("://")
         url = f"{'https' if scheme in ('https', 'wss') else 'http'}://{rest}{_PATH}"
         try:
-            async with (
-                asyncio.timeout(_SILENCE_SECONDS),
-                client.stream(
-                    "GET",
-                    url,
-                    params={"page": page, "page_size": _PAGE_SIZE},
-                    headers={"Authorization": f"Bearer {target.api_key}"},
-                ) as reply,
-            ):
+            async with client.stream(
+                "GET",
+                url,
+                params={"page": page, "page_size": _PAGE_SIZE},
+                headers={"Authorization": f"Bearer {target.api_key}"},
+            ) as reply:
                 body = b""
                 async for data in reply.aiter_raw():
                     body += data
                     if len(body) > _MAX_BYTES:
                         raise GatewayError("provider_error", f"The catalogue of {host} is too long to be one.")
-        except TimeoutError:
-            raise GatewayError(
-                "upstream_timeout", f"The catalogue of {host} did not come within {_SILENCE_SECONDS:g} s."
-            ) from None
         except httpx.HTTPError as error:
-            raise explain(error, target, _SILENCE_SECONDS) from None
+            raise explain(error, target, _SECONDS) from None
         if reply.status_code in (401, 403, 429):
             raise refused(reply.status_code, body, target)
         if reply.status_code != 200:
