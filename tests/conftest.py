@@ -7,6 +7,7 @@ lock in one.
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import os
@@ -20,22 +21,36 @@ from blockbuster import blockbuster_ctx
 
 # How long what a test has closed may take to be gone; far above what it takes.
 SETTLING = 3.0
-# In asyncio's debug mode (make debug): how long one step of a task may take, on a machine that is busy.
-SLOW_STEP = 0.5
+# In asyncio's debug mode (make debug): how long one step of a task may take. A busy machine alone makes it a second.
+SLOW_STEP = 5.0
+MAY_BLOCK = {
+    # Once, when a server starts.
+    "slng_sidecar/simulator/app.py": "create_simulator",
+    "slng_sidecar/server/app.py": "create_app",
+    "slng_sidecar/serving.py": "listen_unix",
+    # Whether a secret's file has changed is seen by its stamp, at each use.
+    "slng_sidecar/config.py": "_read",
+    # It joins a thread that has said that it is done.
+    "slng_sidecar/audio/decoding.py": "__aexit__",
+    # /proc is no disk.
+    "prometheus_client/process_collector.py": "collect",
+}
 # What libraries open at their first use and keep: the recogniser its log, onnxruntime a database.
 KEPT = ("/dev/null", ".onnxruntime/")
+
+
+def pytest_collection_finish() -> None:
+    # As the sidecar does itself: else each full collection walks all that was imported, which holds the loop up.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_of_ours_blocks() -> Iterator[None]:
     with blockbuster_ctx([slng_sidecar, pipecat_slng_sidecar]) as blockbuster:
-        for call in ("os.stat", "os.access", "io.TextIOWrapper.read"):  # once, when a server starts
-            blockbuster.functions[call].can_block_in("slng_sidecar/simulator/app.py", "create_simulator")
-            blockbuster.functions[call].can_block_in("slng_sidecar/server/app.py", "create_app")
-        for call in ("io.BufferedReader.read", "os.listdir"):  # /proc is not a disk
-            blockbuster.functions[call].can_block_in("prometheus_client/process_collector.py", "collect")
-        # A thread is joined when it has said that it is done.
-        blockbuster.functions["threading.Lock.acquire"].can_block_in("slng_sidecar/audio/decoding.py", "__aexit__")
+        for call in blockbuster.functions.values():
+            for file, function in MAY_BLOCK.items():
+                call.can_block_in(file, function)
         yield
 
 
