@@ -12,10 +12,16 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
-# What the environment tells libraries about places to connect to, and what to show there. They log what they cannot use.
-_PLACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+# Where the environment has libraries connect to, and what it has them show there. They log what they cannot use.
+_PLACES = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+)
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
-# As a user name in a proxy's address may be; shorter, and in the middle of words.
+# Shorter ones would be found in the middle of words.
 _SHORTEST_HIDDEN = 4
 
 

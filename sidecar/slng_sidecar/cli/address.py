@@ -39,7 +39,9 @@ class Address:
         if not url.startswith("unix:"):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"{shown_url(url)!r} is not a sidecar's address; give one such as {DEFAULT_URL} or unix:/path.")
+                raise ValueError(
+                    f"{shown_url(url)!r} is not a sidecar's address; give one such as {DEFAULT_URL} or unix:/path."
+                )
         return cls(url, token or os.environ.get("SIDECAR_TOKEN") or None)
 
     @property
