@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,16 @@ async def run(*arguments: str | Path, stdin: bytes | None = None, cwd: Path | No
 
 
 @contextlib.asynccontextmanager
-async def started(*arguments: str | Path, cwd: Path | None = None, **env: str) -> AsyncIterator[Running]:
-    """Run ``slng-sidecar`` while the block runs; it is ended by SIGTERM, and must then end well."""
+async def started(
+    *arguments: str | Path, cwd: Path | None = None, command: Sequence[str | Path] = (COMMAND,), **env: str
+) -> AsyncIterator[Running]:
+    """Run ``slng-sidecar`` while the block runs; it is ended by SIGTERM, and must then end well.
+
+    Args:
+        command: what to run in its place.
+    """
     process = await asyncio.create_subprocess_exec(
-        COMMAND, *arguments,
+        *command, *arguments,
         stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=environment(**env), cwd=cwd,
     )  # fmt: skip
     running = Running(process)
@@ -119,8 +125,10 @@ async def started(*arguments: str | Path, cwd: Path | None = None, **env: str) -
 
 
 @contextlib.asynccontextmanager
-async def serving(*arguments: str | Path, cwd: Path | None = None, **env: str) -> AsyncIterator[Running]:
+async def serving(
+    *arguments: str | Path, cwd: Path | None = None, command: Sequence[str | Path] = (COMMAND,), **env: str
+) -> AsyncIterator[Running]:
     """Run ``slng-sidecar serve`` on a free port; ``url`` is where it listens."""
-    async with started("serve", "--port", "0", *arguments, cwd=cwd, **env) as running:
+    async with started("serve", "--port", "0", *arguments, cwd=cwd, command=command, **env) as running:
         running.url = (await running.says(r"slng-sidecar \S+ at (http://\S+?),?\s")).group(1)
         yield running

@@ -83,12 +83,15 @@ class Address:
         scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
         if scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(
-                f"sidecar_url {text!r} is no address of a sidecar. Write {DEFAULT_URL} or unix:/path/of/socket."
+                f"sidecar_url {_shown(text)!r} is no address of a sidecar. Write {DEFAULT_URL} or unix:/path/of/socket."
             )
         return cls(f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}")
 
     def __str__(self) -> str:
-        return f"unix:{self.socket}" if self.socket else self.url
+        return f"unix:{self.socket}" if self.socket else _shown(self.url)
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
 
     def websocket(self, kind: str, model: str) -> str:
         """Give the WebSocket address of a model; ``kind`` is ``stt`` or ``tts``."""
@@ -97,6 +100,13 @@ class Address:
     def http(self, kind: str, model: str) -> str:
         """Give the HTTP address of a model."""
         return f"{self.url}/v1/bridges/unmute/{kind}/{quote(model, safe='/:')}"
+
+
+def _shown(url: str) -> str:
+    """Give an address without what stands before an ``@`` or after a ``?`` or ``#``: it may be a secret."""
+    scheme = "".join(re.findall(r"^\w+://", url))
+    _, at, rest = url.removeprefix(scheme).rpartition("@")
+    return f"{scheme}{'…@' if at else ''}{re.split('[?#]', rest)[0]}"
 
 
 def request_headers(

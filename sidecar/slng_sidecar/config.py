@@ -33,6 +33,7 @@ from slng_sidecar.protocol.route import (
     check_region,
     check_world_part,
     gateway_of_world_part,
+    shown_url,
 )
 
 DEFAULT_WORLD_PART = "us-east"
@@ -313,7 +314,13 @@ class Secrets:
         except (OSError, ValueError) as error:
             if known is None:
                 detail = error.strerror if isinstance(error, OSError) else error
-                raise ConfigError(f"{name.upper()}_FILE={path} cannot be used: {detail}.") from None
+                setting = f"{name.upper()}_FILE"
+                if not _is_path(path):
+                    raise ConfigError(
+                        f"{setting} takes the path of a file, and what is set there does not look like one (it is not "
+                        f"shown, as it may be a secret). The secret itself goes into {name.upper()}."
+                    ) from None
+                raise ConfigError(f"{setting}={path} cannot be used: {detail}.") from None
             # A file that is being replaced may be missing for a moment: what it held still holds.
         return known[1]
 
@@ -404,6 +411,12 @@ def _secret_files(env_file: Path | None) -> dict[str, Path]:
     return {name: Path(path) for name in SECRETS if (path := values.get(f"{name.upper()}_FILE"))}
 
 
+def _is_path(path: Path) -> bool:
+    """Tell whether this looks like a path, and not like a secret in its place, which may have slashes as well."""
+    text = str(path)
+    return text.startswith(("/", ".", "~")) or os.path.exists(path) or ("/" in text and os.path.exists(path.parent))
+
+
 def _clean_secret(value: str) -> str:
     value = value.strip()
     if not value or not value.isascii() or not value.isprintable() or " " in value:
@@ -425,5 +438,6 @@ def _explain(item: Mapping[str, Any]) -> str:
     text = str(item["msg"]).removeprefix("Value error, ")
     shown = ""
     if name.lower() not in SECRETS and isinstance(item.get("input"), (str, int, float)):
-        shown = f"={str(item['input'])[:60]}"
+        value = str(item["input"])
+        shown = f"={(shown_url(value) if name == 'SLNG_BASE_URL' else value)[:60]}"
     return f"{name}{shown}: {text}" if name else text

@@ -148,3 +148,9 @@ async def test_items_that_name_no_model_are_passed_over() -> None:
     items = [{"code": "a/b"}, {"name": "x"}, "a/c", {"code": 5}, {"code": "c/d", "provider_code": 7}]
     async with catalogue_of(Scripted(JSONResponse(items))) as models:
         assert [model["id"] for model in await models()] == ["a/b", "c/d"]
+
+
+async def test_a_catalogue_that_repeats_the_key_is_freed_of_it() -> None:
+    listed = JSONResponse({"data": [{"code": f"a/{KEY}", "provider_code": f"of {KEY}"}]})
+    async with catalogue_of(Scripted(listed)) as models:
+        assert await models() == [{"id": "a/[key]", "object": "model", "created": 0, "owned_by": "of [key]"}]

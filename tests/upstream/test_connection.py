@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
+from running import AURA, KEY, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 from slng_sidecar.simulator import SimulatorOptions
 from slng_sidecar.upstream import connection
 
@@ -67,3 +67,22 @@ async def test_an_upstream_that_reads_nothing_is_given_up_for_another_one() -> N
         await pushing
         assert len(fault.fired) == 1
         talk.websocket.transport.abort()
+
+
+@pytest.mark.parametrize("subprotocol", [None, "slng-sidecar.v1"])
+async def test_a_ready_that_repeats_the_key_is_told_and_logged_without_it(
+    subprotocol: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    ready = {"type": "ready", "session_id": f"s {KEY}", "slng_request_id": f"r {KEY}"}
+    async with (
+        gateway_and_simulator() as (url, simulator),
+        talking(url, "stt", NOVA, subprotocol=subprotocol) as talk,
+    ):
+        simulator.inject(do="send", when="init", message=ready)
+        await talk.send(STT_INIT)
+        told = await talk.until("ready")
+    assert (told["session_id"], told["slng_request_id"]) == ("s [key]", "r [key]")
+    fields = [getattr(record, "fields", {}) for record in caplog.records]
+    assert "connection_ready" in [each.get("event") for each in fields]
+    assert KEY not in repr(fields) + caplog.text

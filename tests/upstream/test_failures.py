@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.upstream.failures import cleaned, closed, dial_failure, quote, refused
+from slng_sidecar.upstream.failures import cleaned, closed, dial_failure, quote, refused, without_keys
 from websockets.datastructures import Headers
 from websockets.exceptions import (
     ConnectionClosed,
@@ -250,3 +250,40 @@ def test_a_quote_is_one_short_line_without_keys(before: str, after: str) -> None
 def test_a_quote_that_is_cut_says_so() -> None:
     assert quote("x" * 301, ()) == "x" * 299 + "…"
     assert quote("x" * 300, ()) == "x" * 300
+
+
+# A key with all that JSON may escape, as a provider's may be.
+ODD = 'sk/odd+"key\\0123&<456>'
+
+
+def escaped(text: str, how: str) -> str:
+    """Write a text as a JSON string, as other languages' writers do."""
+    plain = json.dumps(text)
+    match how:
+        case "slashes":  # PHP's
+            return plain.replace("/", "\\/")
+        case "markup":  # Go's
+            return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003E")
+        case "all":
+            return '"' + "".join(f"\\u{ord(c):04x}" for c in text) + '"'
+    return plain
+
+
+@pytest.mark.parametrize("how", ["not", "slashes", "markup", "all"])
+@pytest.mark.parametrize("key", [KEY, ODD, "sk-slashed/0123456789"])
+def test_a_key_in_json_is_found_however_it_is_written(key: str, how: str) -> None:
+    text = f'{{"type":"ready","n":"a\\\\u0041\\n\\/","x":{escaped(f"the {key}{key}.", how)}}}'
+    assert json.loads(text)["x"] == f"the {key}{key}."
+
+    told = json.loads(without_keys(text, ("another-key", key)))
+
+    assert told == {"type": "ready", "n": "a\\u0041\n/", "x": "the [key][key]."}
+
+
+def test_what_holds_no_key_is_left_as_it_is() -> None:
+    text = '{"x":"\\u0041\\/\\\\ sk-odd"}'
+    assert without_keys(text, (KEY, ODD)) is text
+
+
+def test_of_a_key_that_begins_with_another_key_nothing_is_left() -> None:
+    assert without_keys(f"{KEY}-of-provider", (KEY, f"{KEY}-of-provider")) == "[key]"

@@ -18,6 +18,8 @@ _TYPES = {
     "audio/mpeg": "MP3", "audio/mp3": "MP3", "audio/ogg": "Ogg", "audio/opus": "Opus", "audio/flac": "FLAC",
     "audio/aac": "AAC", "audio/webm": "WebM", "audio/mp4": "MP4", "application/json": "JSON",
 }  # fmt: skip
+# Those that are named; what else stands there may be anything, a key as well.
+_TEXTS = frozenset({"text/html", "text/plain", "text/xml", "text/csv", "text/event-stream"})
 _ENOUGH = 12
 
 # MPEG audio headers (ISO/IEC 11172-3 and 13818-3): bit rates in kbit/s and sample rates in Hz.
@@ -121,7 +123,7 @@ class SoundReader:
         if self._type in _TYPES:
             raise UnreadableSound(_TYPES[self._type])
         if self._type.startswith("text/"):
-            raise UnreadableSound(f"a text ({self._type})")
+            raise UnreadableSound(f"a text ({self._type})" if self._type in _TEXTS else "a text")
 
 
 def _same_stream(data: bytes | bytearray, second: int) -> bool:

@@ -10,6 +10,8 @@ from urllib.parse import quote, urlsplit
 import httpx
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 
+from slng_sidecar.protocol.route import shown_url
+
 DEFAULT_URL = "http://127.0.0.1:8765"
 
 
@@ -21,7 +23,10 @@ class Address:
     token: str | None = None
 
     def __repr__(self) -> str:
-        return f"Address({self.url})"
+        return f"Address({self})"
+
+    def __str__(self) -> str:
+        return shown_url(self.url)
 
     @classmethod
     def of(cls, url: str | None, token: str | None) -> Address:
@@ -34,7 +39,9 @@ class Address:
         if not url.startswith("unix:"):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"{url!r} is not a sidecar's address; give one such as {DEFAULT_URL} or unix:/path.")
+                raise ValueError(
+                    f"{shown_url(url)!r} is not a sidecar's address; give one such as {DEFAULT_URL} or unix:/path."
+                )
         return cls(url, token or os.environ.get("SIDECAR_TOKEN") or None)
 
     @property

@@ -82,7 +82,7 @@ class _Probe:
 
 async def wait(address: Address, timeout: float) -> str | None:
     """Wait until a sidecar says that it is ready; None then, else why it is not."""
-    reason = f"No sidecar answers at {address.url}."
+    reason = f"No sidecar answers at {address}."
     until = time.monotonic() + timeout
     async with address.http(timeout=2) as http:
         while True:
@@ -90,9 +90,9 @@ async def wait(address: Address, timeout: float) -> str | None:
                 reply = await http.get("/readyz")
                 if reply.status_code == 200:
                     return None
-                reason = f"The sidecar at {address.url} is not ready (HTTP {reply.status_code})."
+                reason = f"The sidecar at {address} is not ready (HTTP {reply.status_code})."
             except httpx.HTTPError:
-                reason = f"No sidecar answers at {address.url}."
+                reason = f"No sidecar answers at {address}."
             if time.monotonic() >= until:
                 return f"{reason} Waited {timeout:g} s."
             await asyncio.sleep(0.1)

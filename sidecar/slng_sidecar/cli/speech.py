@@ -226,4 +226,4 @@ def _error_text(body: bytes, status: int) -> str:
 
 
 def _nobody_there(address: Address) -> str:
-    return f"No sidecar answers at {address.url}. Start one with 'make run' or 'slng-sidecar serve', or say --url."
+    return f"No sidecar answers at {address}. Start one with 'make run' or 'slng-sidecar serve', or say --url."

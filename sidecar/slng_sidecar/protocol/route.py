@@ -132,8 +132,18 @@ def check_base_url(value: str) -> str:
     except ValueError:
         usable = False
     if scheme not in ("http", "https", "ws", "wss") or not usable or not _BASE_URL.fullmatch(rest):
-        raise ValueError(f"{value!r} is not a base URL; give one such as https://api.slng.ai or ws://127.0.0.1:9100")
+        raise ValueError(
+            f"{shown_url(value)!r} is not a base URL; give one such as https://api.slng.ai or ws://127.0.0.1:9100"
+        )
     return f"{scheme}://{rest}"
+
+
+def shown_url(url: str) -> str:
+    """Give an address as it may be shown: without what stands before an ``@`` or after a ``?`` or ``#``."""
+    scheme = "".join(re.findall(r"^\w+://", url))
+    _, at, rest = url.removeprefix(scheme).rpartition("@")
+    place, *more = re.split("[?#]", rest, maxsplit=1)
+    return f"{scheme}{'…@' if at else ''}{place}{'…' if more else ''}"
 
 
 @dataclass(frozen=True, slots=True)

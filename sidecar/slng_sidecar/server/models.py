@@ -20,7 +20,7 @@ from slng_sidecar.server.bodies import ERRORS
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.upstream.bridge import explain
-from slng_sidecar.upstream.failures import refused
+from slng_sidecar.upstream.failures import refused, without_keys
 
 _FRESH_SECONDS = 300.0
 _PATH = "/v1/catalog/models"
@@ -99,10 +99,10 @@ class Catalogue:
                 "without it.",
                 upstream={"status": reply.status_code},
             )
-        return _items(body, host)
+        return _items(without_keys(body.decode(errors="replace"), target.secrets), host)
 
 
-def _items(body: bytes, host: str) -> list[dict[str, Any]]:
+def _items(body: str, host: str) -> list[dict[str, Any]]:
     """Read a page: a list, or one under a name that lists have."""
     try:
         value = json.loads(body)

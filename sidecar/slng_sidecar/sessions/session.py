@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from slng_sidecar.upstream.standby import Found, Spare, Standby
 # How much may wait for a slow client before upstream is read no further.
 _CLIENT_AHEAD_BYTES = 262_144
 _MAX_ID = 128
+# It goes into the log, where nothing stands that upstream says in words.
+_ID = re.compile(r"[A-Za-z0-9._:/+=-]+")
 
 
 class ClientGone(Exception):
@@ -353,4 +356,4 @@ async def _fail_with(task: asyncio.Task[None]) -> None:
 def _request_id(ready: str) -> str | None:
     """Give upstream's id of a request, where its ``ready`` bears one, to find it again in their logs."""
     request = parse_object(ready).get("slng_request_id")
-    return request[:_MAX_ID] if isinstance(request, str) and request.isprintable() else None
+    return request[:_MAX_ID] if isinstance(request, str) and _ID.fullmatch(request) else None

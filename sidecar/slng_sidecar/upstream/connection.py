@@ -224,7 +224,7 @@ class Connection:
             except GatewayError:
                 continue
             if isinstance(message, Ready):
-                return text
+                return without_keys(text, self._target.secrets)
             if isinstance(message, Failure):
                 raise cleaned(message.error, self._target, fatal=True)
 

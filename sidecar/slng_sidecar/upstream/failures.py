@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +17,8 @@ from slng_sidecar.protocol.route import Target
 _MAX_QUOTE = 300
 # A shorter key is a placeholder of somebody's test, and would be found in the middle of words.
 _SHORTEST_KEY = 8
+# What JSON may escape and need not: a slash (PHP's writers do), and any character by its number (Go's do with &, <, >).
+_ESCAPE = re.compile(r"\\(?:u00([2-7][0-9a-fA-F])|(.))", re.DOTALL)
 
 _CODE_OF_STATUS = {
     400: "config_error",
@@ -29,11 +32,27 @@ _CODE_OF_STATUS = {
 
 
 def without_keys(text: str, secrets: Iterable[str]) -> str:
-    """Give what upstream said without the keys, in case it repeats them."""
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_KEY:
-            text = text.replace(secret, "[key]")
+    """Give what upstream said without the keys, in case it repeats them, in JSON however it writes them."""
+    # The longest first: one key may begin with another.
+    keys = sorted((secret for secret in secrets if len(secret) >= _SHORTEST_KEY), key=len, reverse=True)
+    for key in keys:
+        text = text.replace(key, "[key]")
+    if "\\" in text:
+        plain = _ESCAPE.sub(_as_python_writes, text)
+        written = [json.dumps(key)[1:-1] for key in keys]
+        if any(key in plain for key in written):
+            for key in written:
+                plain = plain.replace(key, "[key]")
+            return plain
     return text
+
+
+def _as_python_writes(escape: re.Match[str]) -> str:
+    """Write a character of ASCII in JSON as Python's encoder does, in the place of an escape for it."""
+    number, character = escape.groups()
+    if number is not None:
+        return json.dumps(chr(int(number, 16)))[1:-1]
+    return "/" if character == "/" else escape[0]
 
 
 def quote(text: str, secrets: Iterable[str]) -> str:

@@ -1,0 +1,59 @@
+"""A collector of traces that keeps what it was sent over OTLP."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+
+class Collector:
+    """What was sent to it."""
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+
+    @property
+    def spans(self) -> list[Any]:
+        found = []
+        for body in self.requests:
+            request = ExportTraceServiceRequest.FromString(body)
+            found += [s for resource in request.resource_spans for scope in resource.scope_spans for s in scope.spans]
+        return found
+
+    def named(self, name: str) -> list[Any]:
+        return [span for span in self.spans if span.name == name]
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[tuple[str, Collector]]:
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            collector.requests.append(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", collector
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,47 @@
+"""The redaction tests can fail: where redaction is switched off, their search finds each secret in each place."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from redaction import CLIENT_KEY, CORES, LEAKY, MISPLACED, PLACES, SECRETS, WORDS, escaped, knowing, leaky_world
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+UNREDACTED = Path(__file__).parents[1] / "unredacted.py"
+# All there is, for upstream to say and the page to show: clients' keys and the token it never is told, but here.
+EVERYTHING = f"{LEAKY} {SECRETS['SIDECAR_TOKEN']} {CLIENT_KEY} {MISPLACED}"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_without_redaction_the_search_finds_every_secret_in_every_place(form: str) -> None:
+    page = knowing({"text": EVERYTHING})["text"]
+    async with leaky_world(
+        command=(sys.executable, UNREDACTED), UNREDACTED_PAGE=page, SIDECAR_LOG_FORMAT=form
+    ) as world:
+        for kind in ("stt", "tts"):
+            await world.simulator.inject(
+                **knowing({"do": "error", "when": "init", "code": "auth_error", "message": EVERYTHING}), kind=kind
+            )
+        await asyncio.gather(world.converse("stt", extended=True), world.converse("tts"))
+    found = {(leak.place, leak.secret) for leak in world.leaks()}
+    told = {"the misplaced key", "the first word", "the second word"}
+    assert found == {
+        (place, secret) for place in PLACES for secret in CORES if not (place == "replies" and secret in told)
+    }
+
+
+async def test_the_same_with_redaction_finds_nothing_and_would_find_one_word_more() -> None:
+    page = knowing({"text": EVERYTHING})["text"]
+    async with leaky_world(UNREDACTED_PAGE=page) as world:
+        fault = {"do": "error", "when": "init", "code": "auth_error", "message": f"{LEAKY} {WORDS}"}
+        await world.simulator.inject(**knowing(fault), kind="stt")
+        await world.converse("stt", extended=True)
+    world.assert_searchable("not opened")
+    assert world.leaks() == []
+    for place in PLACES:
+        world.found[place] += escaped(SECRETS["SLNG_API_KEY"])
+    assert [(leak.place, leak.secret) for leak in world.leaks()] == [(place, "SLNG's key") for place in PLACES]
