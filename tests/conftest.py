@@ -29,7 +29,7 @@ MAY_BLOCK = {
     "slng_sidecar/server/app.py": "create_app",
     "slng_sidecar/serving.py": "listen_unix",
     # Whether a secret's file has changed is seen by its stamp, at each use.
-    "slng_sidecar/config.py": "_read",
+    "slng_sidecar/keys.py": "_read",
     # It joins a thread that has said that it is done.
     "slng_sidecar/audio/decoding.py": "__aexit__",
     # /proc is no disk.

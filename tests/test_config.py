@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from slng_sidecar.config import FIXED, SECRETS, ConfigError, Secrets, Settings, load_settings
+from slng_sidecar.config import FIXED, Settings, load_settings, secrets_of
+from slng_sidecar.keys import SECRETS, ConfigError, Secrets
 from slng_sidecar.protocol.route import GLOBAL_GATEWAY, WORLD_PARTS
 
 KEY = "slng_cu_0123456789"
@@ -443,7 +444,7 @@ def test_a_secret_file_that_did_not_change_is_not_read_again(monkeypatch: pytest
 
 
 def test_the_secrets_without_files_are_those_of_the_settings() -> None:
-    secrets = Secrets(loaded(slng_api_key=KEY))
+    secrets = secrets_of(loaded(slng_api_key=KEY))
 
     assert secrets.api_key == KEY
     assert repr(secrets) == "Secrets(slng_api_key)"

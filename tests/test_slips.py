@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from pipecat_slng_sidecar.options import Address as PluginsAddress
 from slng_sidecar.cli.address import Address
-from slng_sidecar.config import SECRETS, ConfigError, load_settings
+from slng_sidecar.config import load_settings
+from slng_sidecar.keys import SECRETS, ConfigError
 from slng_sidecar.telemetry import setup_logging
 
 KEY = "sk-slng-1f0c9b7e5d"

@@ -7,14 +7,12 @@ The environment comes first, then an env file, then a TOML file, then the defaul
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -24,10 +22,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from slng_sidecar.keys import SECRETS, ConfigError, Secrets, clean_secret, secret_files
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import (
     GLOBAL_GATEWAY,
-    Kind,
     check_base_url,
     check_model,
     check_region,
@@ -37,10 +35,6 @@ from slng_sidecar.protocol.route import (
 )
 
 DEFAULT_WORLD_PART = "us-east"
-
-SECRETS = ("slng_api_key", "slng_provider_key", "slng_stt_provider_key", "slng_tts_provider_key", "sidecar_token")
-"""The settings that are secrets: shown nowhere, and each also taken from ``<NAME>_FILE``."""
-
 
 FIXED = frozenset(
     {
@@ -66,10 +60,6 @@ FIXED = frozenset(
 )
 """Settings that hold from the start to the end of the process; SIGHUP re-reads the others. Secrets in files are read
 again by themselves."""
-
-
-class ConfigError(Exception):
-    """Raised when the settings cannot be used; its text says which one, why, and what to do."""
 
 
 def _split_list(value: object) -> object:
@@ -213,7 +203,7 @@ class Settings(BaseSettings):
     @field_validator(*SECRETS)
     @classmethod
     def _usable_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(_clean_secret(value.get_secret_value()))
+        return None if value is None else SecretStr(clean_secret(value.get_secret_value()))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -267,62 +257,13 @@ class Settings(BaseSettings):
             return True
 
 
-class Secrets:
-    """The secrets as they are now: from their files where they have one, re-read when the file changes.
+def secrets_of(settings: Settings, files: Mapping[str, Path] | None = None) -> Secrets:
+    """Give the secrets among the settings, and those in files, which win.
 
-    Only ``_cache`` is mutable: for each file what it held, and by which stamp (time, size, inode) that is known.
+    Raises:
+        ConfigError: a file cannot be used.
     """
-
-    def __init__(self, settings: Settings, files: Mapping[str, Path] | None = None) -> None:
-        self._settings = settings
-        self._files = dict(files or {})
-        self._cache: dict[str, tuple[tuple[int, int, int], str]] = {}
-        for name in self._files:
-            self._read(name)
-
-    def __repr__(self) -> str:
-        return f"Secrets({', '.join(name for name in SECRETS if self._get(name))})"
-
-    @property
-    def api_key(self) -> str | None:
-        """SLNG's key."""
-        return self._get("slng_api_key")
-
-    @property
-    def token(self) -> str | None:
-        """What local clients must show."""
-        return self._get("sidecar_token")
-
-    def provider_key(self, kind: Kind) -> str | None:
-        """Give the operator's provider key for STT or TTS; the narrower setting wins."""
-        return self._get(f"slng_{kind}_provider_key") or self._get("slng_provider_key")
-
-    def _get(self, name: str) -> str | None:
-        if name in self._files:
-            return self._read(name)
-        value: SecretStr | None = getattr(self._settings, name)
-        return value.get_secret_value() if value is not None else None
-
-    def _read(self, name: str) -> str:
-        path = self._files[name]
-        known = self._cache.get(name)
-        try:
-            stat = path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if known is None or known[0] != stamp:
-                known = self._cache[name] = (stamp, _clean_secret(path.read_text()))
-        except (OSError, ValueError) as error:
-            if known is None:
-                detail = error.strerror if isinstance(error, OSError) else error
-                setting = f"{name.upper()}_FILE"
-                if not _is_path(path):
-                    raise ConfigError(
-                        f"{setting} takes the path of a file, and what is set there does not look like one (it is not "
-                        f"shown, as it may be a secret). The secret itself goes into {name.upper()}."
-                    ) from None
-                raise ConfigError(f"{setting}={path} cannot be used: {detail}.") from None
-            # A file that is being replaced may be missing for a moment: what it held still holds.
-        return known[1]
+    return Secrets({name: getattr(settings, name) for name in SECRETS}, files)
 
 
 def load_settings(
@@ -356,11 +297,11 @@ def load_settings(
         settings = Sources(**given)  # type: ignore[arg-type] # pydantic checks them
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
-    files = _secret_files(env_file)
+    files = secret_files(env_file)
     for name in files:
         if getattr(settings, name) is not None:
             raise ConfigError(f"Both {name.upper()} and {name.upper()}_FILE are set; unset one of them.")
-    return settings, Secrets(settings, files)
+    return settings, secrets_of(settings, files)
 
 
 def reloaded(now: Settings, fresh: Settings) -> tuple[Settings, list[str], list[str]]:
@@ -403,25 +344,6 @@ class _TomlSource(TomlConfigSettingsSource):
                 f"{file_path}: {', '.join(unknown)}: no such setting. 'slng-sidecar serve --help' lists them."
             )
         return values
-
-
-def _secret_files(env_file: Path | None) -> dict[str, Path]:
-    values: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
-    values.update(os.environ)
-    return {name: Path(path) for name in SECRETS if (path := values.get(f"{name.upper()}_FILE"))}
-
-
-def _is_path(path: Path) -> bool:
-    """Tell whether this looks like a path, and not like a secret in its place, which may have slashes as well."""
-    text = str(path)
-    return text.startswith(("/", ".", "~")) or os.path.exists(path) or ("/" in text and os.path.exists(path.parent))
-
-
-def _clean_secret(value: str) -> str:
-    value = value.strip()
-    if not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("a key is one word of ASCII characters, without spaces or line breaks")
-    return value
 
 
 def _in_words(check: Any, value: str) -> str:

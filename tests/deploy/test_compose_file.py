@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from slng_sidecar.config import SECRETS, Settings
+from slng_sidecar.config import Settings
+from slng_sidecar.keys import SECRETS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "compose.yaml").read_text()

@@ -11,7 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 from metric_names import metric_names
-from slng_sidecar.config import SECRETS, Settings, check_exposure, load_settings
+from slng_sidecar.config import Settings, check_exposure, load_settings
+from slng_sidecar.keys import SECRETS
 from slng_sidecar.server.app import create_app
 from slng_sidecar.server.guard import ALWAYS_OPEN
 

@@ -32,7 +32,8 @@ from protocol.test_contexts_any_order import AnyExtendedSpeech
 from protocol.test_transcripts import AnyTranscription
 from slng_sidecar.audio.recognition import SoundReader
 from slng_sidecar.audio.wav_reader import UnreadableSound, WavReader
-from slng_sidecar.config import ConfigError, Secrets, Settings, load_settings
+from slng_sidecar.config import Settings, load_settings
+from slng_sidecar.keys import ConfigError, Secrets
 from slng_sidecar.protocol.commands import SessionMachine
 from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError

@@ -16,7 +16,8 @@ import pytest
 import soundfile
 from processes import need
 from running import AURA, gateway_and_simulator
-from slng_sidecar.config import ConfigError, load_settings
+from slng_sidecar.config import load_settings
+from slng_sidecar.keys import ConfigError
 from slng_sidecar.simulator import SimulatorOptions, signal
 
 PATH = "/v1/audio/speech"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import httpx
 
 from slng_sidecar.cli.address import Address
-from slng_sidecar.config import Secrets, Settings, check_exposure
+from slng_sidecar.config import Settings, check_exposure
+from slng_sidecar.keys import Secrets
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Kind, Target, is_hosted

@@ -16,7 +16,8 @@ from slng_sidecar.cli import check as checking
 from slng_sidecar.cli import simulation
 from slng_sidecar.cli.address import DEFAULT_URL, Address
 from slng_sidecar.cli.speech import SpeechFailed, say, transcribe
-from slng_sidecar.config import SECRETS, ConfigError, Secrets, Settings, check_exposure, load_settings
+from slng_sidecar.config import Settings, check_exposure, load_settings
+from slng_sidecar.keys import SECRETS, ConfigError, Secrets
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import check_model
 from slng_sidecar.telemetry import setup_logging

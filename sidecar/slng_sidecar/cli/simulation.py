@@ -16,7 +16,8 @@ import typer
 from pydantic import SecretStr
 
 from slng_sidecar.cli.address import Address
-from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.config import Settings, secrets_of
+from slng_sidecar.keys import Secrets
 from slng_sidecar.telemetry import setup_logging
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:
         "sidecar_simulate": True,
     }
     settings = settings.model_copy(update=changed)
-    return settings, Secrets(settings)
+    return settings, secrets_of(settings)
 
 
 async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: bool) -> None:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from slng_sidecar import __version__
-from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.config import Settings
+from slng_sidecar.keys import Secrets
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.guard import Guard, peer_of

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from slng_sidecar import __version__
-from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.config import Settings
+from slng_sidecar.keys import Secrets
 from slng_sidecar.metrics import Metrics, SessionMetrics
 from slng_sidecar.protocol.commands import cut_off
 from slng_sidecar.protocol.contexts import TtsMachine

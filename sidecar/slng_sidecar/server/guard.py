@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.config import Settings
+from slng_sidecar.keys import Secrets
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.server.replies import refuse
 

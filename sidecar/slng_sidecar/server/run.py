@@ -9,7 +9,8 @@ import socket
 import sys
 from collections.abc import Callable
 
-from slng_sidecar.config import ConfigError, Secrets, Settings, reloaded
+from slng_sidecar.config import Settings, reloaded
+from slng_sidecar.keys import ConfigError, Secrets
 from slng_sidecar.server.app import create_app
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.serving import listen_tcp, listen_unix, serving, signals

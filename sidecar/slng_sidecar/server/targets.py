@@ -6,7 +6,8 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from slng_sidecar.config import Secrets, Settings
+from slng_sidecar.config import Settings
+from slng_sidecar.keys import Secrets
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import (
