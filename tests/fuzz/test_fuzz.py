@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from pipecat_slng_sidecar.spool import AudioSpool, Voicing
 from pipecat_slng_sidecar.utterances import SpeechScript, Utterance
-from protocol.test_contexts import AnySpeech
 from protocol.test_contexts_any_order import AnyExtendedSpeech
-from protocol.test_transcripts import AnyTranscription
+from protocol.test_contexts_plain_any_order import AnySpeech
+from protocol.test_transcripts_any_order import AnyTranscription
 from slng_sidecar.audio.recognition import SoundReader
 from slng_sidecar.audio.wav_reader import UnreadableSound, WavReader
 from slng_sidecar.config import Settings, load_settings
