@@ -31,7 +31,8 @@ FIRST_WAIT, LONGEST_WAIT, OUTAGE, LATER_WAIT = 0.05, 0.5, 30.0, 5.0
 _OPEN_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 0.5
 # A frozen sidecar is noticed after these while its socket takes what is sent; then by what waits (``sending``).
-_PING_INTERVAL, _PING_TIMEOUT = 10.0, 20.0
+# Together less than the audio that is kept, 30 s, so that none was given up when a frozen sidecar is noticed.
+_PING_INTERVAL, _PING_TIMEOUT = 8.0, 18.0
 # websockets before 15 knows no proxies and would pass the argument on to the socket.
 _NO_PROXY: dict[str, Any] = {"proxy": None} if "proxy" in inspect.signature(connect.__init__).parameters else {}
 

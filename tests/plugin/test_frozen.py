@@ -249,3 +249,7 @@ async def test_an_http_request_to_a_frozen_sidecar_is_one_error_and_the_next_sen
             assert heard(pipeline) == [3, 4]
             [error] = pipeline.up(ErrorFrame)
             assert error.category is ErrorCategory.CONNECTIVITY
+
+
+def test_a_frozen_sidecar_is_noticed_before_audio_is_given_up() -> None:
+    assert link._PING_INTERVAL + link._PING_TIMEOUT < stt._KEEP_SECONDS
