@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
+FACTOR = float(os.environ.get("MATRIX_FACTOR", "1"))
+"""What all deadlines are stretched by, for a slow machine."""
 MOMENTS = (
     "dialling",
     "before ready",
@@ -15,7 +18,7 @@ MOMENTS = (
     "during drain",
 )
 BOTH = ("stt", "tts")
-_OWN = ("ends", "silent", "may_fail", "unsaid", "not_at")
+_OWN = ("ends", "silent", "may_fail", "unsaid", "apart", "between", "pause", "not_at")
 DIAL, STREAM, MANNER, READY = "dial", "stream", "manner", "ready"
 _HAPPENS: dict[str, dict[str, str]] = {
     # Where each kind of fault cannot occur, and why.
@@ -43,6 +46,9 @@ class Case:
         silent: whether upstream may keep to itself what it heard.
         unsaid: whether words may be missing without a report; see what cannot be promised in docs/guarantees.md.
         may_fail: whether a context may fail though none of it was delivered.
+        apart: whether a context has two texts, and its flush follows only once they were said.
+        between: said as a context of its own, which alone may fail.
+        pause: seconds for which the client says nothing in the middle, through which its connections must live.
         not_at: moments at which it cannot occur, and why, beyond what ``happens`` says.
     """
 
@@ -55,6 +61,9 @@ class Case:
     silent: bool = False
     may_fail: bool = False
     unsaid: bool = False
+    apart: bool = False
+    between: str = ""
+    pause: float = 0
     not_at: dict[str, str] = field(default_factory=dict)
 
     def reason_not_at(self, moment: str, kind: str) -> str | None:
@@ -88,6 +97,8 @@ def _tcp(name: str, **fields: Any) -> Case:
     return _stream("tcp", name, do="tcp", **fields)
 
 
+# Beyond every deadline of the settings that the matrix runs with.
+TOO_LATE = round(2500 * FACTOR)
 BYOK = "BYOK is only supported for external STT/TTS routes"
 AT_A_TEXT = dict.fromkeys(("before ready", "mid utterance", "during a clear", "during drain"), "it comes with a text")
 AT_CLOSE = dict.fromkeys(
@@ -115,6 +126,7 @@ CASES = (
             not_at=AT_CLOSE),
     *(_manner("17", f"terminal: {terminal}", "tts", terminal=terminal)
       for terminal in ("flushed", "both", "flushed_first", "twice", "done", "event", "is_final")),
+    _manner("17", "a terminal before the flush", "tts", segment_terminal=True, apart=True),
     _manner("17", "no terminal", "tts", terminal="none", may_fail=True),
     _manner("18", "a stray terminal after 60 ms", "tts", stray_terminal_ms=60),
     _manner("19", "close 1000 after each turn", "tts", after_turn="close"),
@@ -126,16 +138,31 @@ CASES = (
     _manner("22", "no cleared", "tts", clear_answer="none"),
     _manner("22", "a terminal in place of cleared", "tts", clear_answer="audio_end"),
     *(_stream("24", f"close {code}", do="close", code=code) for code in (1001, 1011, 1012, 1013)),
+    _stream("+", "close 1009, a message larger than upstream takes", do="close", code=1009),
     _stream("24", "close 1008", do="close", code=1008, reason="max connection duration"),
+    *(_manner("24", "an idle timer that counts messages only", kind, idle_s=FACTOR, pause=1.6 * FACTOR)
+      for kind in BOTH),
     *(_stream("25", f"an error in shape {shape}", do="error", code="backend_error", message="failed", shape=shape)
       for shape in ("data", "top", "status_int", "status_str", "capitalised", "typeless", "data_text")),
     *(_manner("26", f"sound as base64: {form}", "tts", audio_form=form)
       for form in ("audio_chunk", "Audio", "chunk", "data.audio", "typeless")),
     _dial("27", "429, too many connections", ("rate_limit",), do="refuse", status=429, body={"error": "busy"}),
     _stream("27", "rate_limit", do="error", code="rate_limit", message="busy", then_close=1013),
+    # What ``over_limit`` does, without a limit that would be there for all cells.
+    Case("27", "rate_limit in ready's place", BOTH, READY,
+         {"do": "error", "when": "init", "code": "rate_limit", "message": "busy"}, ("rate_limit",)),
     _ready("28", "ready after 600 ms", ready_ms=600),
     _ready("28", "upgrade after 600 ms", upgrade_ms=600),
     _manner("28", "slower than real time in the beginning", "tts", first_audio_ms=400, pace=4),
+    _ready("28", "ready after our deadline", ("upstream_timeout",), ready_ms=TOO_LATE),
+    _ready("28", "upgrade after our deadline", ("upstream_timeout",), upgrade_ms=TOO_LATE),
+    _manner("28", "the first sound after our deadline", "tts", first_audio_ms=TOO_LATE, may_fail=True),
+    _manner("28", "the terminal after our deadline", "tts", terminal_ms=TOO_LATE),
+    # So late that the first half's words come before the session's end, and the second half's after it.
+    _manner("28", "a final after its finalize's deadline", "stt", final_ms=TOO_LATE, silent=True, pause=1.6 * FACTOR),
+    _manner("29", "no letter to say: nothing to hear", "tts", letterless="speak", between="…"),
+    _manner("29", "no letter to say: refused", "tts", letterless="refuse", between="…", may_fail=True),
+    _manner("29", "no letter to say: never ends", "tts", letterless="hang", between="…", may_fail=True),
     _manner("29", "an error for a flush without a text", "tts", empty_flush="error"),
     _dial("+", "503 at the upgrade", ("not_ready",), do="refuse", status=503, body={"error": "busy"}),
     _dial("+", "the upgrade is never answered", ("upstream_timeout",), do="hang"),
@@ -161,14 +188,35 @@ CASES = (
     _tcp("slices of 100 bytes", slice_bytes=100),
 )  # fmt: skip
 
-ELSEWHERE = {
-    "5": "405 for HTTP speech on a regional gateway: `tests/server/test_speech_bridge.py`",
-    "6": "no fault of upstream's: what a client sends before ready is held, in each cell here",
-    "7": "the sidecar never sends it; that clients are told: `tests/protocol/test_transcripts.py`",
-    "8": "settings that upstream does not take: an error or a close before ready, as 3, 24 and 25",
-    "16": "no fault of upstream's: texts are sent before ready, in each cell here",
-    "17": "of it, a terminal without sound says nothing that could be held here: `tests/simulator/test_tts.py`",
-    "23": "no fault of upstream's: the next text follows each clear at once, in the cells of a clear",
-    "30": "HTTP has no such moments: `tests/server/test_speech_bridge.py`, `tests/audio/test_wav_reader.py`",
-}
-"""Cases of the thirty that are no cell, and where they are held."""
+ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("5", "405 for HTTP speech on a regional gateway", ("test_a_regional_gateway_is_spoken_to_by_websocket",)),
+    ("6", "no fault of upstream's: what a client sends before ready is held, in each cell here", ()),
+    ("7", "the sidecar never sends it; clients are told", ("test_audio_as_base64_is_refused_by_name",)),
+    ("8", "settings that upstream does not take: an error or a close before ready, as 3, 24 and 25", ()),
+    ("12", "of it, words that change: a numbered word has one spelling; what upstream writes is what comes",
+     ("test_words_that_upstream_writes_as_a_number_come_as_it_writes_them",)),
+    ("16", "no fault of upstream's: texts are sent before ready, in each cell here", ()),
+    ("17", "of it, a terminal without sound for a text that has some: it ends the turn; over HTTP it is an error",
+     ("test_a_turn_without_sound_still_ends", "test_a_turn_without_sound_is_an_error_and_no_empty_file")),
+    ("23", "no fault of upstream's: the next text follows each clear at once, in the cells of a clear", ()),
+    ("24", "of it, pings: that the timer does not count them is the simulator's part",
+     ("test_pings_do_not_put_off_the_idle_close_and_keepalives_do",)),
+    ("27", "of it, a limit in force, where the session itself has the only place",
+     ("test_an_ear_is_changed_where_upstream_has_no_second_place",
+      "test_a_voice_is_changed_where_upstream_has_no_second_place")),
+    ("30", "of it, sizes of 2 GB, fields that are refused, and any status; a file goes up by the WebSocket",
+     ("test_text_and_voice_go_over_the_bridge_and_what_it_returns_is_decoded",
+      "test_what_the_bridge_does_not_take_goes_by_websocket_or_is_refused_by_name",
+      "test_refusals_keep_their_status_and_are_not_tried_the_other_way")),
+    ("+", "permessage-deflate declined: it is never offered, as the headers show",
+     ("test_the_upgrade_upstream_bears_our_key_and_never_the_client_s",)),
+)  # fmt: skip
+"""Cases of the thirty that are no cell, or not in every part: why, and the tests that hold them."""
+
+
+def elsewhere() -> list[str]:
+    """Write them down."""
+    return [
+        f"* {number}: {why}" + (": " + ", ".join(f"`{test}`" for test in tests) if tests else "")
+        for number, why, tests in ELSEWHERE
+    ]

@@ -41,15 +41,19 @@ class Cell:
 
 @dataclass
 class World:
-    """Where cells live: a simulator, a gateway for all, and how to get one that may be drained."""
+    """Where cells live: a simulator, gateways for all, and how to get one that may be drained.
+
+    Attributes:
+        urls: of the gateways, for requests over HTTP by the way that they take upstream.
+    """
 
     simulator: Simulator
-    url: str
+    urls: dict[str, str]
     settings: dict[str, Any]
 
     @contextlib.asynccontextmanager
-    async def own_gateway(self) -> AsyncIterator[tuple[str, Gateway]]:
-        settings = {"slng_api_key": KEY, "sidecar_port": 0, **self.settings}
+    async def own_gateway(self, **more: Any) -> AsyncIterator[tuple[str, Gateway]]:
+        settings = {"slng_api_key": KEY, "sidecar_port": 0, **self.settings, **more}
         values, secrets = load_settings(None, None, slng_base_url=self.simulator.url, **settings)
         gateway, sock = Gateway(values, secrets), listen(values)
         app = create_app(values, secrets, gateway)
@@ -67,12 +71,16 @@ async def outcome(world: World, cell: Cell, number: int, factor: float) -> str:
     trouble = _Trouble(world.simulator, cell, model)
     life = _speak if cell.kind == "tts" else _hear
     async with contextlib.AsyncExitStack() as stack:
-        url, gateway = world.url, None
+        url, gateway = world.urls[""], None
         if cell.moment == "during drain":
             url, gateway = await stack.enter_async_context(world.own_gateway())
         told = await life(url, gateway, cell, model, trouble, factor)
     assert trouble.fault is not None
     assert trouble.fault.fired, "the fault never came"
+    if cell.case.pause:
+        records = world.simulator.log.of(cell.kind, model)
+        assert any("keepalive" in record.types for record in records), "nothing was idle"
+        assert "idle timeout" not in [record.close_reason for record in records], "an idle connection was lost"
     return told
 
 
@@ -99,6 +107,18 @@ class _Trouble:
         if self.fault is not None:
             with contextlib.suppress(TimeoutError):
                 await self.simulator.until_fired(self.fault, timeout=5)
+
+    async def ended(self, turns: int, texts: int) -> None:
+        """Wait until upstream has ended each text of so many turns, and each turn but the last."""
+        log, cell = self.simulator.log, self.cell
+        with contextlib.suppress(TimeoutError):
+            await log.until(
+                lambda _: (
+                    sum(m["type"] == "audio_end" for r in log.of(cell.kind, self.model) for _, m in r.sent)
+                    >= (texts + 1) * turns - 1
+                ),
+                timeout=3,
+            )
 
 
 async def _drain(gateway: Gateway | None, trouble: _Trouble) -> None:
@@ -127,7 +147,10 @@ async def _speak(url: str, gateway: Gateway | None, cell: Cell, model: str, trou
             elif moment not in ("dialling", "before ready"):
                 await _opened(trouble)
             # What is cleared is long, so that it still sounds then.
-            await _say(run, "c0", range(100, 120) if moment == "during a clear" else range(1, 4))
+            if moment == "during a clear":
+                await _say(run, "c0", range(100, 160))
+            else:
+                await _say(run, "c0", range(1, 4), trouble)
             if moment == "during an update":
                 trouble.put("init")
                 run.updates.append("u0")
@@ -137,12 +160,16 @@ async def _speak(url: str, gateway: Gateway | None, cell: Cell, model: str, trou
                 trouble.put("clear")
                 run.rng = random.Random(0)
                 await run.clear(every=False)
-            await _say(run, "c1", range(4, 8))
+            if cell.case.between:
+                await _send(run, "between", [cell.case.between])
+            await asyncio.sleep(cell.case.pause)
+            await _say(run, "c1", range(4, 8), trouble)
             if gateway is not None:
-                await _until(run, lambda: bool(run.contexts))
+                # After a pause the first one has long ended, and the next may not have come yet.
+                await _until(run, lambda: ("c1" if cell.case.pause else "c0") in run.contexts)
                 draining = asyncio.create_task(_drain(gateway, trouble))
             else:
-                await _say(run, "c2", range(8, 12))
+                await _say(run, "c2", range(8, 12), trouble)
         if draining is not None:
             async with asyncio.timeout(15 * factor):
                 await draining
@@ -155,13 +182,32 @@ async def _speak(url: str, gateway: Gateway | None, cell: Cell, model: str, trou
     if run.fatal is not None:
         return _ended(cell, run.fatal)
     reasons = [heard.reason for heard in run.contexts.values()]
+    if cell.case.between:
+        others = [heard.reason for name, heard in run.contexts.items() if name != "between"]
+        assert "failed" not in others, "another one failed with it"
     return "one failed" if "failed" in reasons else "cleared" if "cleared" in reasons else "whole"
 
 
-async def _say(run: speaking_runs.Troubled, name: str, numbers: range) -> None:
+async def _say(run: speaking_runs.Troubled, name: str, numbers: range, trouble: _Trouble | None = None) -> None:
+    words = [f"n{number}" for number in numbers]
+    if trouble is None or not trouble.cell.case.apart:
+        await _send(run, name, [" ".join(words)], numbers)
+    else:
+        await _send(run, name, [f"{words[0]} ", " ".join(words[1:])], numbers, trouble)
+
+
+async def _send(
+    run: speaking_runs.Troubled,
+    name: str,
+    texts: list[str],
+    numbers: range = range(0),
+    trouble: _Trouble | None = None,
+) -> None:
     run.words[name] = list(numbers)
-    text = " ".join(f"n{number}" for number in numbers)
-    await run.talk.send({"type": "text", "context_id": name, "text": text}, {"type": "flush", "context_id": name})
+    await run.talk.send(*({"type": "text", "context_id": name, "text": text} for text in texts))
+    if trouble is not None:
+        await trouble.ended(len(run.words), len(texts))
+    await run.talk.send({"type": "flush", "context_id": name})
 
 
 async def _until(run: speaking_runs.Troubled, condition: Any) -> None:
@@ -189,6 +235,7 @@ async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, troub
                 trouble.put("finalize")
             await run.say(pcm[:half])
             await run.finalize()
+            await asyncio.sleep(cell.case.pause)
             if moment == "during an update":
                 await _opened(trouble)
                 trouble.put("init")

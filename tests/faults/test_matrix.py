@@ -7,20 +7,24 @@ to; ``MATRIX_ONLY`` runs the cells that have this in their names.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.cases import CASES, ELSEWHERE, MOMENTS
+from faults import requests
+from faults.cases import CASES, FACTOR, MOMENTS, elsewhere
 from faults.cells import Cell, World, outcome
-from running import gateway_and_simulator
+from faults.requests import Request
+from httpx import HTTPError
+from running import gateway_and_simulator, running_gateway
 from slng_sidecar.protocol import cutting
 from slng_sidecar.simulator import SimulatorOptions
+from slng_sidecar.upstream import connection
 from websockets.exceptions import WebSocketException
 
-FACTOR = float(os.environ.get("MATRIX_FACTOR", "1"))
 DOCS = os.environ.get("MATRIX_DOCS")
 ONLY = os.environ.get("MATRIX_ONLY", "")
 AT_ONCE = 16
@@ -53,6 +57,10 @@ are those of the thirty peculiarities of SLNG in `tests/faults/cases.py`; `+` ar
 * *ends: code*: the client was told this fatal error, after the end of each context and the answer to each finalize.
 * An empty cell: it cannot occur there; the reasons are below.
 
+Of requests over HTTP: *whole* is the whole, with a clean end; *a number and a code*: that status and error, before the
+first byte; *breaks off*: what came so far was right, and the reply then broke off, as events after an error event.
+Where the reply as one body and the one as events came out otherwise, both stand there: body / events.
+
 Where a cell with a spare connection (`standby: true`) came out otherwise than the one without, both stand there:
 without / with.
 """
@@ -70,7 +78,7 @@ def cells() -> list[Cell]:
     ]
 
 
-def table(results: Mapping[Cell, str]) -> str:
+def table(results: Mapping[Any, str]) -> str:
     """Write down what came of each cell."""
     lines = [TITLE]
     for kind, title in (("stt", "Speech to text"), ("tts", "Text to speech")):
@@ -87,7 +95,7 @@ def table(results: Mapping[Cell, str]) -> str:
                     both = [results.get(Cell(case, kind, moment, standby), "?") for standby in (False, True)]
                     row.append(" / ".join(dict.fromkeys(both)))
             lines.append(f"| {case.number} | {case.name} | " + " | ".join(row) + " |")
-    lines += ["\n## Not applicable\n"]
+    lines += [*requests.tables(results), "\n## Not applicable\n"]
     grouped: dict[tuple[str, str], list[str]] = {}
     for case in CASES:
         for moment in MOMENTS:
@@ -99,34 +107,70 @@ def table(results: Mapping[Cell, str]) -> str:
         moments_of.append(moment)
         names_of.update(dict.fromkeys(names))
     lines += [f"* {reason} ({', '.join(at)}): {'; '.join(names)}" for reason, (at, names) in by_reason.items()]
-    lines += ["", "Of the thirty, these are no cells:\n"]
-    lines += [f"* {number}: {where}" for number, where in ELSEWHERE.items()]
+    lines += [
+        *requests.not_applicable(),
+        "",
+        "Of the thirty and the extra switches, these are no cells, in whole or in part:\n",
+    ]
+    lines += elsewhere()
     return "\n".join(lines) + "\n"
+
+
+class Matrix:
+    """What came of the cells, many of which live at once."""
+
+    def __init__(self) -> None:
+        self.results: dict[Cell | Request, str] = {}
+        self.broken: dict[Cell | Request, str] = {}
+        self._gate = asyncio.Semaphore(AT_ONCE)
+
+    async def live(self, cell: Cell | Request, life: Coroutine[Any, Any, str]) -> None:
+        async with self._gate:
+            try:
+                self.results[cell] = await life
+            except (AssertionError, OSError, TimeoutError, KeyError, WebSocketException, HTTPError) as error:
+                self.broken[cell] = self.results[cell] = f"BROKEN: {error!r}"
+
+
+@pytest.fixture
+def _short_collections() -> Iterator[None]:
+    """Spare the garbage collector what is there already.
+
+    A collection of it takes up to a second, in which all deadlines run; a session survives that by trying again, a
+    request over HTTP does not.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.matrix
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("_short_collections")
 async def test_what_is_promised_holds_whatever_fails_whenever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "_KEEPALIVE_SECONDS", 0.2 * FACTOR)
     manners = {"upgrade_ms": 20, "ready_ms": 10, "pace": 10, "chunk_ms": 40, "clear_ms": 20, "final_ms": 20}
+    manners["http_rate"] = requests.SOUND_RATE
     options = SimulatorOptions.fast(keep_audio=0, tcp=True, manners=manners)
-    results: dict[Cell, str] = {}
-    broken: dict[Cell, str] = {}
+    matrix = Matrix()
     async with gateway_and_simulator(options, **SETTINGS) as (url, simulator):
-        world = World(simulator, url, SETTINGS)
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def live(number: int, cell: Cell) -> None:
-            async with gate:
-                try:
-                    results[cell] = await outcome(world, cell, number, FACTOR)
-                except (AssertionError, OSError, TimeoutError, KeyError, WebSocketException) as error:
-                    broken[cell] = results[cell] = f"BROKEN: {error!r}"
-
-        await asyncio.gather(*(live(number, cell) for number, cell in enumerate(cells())))
-    written = table(results)
+        world = World(simulator, {"": url}, SETTINGS)
+        lives = [matrix.live(cell, outcome(world, cell, number, FACTOR)) for number, cell in enumerate(cells())]
+        await asyncio.gather(*lives)
+    settings = SETTINGS | requests.SETTINGS
+    async with (
+        gateway_and_simulator(options, slng_http_tts="websocket", **settings) as (url, simulator),
+        running_gateway(simulator.url, slng_http_tts="bridge", **settings) as bridge,
+    ):
+        world = World(simulator, {"websocket": url, "bridge": bridge}, settings)
+        asked = [request for request in requests.requests() if ONLY in str(request)]
+        lives = [matrix.live(each, requests.outcome(world, each, number)) for number, each in enumerate(asked)]
+        await asyncio.gather(*lives)
+    written = table(matrix.results)
     print(written)
-    print(f"{len(results)} cells, {len(broken)} broken")
-    assert not broken, "\n".join(f"{cell}: {why[:300]}" for cell, why in broken.items())
+    print(f"{len(matrix.results)} cells, {len(matrix.broken)} broken")
+    assert not matrix.broken, "\n".join(f"{cell}: {why[:300]}" for cell, why in matrix.broken.items())
     if DOCS:
         Path(DOCS).write_text(written)

@@ -199,7 +199,6 @@ async def test_server_sent_events_carry_the_same_sound() -> None:
         assert numbers(b"".join(base64.b64decode(event["audio"]) for event in told[:-1])) == [1, 2]
 
 
-@pytest.mark.logs_errors  # the simulator's server, of a reply that it was told to break off
 @pytest.mark.parametrize("asked", [{"stream_format": "sse"}, {"response_format": "mp3"}, {"response_format": "flac"}])
 async def test_a_failure_in_mid_sentence_breaks_every_form_off(asked: dict[str, str]) -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(break_bytes=60_000)) as (url, _), client(url) as http:

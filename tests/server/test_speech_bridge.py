@@ -190,7 +190,6 @@ async def test_what_is_no_wav_and_no_pcm_is_refused_by_name(manners: dict[str, A
         assert len(simulator.log.records) == 1
 
 
-@pytest.mark.logs_errors  # the simulator's server, of a reply that it was told to break off
 @pytest.mark.parametrize("manners", [{"break_bytes": 30_000}, {"http_format": "wav_exact", "truncate_bytes": 30_000}])
 async def test_a_reply_that_breaks_off_is_no_short_file_with_a_clean_end(manners: dict[str, Any]) -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(**manners)) as (url, _), client(url) as http:
@@ -198,7 +197,6 @@ async def test_a_reply_that_breaks_off_is_no_short_file_with_a_clean_end(manners
             await http.post(PATH, json={"text": LONG})
 
 
-@pytest.mark.logs_errors  # likewise
 async def test_a_connection_lost_before_the_first_sound_costs_one_more_try() -> None:
     # The body breaks off within the WAV header: no sound was delivered.
     async with gateway_and_simulator() as (url, simulator), client(url) as http:

@@ -142,12 +142,19 @@ async def test_a_body_can_end_early_as_if_it_were_whole() -> None:
         assert len((await http.post(TTS, json={"text": "n1"})).content) == 500
 
 
-@pytest.mark.logs_errors  # uvicorn says that the response was not completed
 async def test_a_body_can_break_off() -> None:
     async with _client() as (simulator, http):
         simulator.inject(do="manners", kind="http", set={"break_bytes": 500})
         with pytest.raises(httpx.RemoteProtocolError):
             await http.post(TTS, json={"text": "n1"})
+
+
+async def test_a_request_can_be_dropped_before_its_answer() -> None:
+    async with _client() as (simulator, http):
+        simulator.inject(do="drop", kind="http", when="request")
+        with pytest.raises(httpx.TransportError):
+            await http.post(TTS, json={"text": "n1"})
+        assert (await http.post(TTS, json={"text": "n1"})).status_code == 200
 
 
 @pytest.mark.parametrize("way", ["raw", "wav", "json", "multipart"])

@@ -88,6 +88,7 @@ _ACTIONS: dict[str, dict[str, tuple[_Check, str]]] = {
 _BEFORE_THE_101 = frozenset({"refuse", "hang", "drop", "manners", "tcp"})
 # These need no 'when': they are about the dial, unless it is said otherwise.
 _OF_A_REQUEST = frozenset({"refuse", "hang", "manners"})
+_AT_A_REQUEST = _OF_A_REQUEST | {"drop"}
 
 
 class BadFault(ValueError):
@@ -265,8 +266,8 @@ def _check_moment(do: str, where: Mapping[str, Any]) -> None:
         raise BadFault("when: request and kind: http belong together")
     if when == "upgrade" and do not in _BEFORE_THE_101:
         raise BadFault(f"{do!r} cannot happen at the upgrade; there: {', '.join(sorted(_BEFORE_THE_101))}")
-    if when == "request" and do not in _OF_A_REQUEST:
-        raise BadFault(f"{do!r} cannot happen to a request; there: {', '.join(sorted(_OF_A_REQUEST))}")
+    if when == "request" and do not in _AT_A_REQUEST:
+        raise BadFault(f"{do!r} cannot happen to a request; there: {', '.join(sorted(_AT_A_REQUEST))}")
     if when not in ("upgrade", "request") and do in ("refuse", "hang"):
         raise BadFault(f"{do!r} happens only at the upgrade or to a request")
     if "after_ms" in where and when != "audio":

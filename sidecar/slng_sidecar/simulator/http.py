@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import parse_object
+from slng_sidecar.serving import transport_of
 from slng_sidecar.simulator.faults import BadFault
 from slng_sidecar.simulator.manners import Manners
 from slng_sidecar.simulator.records import Record
@@ -177,6 +178,10 @@ async def _begin(request: Request) -> tuple[Record, Manners, Response | None]:
             case "hang":
                 await _until_gone(request)
                 refusal = _error(503, "the simulator stops")
+            case "drop":
+                transport_of(request.scope).abort()
+                await _disconnected(request)
+                refusal = _error(503, "this connection was dropped")
             case "manners":
                 manners = dataclasses.replace(manners, **fault.arguments["set"])
     return record, manners, refusal
@@ -308,7 +313,7 @@ def _error(status: int, text: str) -> JSONResponse:
 
 
 class _Broken(Response):
-    """A body that stops in the middle: the server drops the connection when the response is not completed."""
+    """A body that stops in the middle, with the connection."""
 
     def __init__(self, body: bytes, media_type: str) -> None:
         super().__init__(body, media_type=media_type)
@@ -317,6 +322,9 @@ class _Broken(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        transport_of(scope).close()
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 # The catalogue

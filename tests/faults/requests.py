@@ -1,0 +1,303 @@
+"""Requests over HTTP: what can go wrong under them and when, and what is promised of each."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from faults.cases import FACTOR, TOO_LATE
+from faults.cells import World
+from slng_sidecar.audio.wav import wav_header
+from slng_sidecar.simulator import Fault, Simulator, signal
+from slng_sidecar.simulator.records import Record
+
+WAYS = {
+    "websocket": "Speech over HTTP, by upstream's WebSocket",
+    "bridge": "Speech over HTTP, by upstream's HTTP bridge",
+    "file": "A file transcribed over HTTP",
+}
+MOMENTS = ("dialling", "before ready", "mid utterance", "at its end", "during drain")
+FORMS = ("whole", "events")
+"""The reply as one body, or as server-sent events."""
+
+SOUND_RATE, FILE_RATE = 8_000, 16_000
+NUMBERS = list(range(1, 17))
+SETTINGS: dict[str, Any] = {"sidecar_transcript_timeout": 2 * FACTOR}
+"""What the gateways that are asked are set to besides."""
+SAID = " ".join(f"n{number}" for number in NUMBERS)
+FILE = signal.encode([signal.Word(n, frames=8, gap=20 if n % 4 == 0 else 2) for n in NUMBERS], FILE_RATE)
+
+_HOW: dict[str, dict[str, Any]] = {
+    "dropped": {"do": "drop"},
+    "dropped, again and again": {"do": "drop", "times": 0},
+    "close 1011": {"do": "close", "code": 1011},
+    "close 1012": {"do": "close", "code": 1012},
+    "close 1000": {"do": "close", "code": 1000},
+    "an error": {"do": "error", "code": "backend_error", "message": "failed"},
+    "rate_limit": {"do": "error", "code": "rate_limit", "message": "busy", "then_close": 1013},
+    "a message larger than we take": {"do": "oversized", "bytes": 2 << 20},
+    "nothing is sent any more": {"do": "mute"},
+    "frozen: nothing arrives any more": {"do": "tcp", "then": "stop_writing"},
+    "frozen: nothing is taken any more": {"do": "tcp", "then": "stop_reading"},
+}
+_REFUSALS = {"refused by 401": 401, "refused by 429": 429, "refused by 503": 503}
+# What cannot be told from a good end; docs/guarantees.md says so.
+_CLEAN: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
+    "close 1000": {
+        "websocket": (("mid utterance", "during drain"), "some routes end a turn so"),
+        "file": (("at its end", "during drain"), "the answer to our close, where nothing is left"),
+    },
+    "nothing is sent any more": {
+        "file": (
+            ("mid utterance", "at its end", "during drain"),
+            "asked to close it closes cleanly, with nothing left",
+        ),
+    },
+}
+FAULTS = (*_REFUSALS, *_HOW, "a body that ends short")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A fault, a way upstream, a moment, and the form of the reply."""
+
+    fault: str
+    way: str
+    moment: str
+    form: str
+
+    def __str__(self) -> str:
+        return f"HTTP {self.fault}, {self.way}, {self.moment}, {self.form}"
+
+
+def fault_of(name: str, way: str, moment: str) -> dict[str, Any] | str:
+    """Give what the simulator is to do, or why it cannot occur there."""
+    if way == "bridge":
+        return _of_the_bridge(name, moment)
+    if name == "a body that ends short":
+        return "it is of the HTTP bridge only"
+    if name in _REFUSALS:
+        if moment != "dialling":
+            return "it befalls a dial only"
+        return {"do": "refuse", "when": "upgrade", "status": _REFUSALS[name], "body": {"error": "no"}}
+    moments, reason = _CLEAN.get(name, {}).get(way, ((), ""))
+    if moment in moments:
+        return f"it cannot be told from a good end: {reason}"
+    how = _HOW[name]
+    if moment == "dialling":
+        if how["do"] == "drop":
+            return {**how, "when": "upgrade"}
+        if name == "frozen: nothing arrives any more":
+            return {"do": "hang", "when": "upgrade"}
+        return "there is no WebSocket yet"
+    at: dict[str, dict[str, Any]] = {
+        "before ready": {"when": "init"},
+        "mid utterance": {"when": "audio", "after_ms": 300},
+        "at its end": {"when": "close" if way == "file" else "terminal"},
+        # Of a file that is in the second half, which comes later.
+        "during drain": {"when": "audio", "after_ms": 3000 if way == "file" else 600},
+    }
+    return {**how, **at[moment]}
+
+
+def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
+    """The same for a request upstream; while draining it is under way when the fault comes."""
+    # Behind the header of 44 bytes there is sound.
+    broken = {"before ready": 30, "mid utterance": 30_000, "during drain": 30_000}
+    if moment == "at its end":
+        return "the end of a body is its last byte"
+    late = {"delay_ms": 300} if moment == "during drain" else {}
+    if name in _REFUSALS:
+        if moment not in ("dialling", "during drain"):
+            return "it befalls a dial only"
+        return {"do": "refuse", "status": _REFUSALS[name], "body": {"error": "no"}, **late}
+    if name.startswith("dropped"):
+        how = {"times": _HOW[name].get("times", 1)}
+        if moment == "dialling":
+            return {"do": "drop", "when": "request", **how}
+        return {"do": "manners", "set": {"break_bytes": broken[moment]}, **how, **late}
+    if name == "frozen: nothing arrives any more":
+        if moment == "dialling":
+            return {"do": "hang"}
+        slow = {"first_audio_ms": TOO_LATE} if moment == "before ready" else {"pace": 0.05 / FACTOR}
+        return {"do": "manners", "set": slow, **late}
+    if name == "a body that ends short":
+        if moment == "dialling":
+            return "there is no body yet"
+        size = 44 if moment == "before ready" else broken[moment]
+        return {"do": "manners", "set": {"http_format": "wav_exact", "truncate_bytes": size}, **late}
+    return "HTTP has no messages and no close frame; a text is one packet"
+
+
+async def outcome(world: World, cell: Request, number: int) -> str:
+    """Make a request; give what came of it in a word.
+
+    Raises:
+        AssertionError: a promise was broken, or the fault never came.
+    """
+    model = f"slng/simulator/signal:request-{number}"
+    given = fault_of(cell.fault, cell.way, cell.moment)
+    assert isinstance(given, dict)
+    kind = {"websocket": "tts", "bridge": "http", "file": "stt"}[cell.way]
+    fault = world.simulator.inject(kind=kind, model=model, **given)
+    speech = "websocket" if cell.way == "file" else cell.way
+    async with contextlib.AsyncExitStack() as stack:
+        url, gateway = world.urls[speech], None
+        if cell.moment == "during drain":
+            url, gateway = await stack.enter_async_context(world.own_gateway(slng_http_tts=speech))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False, timeout=20 * FACTOR))
+        await stack.enter_async_context(asyncio.timeout(20 * FACTOR))
+        asked = _file(http, model, cell, world.simulator, fault) if cell.way == "file" else _text(http, model, cell)
+        asking = asyncio.create_task(_Reply(cell, asked).read())
+        if gateway is not None:
+            await world.simulator.log.until(lambda log: _is_under_way(log.of(kind, model), kind))
+            await gateway.drain(8)
+        told = await asking
+    assert fault.fired, f"the fault never came: {told}"
+    return told
+
+
+def _is_under_way(records: list[Record], kind: str) -> bool:
+    """Tell whether upstream is at work on a request, which is then drained."""
+    if kind == "http":
+        return bool(records)
+    return any(record.audio_out or record.audio_in for record in records)
+
+
+def _text(http: httpx.AsyncClient, model: str, cell: Request) -> Any:
+    if cell.form == "events":
+        events = {"model": model, "input": SAID, "response_format": "pcm", "stream_format": "sse"}
+        return http.stream("POST", "/v1/audio/speech", json={**events, "sample_rate": SOUND_RATE})
+    path = f"/v1/bridges/unmute/tts/{model}"
+    asked: dict[str, Any] = {"text": SAID, "config": {"sample_rate": SOUND_RATE}}
+    return http.stream("POST", path, json=asked, headers={"Accept": "audio/pcm"})
+
+
+def _file(http: httpx.AsyncClient, model: str, cell: Request, simulator: Simulator, fault: Fault) -> Any:
+    fields = {"model": model, "stream": "true" if cell.form == "events" else "false"}
+    mark = "a-mark-of-the-form"
+    head = "".join(
+        f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    head += f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+
+    async def upload() -> AsyncIterator[bytes]:
+        half = len(FILE) // 4 * 2
+        yield head.encode() + wav_header(FILE_RATE, data_size=len(FILE)) + FILE[:half]
+        # What is to happen in the middle of a file does so before it was all sent.
+        with contextlib.suppress(TimeoutError):
+            if cell.moment == "mid utterance":
+                await simulator.until_fired(fault, timeout=5 * FACTOR)
+        await asyncio.sleep(0.3)
+        yield FILE[half:] + f"\r\n--{mark}--\r\n".encode()
+
+    headers = {"Content-Type": f"multipart/form-data; boundary={mark}"}
+    return http.stream("POST", "/v1/audio/transcriptions", content=upload(), headers=headers)
+
+
+class _Reply:
+    """What came back, held against what is promised: all of it, or that it is not all, visibly."""
+
+    def __init__(self, cell: Request, asked: Any) -> None:
+        self._cell = cell
+        self._asked = asked
+        self._body = bytearray()
+
+    async def read(self) -> str:
+        broken = False
+        async with contextlib.AsyncExitStack() as stack:
+            reply = await stack.enter_async_context(self._asked)
+            try:
+                async for piece in reply.aiter_raw():
+                    self._body += piece
+            except (httpx.RemoteProtocolError, httpx.ReadError):
+                broken = True
+        if reply.status_code != 200:
+            assert not broken
+            error = json.loads(self._body)["error"]
+            assert 400 <= reply.status_code < 600
+            return f"{reply.status_code} {error['code']}"
+        failed = self._check(broken=broken)
+        assert failed == broken
+        return "breaks off" if broken else "whole"
+
+    def _check(self, *, broken: bool) -> bool:
+        """Hold the body against what was asked for; tell whether it says itself that it is not whole."""
+        if self._cell.form == "whole":
+            if self._cell.way == "file":
+                assert not broken, "a status, and then no body"
+                assert json.loads(self._body)["text"] == SAID
+            else:
+                _heard(bytes(self._body), whole=not broken)
+            return broken
+        events = [json.loads(line.removeprefix("data: ")) for line in self._body.decode().split("\n\n") if line]
+        *deltas, last = events
+        failed = "error" in last
+        if self._cell.way == "file":
+            told = "".join(event["delta"] for event in deltas)
+            assert told == SAID[: len(told)]
+            assert failed or (last["type"], last["text"], told) == ("transcript.text.done", SAID, SAID)
+        else:
+            _heard(b"".join(base64.b64decode(event["audio"]) for event in deltas), whole=not failed)
+            assert failed or last == {"type": "speech.audio.done"}
+        return failed
+
+
+def _heard(pcm: bytes, *, whole: bool) -> None:
+    found = signal.decode(pcm, SOUND_RATE)
+    told = [word.number for word in found]
+    assert told == NUMBERS[: len(told)]
+    assert all(word.whole for word in found[:-1])
+    if whole:
+        assert told == NUMBERS, f"a clean end after {told}"
+        assert found[-1].whole
+
+
+def requests() -> list[Request]:
+    """Give every fault under every request at every moment at which it can occur."""
+    return [
+        Request(fault, way, moment, form)
+        for way in WAYS
+        for fault in FAULTS
+        for moment in MOMENTS
+        if isinstance(fault_of(fault, way, moment), dict)
+        for form in FORMS
+    ]
+
+
+def tables(results: Mapping[Any, str]) -> list[str]:
+    """Write down what came of each."""
+    lines: list[str] = []
+    for way, title in WAYS.items():
+        moments = [moment for moment in MOMENTS if (way, moment) != ("bridge", "at its end")]
+        lines += [f"\n## {title}\n", "| Fault | " + " | ".join(moments) + " |", "|---|" + "---|" * len(moments)]
+        for fault in FAULTS:
+            row = []
+            for moment in moments:
+                possible = isinstance(fault_of(fault, way, moment), dict)
+                both = [results.get(Request(fault, way, moment, form), "?") for form in FORMS] if possible else []
+                row.append(" / ".join(dict.fromkeys(both)))
+            if any(row):
+                lines.append(f"| {fault} | " + " | ".join(row) + " |")
+    return lines
+
+
+def not_applicable() -> list[str]:
+    """Say where faults of requests cannot occur, and why."""
+    grouped: dict[str, dict[str, list[str]]] = {}
+    for way, title in WAYS.items():
+        for fault in FAULTS:
+            for moment in MOMENTS:
+                if isinstance(reason := fault_of(fault, way, moment), str):
+                    grouped.setdefault(f"{title}: {reason}", {}).setdefault(fault, []).append(moment)
+    return [
+        f"* {reason}: " + "; ".join(f"{fault} ({', '.join(moments)})" for fault, moments in faults.items())
+        for reason, faults in grouped.items()
+    ]
