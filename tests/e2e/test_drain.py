@@ -21,7 +21,7 @@ from running import TTS_INIT, talking
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.simulator import signal as speech
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 
 async def ready_status(url: str) -> int:

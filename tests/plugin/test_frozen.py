@@ -31,7 +31,7 @@ from processes import Running, started
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from websockets.asyncio.client import ClientConnection
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 SHORT = 0.3
 # What a websocket of websockets' may hold back before a send waits.
