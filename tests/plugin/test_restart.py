@@ -71,7 +71,13 @@ async def _connected(service: AIService) -> None:
     await connected.wait()
 
 
-@pytest.mark.parametrize("times", ["false", "true"], ids=["without word times", "with word times"])
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param("false", id="without word times", marks=pytest.mark.slow),
+        pytest.param("true", id="with word times"),
+    ],
+)
 async def test_what_was_spoken_just_before_a_kill_and_meanwhile_is_transcribed_once(times: str) -> None:
     port = free_port()
     stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)

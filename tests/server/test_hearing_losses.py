@@ -14,7 +14,7 @@ from running import gateway_and_simulator
 from slng_sidecar.protocol import cutting
 from slng_sidecar.simulator import SimulatorOptions
 
-RUNS = 100
+SEEDS = [pytest.param(range(40), id="40"), pytest.param(range(40, 100), marks=pytest.mark.slow, id="60 more")]
 AT_ONCE = 10
 
 
@@ -23,8 +23,8 @@ def _faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "_PATIENCE_SECONDS", 1.5 / PACE)
 
 
-async def run_all(what: str) -> list[int]:
-    """Make all runs of one sort; give how many connections each took."""
+async def run_all(what: str, seeds: range) -> list[int]:
+    """Make the runs of one sort; give how many connections each took."""
     options = SimulatorOptions.fast(keep_audio=0, upgrade_ms=20, ready_ms=10)
     # The lag bounds how late finals are, and that includes this machine's own delays, which no pace shortens.
     settings: dict[str, Any] = {"sidecar_final_lag": 0.4, "sidecar_finalize_timeout": 3.0}
@@ -35,19 +35,20 @@ async def run_all(what: str) -> list[int]:
             async with gate:
                 return await one_run(url, simulator, what, seed)
 
-        results = await asyncio.gather(*(one(seed) for seed in range(RUNS)), return_exceptions=True)
+        results = await asyncio.gather(*(one(seed) for seed in seeds), return_exceptions=True)
     failed = [result for result in results if isinstance(result, BaseException)]
     if failed:
-        raise AssertionError(f"{len(failed)} of {RUNS} runs failed:\n" + "\n".join(map(repr, failed[:6])))
+        raise AssertionError(f"{len(failed)} of {len(seeds)} runs failed:\n" + "\n".join(map(repr, failed[:6])))
     return [result for result in results if isinstance(result, int)]
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("what", ["undisturbed", "drop", "update", "drop during update"])
-async def test_no_word_is_lost(what: str) -> None:
-    dials = await run_all(what)
-    assert len(dials) == RUNS
+@pytest.mark.parametrize("seeds", SEEDS)
+async def test_no_word_is_lost(what: str, seeds: range) -> None:
+    dials = await run_all(what, seeds)
+    assert len(dials) == len(seeds)
     if what == "undisturbed":
         assert set(dials) == {1}
     else:
-        assert sum(count > 1 for count in dials) > 0.8 * RUNS
+        assert sum(count > 1 for count in dials) > 0.8 * len(seeds)
