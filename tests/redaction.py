@@ -45,8 +45,8 @@ CORES = {
     "the token": "5e6f70ab",
     "the client's key": "c3d2a7f1",
     "the misplaced key": "5be77c19",
-    "the first word": "424242",
-    "the second word": "434343",
+    "the first word": "n424242",  # digits alone turn up in any number
+    "the second word": "n434343",
 }
 PLACES = ("log", "replies", "metrics", "status", "pages", "traces")
 _MAY_BE_TOLD = {"the misplaced key", "the first word", "the second word"}
