@@ -73,7 +73,7 @@ async def test_an_upstream_that_reads_nothing_is_given_up_for_another_one() -> N
 async def test_a_ready_that_repeats_the_key_is_told_and_logged_without_it(
     subprotocol: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="slng_sidecar")  # others are quiet where it runs (telemetry)
     ready = {"type": "ready", "session_id": f"s {KEY}", "slng_request_id": f"r {KEY}"}
     async with (
         gateway_and_simulator() as (url, simulator),
