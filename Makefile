@@ -55,9 +55,9 @@ check-all: check ## all of check, then the slow tests, asyncio's debug mode, the
 slow: $(MADE) ## the tests that take long: speech in real time, long files, the benchmark's comparison
 	$(BIN)/python -m pytest -m slow
 
-debug: $(MADE) ## the tests that have sockets, in asyncio's debug mode
+debug: $(MADE) ## the gateway on sockets, in asyncio's debug mode
 	# But for those in which time runs faster than it may be looked at.
-	$(BIN)/python -m pytest -o asyncio_debug=true --ignore-glob='*_losses.py' tests/audio tests/server tests/simulator tests/upstream
+	$(BIN)/python -m pytest -o asyncio_debug=true --ignore-glob='*_losses.py' tests/server tests/upstream
 
 interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest Pipecat it takes
 	$(BIN)/python -m pytest -m interop tests/interop
