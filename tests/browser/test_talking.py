@@ -54,7 +54,7 @@ async def bot_process(*arguments: str, until: str, **env: str) -> AsyncIterator[
 
 
 async def test_a_question_into_the_microphone_is_answered_by_the_loudspeaker(tmp_path: Path) -> None:
-    write_question(tmp_path / "question.wav")
+    await asyncio.to_thread(write_question, tmp_path / "question.wav")
     port = free_port()
     async with (
         serving("--simulate", cwd=tmp_path) as sidecar,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import subprocess
@@ -63,7 +64,7 @@ def upstream(network: str, key: str) -> Iterator[None]:
 async def test_offline_a_question_into_the_microphone_is_answered(checkout: Any, tmp_path: Path) -> None:
     (line,) = [line for line in pasted()[0].splitlines() if not line.startswith("#")]
     assert line == OFFLINE
-    write_question(tmp_path / "question.wav")
+    await asyncio.to_thread(write_question, tmp_path / "question.wav")
     with checkout.running(line):
         async with browser_page(tmp_path / "question.wav") as page:
             words = await ask_question(page, checkout.bot)

@@ -74,6 +74,9 @@ def containers(images: None) -> Iterator[Containers]:
             url = f"http://127.0.0.1:{port}"
             wait_for(url)
             yield Containers(network._network, sidecar.get_wrapped_container(), simulator.get_wrapped_container(), url)
+    # Testcontainers leaves its connections to the engine open.
+    for docker in (network._docker, simulator.get_docker_client(), sidecar.get_docker_client()):
+        docker.client.close()
 
 
 @contextlib.asynccontextmanager
