@@ -102,3 +102,16 @@ async def test_a_request_whose_head_does_not_come_whole_is_given_up(
                     assert await reader.read() == b""
         finally:
             writer.close()
+
+
+@pytest.mark.slow
+async def test_an_idle_connection_is_kept_for_longer_than_clients_keep_it() -> None:
+    async with running_gateway("ws://127.0.0.1:9") as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        for _ in range(2):
+            writer.write(HEALTH)
+            assert b" 200 " in await reader.readuntil(b'"}')
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(5.5):  # httpx's, as OpenAI's client has it, and uvicorn's own, are 5 s
+                    await reader.read()
+        writer.close()

@@ -25,6 +25,9 @@ _BACKLOG = 1024
 _TCP_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
 
 _HEAD_SECONDS = 15.0
+# Longer than clients keep an idle connection (httpx 5 s, aiohttp 15 s): one that is closed just when it is used again
+# fails a request.
+_IDLE_SECONDS = 60
 
 
 class CannotListen(Exception):
@@ -207,6 +210,7 @@ async def serving(
         # Clients exist that do not read an idle socket, so nothing of ours may depend on a pong.
         ws_ping_interval=None,
         ws_per_message_deflate=False,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=max(1, round(shutdown_timeout)),
         server_header=False,
         proxy_headers=False,
