@@ -253,6 +253,58 @@ def test_finals_of_one_sentence_wait_for_each_other_where_the_route_splits_them(
     assert told(said, "finalized")[0]["outcome"] == "final"
 
 
+def test_no_audio_is_called_covered_whose_final_is_not_told() -> None:
+    # A client that is cut off meanwhile would not send it again.
+    talk = live()
+    talk.client(speech(900), {**FINALIZE, "id": "a"})
+    assert talk.upstream(final("one", (0.0, 0.3))) == []
+
+    said = talk.upstream(final("two", (0.3, 0.6)))
+    assert [(f["transcript"], f["covered_ms"]) for f in told(said, "final_transcript")] == [("one", 300)]
+    said = talk.wait(0.5)
+    assert [(f["transcript"], f["covered_ms"]) for f in told(said, "final_transcript")] == [("two", 600)]
+
+
+def test_an_answer_that_waits_for_another_final_covers_nothing_when_its_time_runs_out() -> None:
+    talk = live(finalize_timeout=3)
+    talk.client(speech(500), {**FINALIZE, "id": "a"}, speech(500), {**FINALIZE, "id": "b"}, speech(500))
+    talk.wait(2.9)
+    assert talk.upstream(final("one", (0.0, 0.2))) == []
+
+    said = talk.wait(0.1)
+
+    assert said[:2] == [
+        down({**final("one", (0.0, 0.2)), "covered_ms": 200, "finalize_id": "a"}),
+        finalized("a", "final", 200),
+    ]
+    assert said[2] == finalized("b", "timeout", 200)
+
+
+def test_a_final_that_waits_for_another_one_is_the_answer_once_what_follows_is_of_later_audio() -> None:
+    talk = live()
+    talk.client(speech(900), {**FINALIZE, "id": "a"})
+    # Half a second before the finalize sounds like speech that is not transcribed yet.
+    assert talk.upstream(final("one", (0.0, 0.4))) == []
+    talk.client(speech(300), {**FINALIZE, "id": "b"})
+
+    said = talk.upstream(final("two", (0.9, 1.2)))
+
+    assert [what[1].get("transcript", what[1].get("outcome")) for what in said] == ["one", "final", "two", "final"]
+    assert [f["finalize_id"] for f in told(said, "final_transcript")] == ["a", "b"]
+
+
+def test_a_final_that_waits_for_another_one_is_the_answer_once_another_connection_has_nothing_to_hear_again() -> None:
+    talk = live(model="gradium/stt:default")
+    talk.client(speech(900), silence(20), {**FINALIZE, "id": "a"})
+    assert talk.upstream(final("one")) == []
+    talk.lost()
+
+    said = talk.ready()
+
+    assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [("one", "a")]
+    assert [answer["outcome"] for answer in told(said, "finalized")] == ["final"]
+
+
 # Small things
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conversation import Said, dial, goodbye, hung_up, retire, up
-from extended_stt import CLOSE, FINALIZE, INIT, NO_SLOT, final, live, sent, silence, speech, told
+from extended_stt import CLOSE, FINALIZE, INIT, NO_SLOT, final, finalized, live, sent, silence, speech, told
 from slng_sidecar.protocol.errors import GatewayError
 
 
@@ -133,6 +133,37 @@ def test_a_drop_during_an_update_loses_neither_side() -> None:
     said = talk.upstream(final("old", (0.0, 1.0)), connection=2)
     assert [f["transcript"] for f in told(said, "final_transcript")] == ["old", "new"]
     assert new
+
+
+def test_a_finalize_at_a_cut_before_which_all_is_told_is_answered_at_once() -> None:
+    talk = live()
+    talk.client(speech(1000), update(language="de"))
+    talk.ready()
+    talk.client(silence(200))
+    assert retire(0) in talk.upstream(final("old", (0.0, 1.0)), connection=0)
+
+    said = talk.client({**FINALIZE, "id": "a"})
+
+    assert said == [finalized("a", "empty", 1200)]
+    assert talk.client(CLOSE)[-1] == goodbye(1000)
+
+
+def test_answers_that_wait_on_both_sides_of_a_cut_are_both_told() -> None:
+    talk = live(model="gradium/stt:default")
+    talk.client(speech(1000), {**FINALIZE, "id": "old"}, update(language="de"))
+    talk.ready()
+    talk.client(silence(200), speech(300), {**FINALIZE, "id": "new"})
+
+    # Each may be the first of several finals, so each is held for the next.
+    assert talk.upstream(final("new", (0.0, 0.3)), connection=1) == []
+    assert talk.upstream(final("old", (0.0, 1.0)), connection=0) == []
+
+    said = talk.wait(0.3)
+    assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [
+        ("old", "old"),
+        ("new", "new"),
+    ]
+    assert [answer["finalize_id"] for answer in told(said, "finalized")] == ["old", "new"]
 
 
 def test_old_audio_that_upstream_will_not_hear_again_is_told_in_milliseconds() -> None:

@@ -54,6 +54,20 @@ class Finalize:
     expired: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A final that may answer a finalize, kept until ``due`` for another one that would be the answer instead.
+
+    Attributes:
+        covered: the offset up to which all was told before it.
+    """
+
+    message: Transcript
+    finalize: Finalize
+    due: float
+    covered: int
+
+
 @dataclass(slots=True)
 class Change:
     """An update, or a rotation, on its way.
@@ -82,6 +96,7 @@ class Stretch:
         sent: offset up to which audio is upstream on the present connection, whose first byte was ``life_start``.
         covered: offset up to which it is done with; ``exact``, where nothing told lies after it.
         sends: when ``sent`` was how far, for as long as a final may lag.
+        held: its last final, as long as it may not be the answer.
         told: the words of its finals, for recognising them when they are said again.
         out: what it has to tell as long as it has not the word, because an earlier stretch is not done.
         change: the update that its first ``ready`` is the answer to, where upstream had no second slot; ``fallback`` is
@@ -105,6 +120,7 @@ class Stretch:
     drain_by: float | None = None
     partial_pending: bool = False
     last_final: str = ""
+    held: Held | None = None
     sends: deque[tuple[float, int]] = field(default_factory=deque)
     told: list[str] = field(default_factory=list)
     seam: Seam | None = None
@@ -159,6 +175,11 @@ class Stretch:
         self.sends.clear()
         self.partial_pending = self.asked_to_close = self.answered_last = False
         return replayed, dropped
+
+    @property
+    def told_up_to(self) -> int:
+        """The offset that the client may forget its audio up to."""
+        return self.covered if self.held is None else self.held.covered
 
     def word_span(self, message: Transcript, ledger: AudioLedger) -> tuple[int, int] | None:
         """Give the offsets at which a transcript's words begin and end, where it says so."""
@@ -233,7 +254,7 @@ class Stretch:
 
         That its rest is silence counts only once upstream answered the last finalize: soft speech looks like silence.
         """
-        if self.end is None or self.partial_pending:
+        if self.end is None or self.partial_pending or self.held is not None:
             return False
         return self.covered >= self.end or (self.answered_last and ledger.is_silent(self.covered, self.end))
 

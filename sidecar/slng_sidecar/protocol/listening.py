@@ -84,7 +84,7 @@ class Listening:
     def deadline(self) -> float | None:
         times = [self._teller.deadline]
         for stretch in self._stretches:
-            times += [stretch.redial_at, stretch.drain_by]
+            times += [stretch.redial_at, stretch.drain_by, stretch.held.due if stretch.held is not None else None]
         if self._paused_until and any(stretch.state is State.LIVE for stretch in self._stretches):
             times.append(self._paused_until)
         if self._change is not None and self._change.cutter is not None:
@@ -121,7 +121,7 @@ class Listening:
         return [*commands, *self._overflowed(len(data))]
 
     def finalize(self, name: str | None, now: float) -> list[Command]:
-        return [*self._teller.take(name, self._stretches[0], now), *self._advance(now)]
+        return [*self._teller.take(name, self._stretches, now), *self._advance(now)]
 
     def update(self, message: dict[str, Any], now: float) -> list[Command]:
         """Let other settings hold from a cut on."""
@@ -153,7 +153,7 @@ class Listening:
             late = GatewayError("upstream_timeout", "the last finals did not come in time")
             for stretch in self._stretches:
                 commands += self._given_up(stretch, late)
-        return [*commands, *self._teller.give_up(self._stretches[0])], self._duration(unheard)
+        return [*commands, *self._teller.give_up(self._stretches)], self._duration(unheard)
 
     def hang_up(self) -> list[Command]:
         """Close all connections."""
@@ -221,7 +221,7 @@ class Listening:
         return [*self._lost(stretch, error, lived, now), *self._advance(now)]
 
     def wake(self, now: float) -> list[Command]:
-        commands = self._teller.wake(self._stretches[0], now)
+        commands = self._teller.wake(self._stretches, now)
         for stretch in tuple(self._stretches):
             if stretch.drain_by is not None and now >= stretch.drain_by:
                 self._counts["drain_timeouts"] += 1

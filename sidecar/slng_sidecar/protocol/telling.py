@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
 
 from slng_sidecar.protocol.commands import Command
-from slng_sidecar.protocol.hearing import Finalize, Stretch
+from slng_sidecar.protocol.hearing import PENDING_SPEECH_MS, Finalize, Held, Stretch
 from slng_sidecar.protocol.ledger import AudioLedger
 from slng_sidecar.protocol.messages import Transcript
 from slng_sidecar.protocol.reports import Turn
@@ -19,21 +18,11 @@ _SETTLE = {"gradium": 0.3}
 _DOUBT = 0.5
 
 
-@dataclass(slots=True)
-class _Answer:
-    """A final that may answer a finalize, held until it is known to be the last before that."""
-
-    stretch: Stretch
-    message: Transcript
-    finalize: Finalize
-    due: float
-
-
 class Teller:
     """Tells transcripts and answers finalizes, each once and within its deadline.
 
     Mutable: ``finalizes``, those that are not settled, oldest first; ``last``, the offset of the client's last one;
-    ``_answer``, at most one; ``counts``, the session's.
+    ``counts``, the session's. What is held of a stretch is the stretch's.
     """
 
     def __init__(
@@ -58,38 +47,36 @@ class Teller:
         self._final_lag = final_lag
         self._finalize_timeout = finalize_timeout
         self.last = 0
-        self._answer: _Answer | None = None
 
     @property
     def deadline(self) -> float | None:
-        """When ``wake`` wants to be called."""
-        times = [finalize.deadline for finalize in self.finalizes if not finalize.expired]
-        if self._answer is not None:
-            times.append(self._answer.due)
-        return min(times, default=None)
+        """When the time of a finalize runs out."""
+        return min((finalize.deadline for finalize in self.finalizes if not finalize.expired), default=None)
 
     @property
     def is_settled(self) -> bool:
         """Whether no finalize waits for its answer."""
         return all(finalize.expired for finalize in self.finalizes)
 
-    def take(self, name: str | None, head: Stretch, now: float) -> list[Command]:
-        """Take a finalize of the client's; one with nothing said since the last is answered at once."""
+    def take(self, name: str | None, stretches: deque[Stretch], now: float) -> list[Command]:
+        """Take a finalize of the client's; one for which there is nothing to hear is answered at once."""
         end = self._ledger.end
-        if end == self.last:
-            return self._dialect.finalized(name, "empty", self._ms(head))
-        self.last = end
+        said, self.last = end > self.last, end
+        # Audio in no stretch is told already: the finalize came right after a cut.
+        if not said or not any(stretch.contains(end) for stretch in stretches):
+            return self._dialect.finalized(name, "empty", self._ms(stretches[0]))
         self.finalizes.append(Finalize(name, end, now + self._finalize_timeout))
         return []
 
-    def wake(self, head: Stretch, now: float) -> list[Command]:
+    def wake(self, stretches: deque[Stretch], now: float) -> list[Command]:
         """Tell what was held long enough, and answer the finalizes whose time has run out."""
         commands: list[Command] = []
-        if self._answer is not None and now >= self._answer.due:
-            commands += self._release_answer()
+        for stretch in stretches:
+            if stretch.held is not None and now >= stretch.held.due:
+                commands += self._release(stretch)
         for finalize in self.finalizes:
             if not finalize.expired and now >= finalize.deadline:
-                commands += self._expire(finalize, head)
+                commands += self._expire(finalize, stretches[0])
         return commands
 
     def partial(self, stretch: Stretch, message: Transcript) -> list[Command]:
@@ -110,8 +97,20 @@ class Teller:
         """Tell a final, and whatever it answers."""
         answered, passed, sure = stretch.answered_by(message, self.finalizes, self._ledger)
         commands: list[Command] = []
+        if (held := stretch.held) is not None:
+            if held.finalize in passed:
+                commands += self._release(stretch)
+                passed.remove(held.finalize)
+            elif answered is held.finalize and not message.text.strip():
+                commands += self._release(stretch)
+                answered = None
+            else:
+                # That one was not the last of its sentence after all: this one is.
+                commands += self._release(stretch, answers=False)
+                answered = answered or held.finalize
         for finalize in passed:
             commands += self._settle(stretch, finalize, "empty")
+        covered = stretch.covered
         stretch.cover(message, answered, self._ledger, now, self._final_lag)
         stretch.answered_last = stretch.asked_to_close
         if message.text.strip():
@@ -122,22 +121,19 @@ class Teller:
             self._counts["repeated_words"] += repeats
         if repeats and not message.text and answered is None:
             return commands
-        if self._answer is not None and self._answer.stretch is stretch:
-            # That one was not the last of its sentence after all: this one is.
-            held, self._answer = self._answer, None
-            commands += self._tell(stretch, held.message, None)
-            answered = answered or held.finalize
         settle = next((time for name, time in _SETTLE.items() if name in stretch.voicing.model), 0.0)
         if not sure:
             settle = max(settle, _DOUBT)
         if answered is not None and settle and not answered.expired and message.text.strip():
-            self._answer = _Answer(stretch, message, answered, min(now + settle, answered.deadline))
+            stretch.held = Held(message, answered, min(now + settle, answered.deadline), covered)
             return commands
         return [*commands, *self._tell(stretch, message, answered)]
 
     def begin_again(self, stretch: Stretch) -> list[Command]:
         """Note that a stretch has another connection: what it was asked is asked again, if there is audio for it."""
-        commands: list[Command] = []
+        # A final that is held is the answer, unless more speech is heard again before the finalize.
+        again = self._ledger.speech_ms(stretch.life_start, stretch.held.finalize.offset) if stretch.held else 0
+        commands = self._release(stretch, answers=again < PENDING_SPEECH_MS)
         for finalize in tuple(self.finalizes):
             if stretch.contains(finalize.offset):
                 finalize.sent_on = None
@@ -147,28 +143,24 @@ class Teller:
 
     def done(self, stretch: Stretch) -> list[Command]:
         """Settle what is open of a stretch of which no more will come."""
-        commands: list[Command] = []
-        if self._answer is not None and self._answer.stretch is stretch:
-            commands += self._release_answer()
+        commands = self._release(stretch)
         for finalize in tuple(self.finalizes):
             if stretch.contains(finalize.offset):
                 commands += self._settle(stretch, finalize, "empty")
         return commands
 
-    def give_up(self, head: Stretch) -> list[Command]:
+    def give_up(self, stretches: deque[Stretch]) -> list[Command]:
         """Answer what is open although its time has not run out: the session ends."""
-        commands: list[Command] = []
-        if self._answer is not None:
-            commands += self._release_answer()
+        commands = [command for stretch in stretches for command in self._release(stretch)]
         for finalize in self.finalizes:
             if not finalize.expired:
-                commands += self._expire(finalize, head)
+                commands += self._expire(finalize, stretches[0])
         return commands
 
-    def _release_answer(self) -> list[Command]:
-        answer, self._answer = self._answer, None
-        assert answer is not None
-        return self._tell(answer.stretch, answer.message, answer.finalize)
+    def _release(self, stretch: Stretch, *, answers: bool = True) -> list[Command]:
+        """Tell the final that is held, if there is one."""
+        held, stretch.held = stretch.held, None
+        return [] if held is None else self._tell(stretch, held.message, held.finalize if answers else None)
 
     def _tell(self, stretch: Stretch, message: Transcript, answered: Finalize | None) -> list[Command]:
         dialect, covered = self._dialect, self._ms(stretch)
@@ -212,7 +204,7 @@ class Teller:
         return message.confidence < self._threshold and bool(message.text.strip())
 
     def _ms(self, stretch: Stretch) -> int:
-        return round(self._ledger.ms(stretch.covered))
+        return round(self._ledger.ms(stretch.told_up_to))
 
 
 def _begins_with(text: str, start: str) -> bool:
