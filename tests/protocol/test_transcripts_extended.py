@@ -280,6 +280,17 @@ def test_an_answer_that_waits_for_another_final_covers_nothing_when_its_time_run
     assert said[2] == finalized("b", "timeout", 200)
 
 
+def test_a_final_that_waits_for_another_one_is_the_answer_once_upstream_has_no_more_to_say() -> None:
+    talk = live()
+    talk.client(speech(900), {**FINALIZE, "id": "a"})
+    assert talk.upstream(final("one", (0.0, 0.4))) == []
+
+    said = talk.upstream(final("", from_finalize=True))
+
+    assert [f["finalize_id"] for f in told(said, "final_transcript")] == ["a"]
+    assert told(said, "finalized")[0]["outcome"] == "final"
+
+
 def test_a_final_that_waits_for_another_one_is_the_answer_once_what_follows_is_of_later_audio() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})

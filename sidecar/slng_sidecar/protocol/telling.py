@@ -96,6 +96,7 @@ class Teller:
     def final(self, stretch: Stretch, message: Transcript, now: float) -> list[Command]:
         """Tell a final, and whatever it answers."""
         answered, passed, sure = stretch.answered_by(message, self.finalizes, self._ledger)
+        stretch.answered_last = stretch.asked_to_close
         commands: list[Command] = []
         if (held := stretch.held) is not None:
             if held.finalize in passed:
@@ -103,7 +104,8 @@ class Teller:
                 passed.remove(held.finalize)
             elif answered is held.finalize and not message.text.strip():
                 commands += self._release(stretch)
-                answered = None
+                stretch.cover(message, answered, self._ledger, now, self._final_lag)
+                return commands
             else:
                 # That one was not the last of its sentence after all: this one is.
                 commands += self._release(stretch, answers=False)
@@ -112,7 +114,6 @@ class Teller:
             commands += self._settle(stretch, finalize, "empty")
         covered = stretch.covered
         stretch.cover(message, answered, self._ledger, now, self._final_lag)
-        stretch.answered_last = stretch.asked_to_close
         if message.text.strip():
             stretch.partial_pending = False
             stretch.last_final = message.text if answered is not None else ""
