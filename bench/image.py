@@ -1,0 +1,66 @@
+"""Measure the image: its size with and without the codecs, and how long a container takes until it takes requests.
+
+Needs a Docker engine. ``python -m bench.image`` builds what it measures, and takes it away again.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+_ROOT = Path(__file__).parent.parent
+_EXTRAS = ("codecs,otel", "otel")
+_RUNS = 5
+_WITHIN_SECONDS = 30.0
+# Straight to the container, whatever proxy the environment names.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(("docker", *arguments), check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with _OPENER.open(url, timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _start(image: str) -> float:
+    """Give the seconds from ``docker run`` until ``/healthz`` answers."""
+    began = time.monotonic()
+    # No key that opens anything: nothing is dialled.
+    settings = ("--env", "SLNG_API_KEY=none", "--env", "SIDECAR_TOKEN=none")
+    container = _docker("run", "--detach", "--rm", "--read-only", *settings, "--publish", "127.0.0.1::8765", image)
+    try:
+        url = f"http://{_docker('port', container, '8765/tcp')}/healthz"
+        while not _answers(url):
+            if time.monotonic() > began + _WITHIN_SECONDS:
+                raise TimeoutError(f"The container takes no requests: {_docker('logs', container)}")
+            time.sleep(0.01)
+        return time.monotonic() - began
+    finally:
+        _docker("rm", "--force", container)
+
+
+def main() -> None:
+    print("Seconds from docker run to the first request that is answered: median (smallest-largest)\n")
+    for extras in _EXTRAS:
+        image = f"slng-sidecar-measured:{extras.replace(',', '-')}"
+        _docker("build", "--quiet", "--build-arg", f"EXTRAS={extras}", "--tag", image, str(_ROOT))
+        try:
+            size = int(_docker("image", "inspect", "--format", "{{.Size}}", image)) / 1e6
+            seconds = [_start(image) for _ in range(_RUNS)]
+        finally:
+            _docker("image", "rm", image)
+        took = f"{statistics.median(seconds):.1f} s ({min(seconds):.1f}-{max(seconds):.1f})"
+        print(f"{extras:12} {size:.0f} MB, {took}")
+
+
+if __name__ == "__main__":
+    main()
