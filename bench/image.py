@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -15,12 +16,19 @@ _ROOT = Path(__file__).parent.parent
 _EXTRAS = ("codecs,otel", "otel")
 _RUNS = 5
 _WITHIN_SECONDS = 30.0
+_BUILD_SECONDS = 900.0
 # Straight to the container, whatever proxy the environment names.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _docker(*arguments: str) -> str:
-    return subprocess.run(("docker", *arguments), check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        done = subprocess.run(("docker", *arguments), capture_output=True, text=True, timeout=_BUILD_SECONDS)
+    except FileNotFoundError:
+        sys.exit("There is no docker here; this measures an image, so it needs Docker.")
+    if done.returncode:
+        sys.exit(f"docker {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def _answers(url: str) -> bool:
@@ -36,12 +44,12 @@ def _start(image: str) -> float:
     began = time.monotonic()
     # No key that opens anything: nothing is dialled.
     settings = ("--env", "SLNG_API_KEY=none", "--env", "SIDECAR_TOKEN=none")
-    container = _docker("run", "--detach", "--rm", "--read-only", *settings, "--publish", "127.0.0.1::8765", image)
+    container = _docker("run", "--detach", "--read-only", *settings, "--publish", "127.0.0.1::8765", image)
     try:
         url = f"http://{_docker('port', container, '8765/tcp')}/healthz"
         while not _answers(url):
             if time.monotonic() > began + _WITHIN_SECONDS:
-                raise TimeoutError(f"The container takes no requests: {_docker('logs', container)}")
+                sys.exit(f"The container takes no requests: {_docker('logs', container)}")
             time.sleep(0.01)
         return time.monotonic() - began
     finally:

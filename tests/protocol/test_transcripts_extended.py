@@ -265,7 +265,15 @@ def test_no_audio_is_called_covered_whose_final_is_not_told() -> None:
     assert [(f["transcript"], f["covered_ms"]) for f in told(said, "final_transcript")] == [("two", 600)]
 
 
-def test_an_answer_that_waits_for_another_final_covers_nothing_when_its_time_runs_out() -> None:
+def test_a_finalize_that_is_answered_while_a_final_waits_covers_nothing_of_that() -> None:
+    talk = live()
+    talk.client(speech(900), {**FINALIZE, "id": "a"})
+    assert talk.upstream(final("one", (0.0, 0.4))) == []
+
+    assert talk.client({**FINALIZE, "id": "b"}) == [finalized("b", "empty", 0)]
+
+
+def test_a_final_waits_for_another_one_no_longer_than_its_finalize() -> None:
     talk = live(finalize_timeout=3)
     talk.client(speech(500), {**FINALIZE, "id": "a"}, speech(500), {**FINALIZE, "id": "b"}, speech(500))
     talk.wait(2.9)
@@ -314,6 +322,19 @@ def test_a_final_that_waits_for_another_one_is_the_answer_once_another_connectio
 
     assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [("one", "a")]
     assert [answer["outcome"] for answer in told(said, "finalized")] == ["final"]
+
+
+def test_a_final_that_waits_for_another_one_is_no_answer_where_more_speech_is_heard_again() -> None:
+    talk = live()
+    talk.client(speech(900), {**FINALIZE, "id": "a"})
+    assert talk.upstream(final("one", (0.0, 0.4))) == []
+    talk.lost()
+
+    said = talk.ready()
+    assert [f.get("finalize_id") for f in told(said, "final_transcript")] == [None]
+    assert not told(said, "finalized")
+    said = talk.upstream(final("two", (0.0, 0.5)))
+    assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [("two", "a")]
 
 
 # Small things
