@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
 
 from bench.clients import RATE
 from bench.wire import Connection

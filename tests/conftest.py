@@ -27,7 +27,7 @@ MAY_BLOCK = {
     # Once, when a server starts.
     "slng_sidecar/simulator/app.py": "create_simulator",
     "slng_sidecar/server/app.py": "create_app",
-    "slng_sidecar/serving.py": "listen_unix",
+    "slng_sidecar/net/serving.py": "listen_unix",
     # Whether a secret's file has changed is seen by its stamp, at each use.
     "slng_sidecar/keys.py": "_read",
     # It joins a thread that has said that it is done.

@@ -8,7 +8,7 @@ import os
 import signal as signals
 
 from pipecat.frames.frames import InterruptionFrame, TTSAudioRawFrame, TTSSpeakFrame
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
 
 from bench.bots import OFFICIAL, Bot, Side, ours, ready, running_bot, runs_of
 from bench.clients import RATE

@@ -12,7 +12,7 @@ import urllib.request
 from functools import partial
 from typing import Any
 
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
 
 from bench.clients import RATE, STT_INIT, TTS_INIT, Client, talking
 from bench.measures.tts_update import SPEAKING, UTTERANCE

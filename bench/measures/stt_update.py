@@ -10,7 +10,7 @@ from typing import Any
 
 from pipecat.frames.frames import STTUpdateSettingsFrame, VADUserStoppedSpeakingFrame
 from pipecat.transcriptions.language import Language
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
 
 from bench.bots import Side, ready, running_bot, runs_of
 from bench.clients import RATE

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from pipecat.frames.frames import TTSAudioRawFrame, TTSSpeakFrame, TTSUpdateSettingsFrame
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
 
 from bench.bots import Side, ready, running_bot, runs_of
 from bench.clients import RATE

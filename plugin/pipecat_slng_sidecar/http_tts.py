@@ -14,10 +14,10 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.tracing.service_decorators import traced_tts
 from pipecat.utils.types import NOT_GIVEN, NotGiven
 
+from pipecat_slng_sidecar.connection import FIRST_WAIT, LONGEST_WAIT
 from pipecat_slng_sidecar.failures import Failure, failure_of_reply
-from pipecat_slng_sidecar.link import FIRST_WAIT, LONGEST_WAIT
 from pipecat_slng_sidecar.options import DEFAULT_TTS_MODEL, WorldPart
-from pipecat_slng_sidecar.speaking import SlngSpeechService, SlngTTSSettings, WholeSamples
+from pipecat_slng_sidecar.tts_base import SlngSpeechService, SlngTTSSettings, WholeSamples
 
 # A sidecar that starts a little later than the bot, or again, is waited for: nothing was sent to it yet.
 _WAIT_FOR_SIDECAR = 10.0

@@ -28,8 +28,8 @@ from pipecat.utils.time import time_now_iso8601
 from pipecat.utils.tracing.service_decorators import traced_stt
 from pipecat.utils.types import NOT_GIVEN, NotGiven, is_given
 
+from pipecat_slng_sidecar.connection import Link
 from pipecat_slng_sidecar.failures import failure_of
-from pipecat_slng_sidecar.link import Link
 from pipecat_slng_sidecar.options import (
     DEFAULT_STT_MODEL,
     Address,
@@ -40,8 +40,8 @@ from pipecat_slng_sidecar.options import (
     not_needed,
     request_headers,
 )
-from pipecat_slng_sidecar.repeats import Repeats
-from pipecat_slng_sidecar.spool import AudioSpool, Voicing
+from pipecat_slng_sidecar.replay_dedup import Repeats
+from pipecat_slng_sidecar.stt_replay_queue import AudioSpool, Voicing
 from pipecat_slng_sidecar.updates import Updates
 
 # As much as the sidecar keeps by default (SIDECAR_REPLAY_SECONDS), and as long as an outage may last.

@@ -24,13 +24,13 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.tracing.service_decorators import traced_tts
 from pipecat.utils.types import NOT_GIVEN, NotGiven
 
+from pipecat_slng_sidecar.connection import Link
 from pipecat_slng_sidecar.failures import failure_of
-from pipecat_slng_sidecar.link import Link
 from pipecat_slng_sidecar.options import DEFAULT_TTS_MODEL, WorldPart, check_encoding
-from pipecat_slng_sidecar.speaking import SlngSpeechService, SlngTTSSettings, WholeSamples
-from pipecat_slng_sidecar.spool import Voicing
+from pipecat_slng_sidecar.stt_replay_queue import Voicing
+from pipecat_slng_sidecar.tts_base import SlngSpeechService, SlngTTSSettings, WholeSamples
+from pipecat_slng_sidecar.tts_replay_queue import SpeechScript, Utterance
 from pipecat_slng_sidecar.updates import Updates
-from pipecat_slng_sidecar.utterances import SpeechScript, Utterance
 
 _ENCODINGS = ("linear16", "mulaw", "alaw", "mp3", "opus")
 # Text that waits for a sidecar that is away, in characters: some hours of speech.

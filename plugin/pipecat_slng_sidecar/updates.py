@@ -9,7 +9,7 @@ from typing import Any
 from pipecat.services.settings import ServiceSettings
 from pipecat.utils.types import is_given
 
-from pipecat_slng_sidecar.spool import Voicing
+from pipecat_slng_sidecar.stt_replay_queue import Voicing
 
 
 class Updates:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy
 import pytest
 import soundfile
-from processes import need
 from slng_sidecar.audio.codecs import FORMATS, CodecEncoder
+from support.processes import need
 
 RATE = 24_000
 TONE = (0.5 * numpy.sin(2 * numpy.pi * 440 * numpy.arange(int(1.9873 * RATE)) / RATE) * 32_767).astype("<i2")

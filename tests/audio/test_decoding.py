@@ -15,11 +15,11 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import need
 from slng_sidecar.audio import codecs, resampling
 from slng_sidecar.audio.decoding import Decoding, Expected, TooLong
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.audio.wav_reader import UnreadableSound
+from support.processes import need
 
 RATE = 16_000
 PCM = array("h", range(-8_000, 8_000)).tobytes()

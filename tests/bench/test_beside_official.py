@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 MEASURES = ("stt_update", "tts_update", "interruption", "stt_drop", "pipeline")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the first test waits for the run
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from processes import need
-from running import AURA, NOVA, gateway_and_simulator
+from support.processes import need
+from support.running import AURA, NOVA, gateway_and_simulator
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from bots import free_port
-from browsers import ADDRESSES, WAIT, ask_question, browser_page, write_question
-from processes import environment, serving
+from support.bots import free_port
+from support.browsers import ADDRESSES, WAIT, ask_question, browser_page, write_question
+from support.paths import ROOT
+from support.processes import environment, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
-BOT = Path(__file__).parents[2] / "plugin" / "examples" / "bot.py"
+BOT = ROOT / "plugin" / "examples" / "bot.py"
 
 
 @contextlib.asynccontextmanager

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bots import free_port
-from processes import environment
+from support.bots import free_port
+from support.paths import ROOT
+from support.processes import environment
 
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
-
-ROOT = Path(__file__).parents[2]
 
 
 def _docker(*arguments: str, timeout: float = 600) -> str:

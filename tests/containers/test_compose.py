@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import ask_question, browser_page, write_question
+from support.browsers import ask_question, browser_page, write_question
+from support.paths import ROOT
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 OFFLINE = "docker compose --profile offline up"
 UNIX = "docker compose -f compose.yaml -f deploy/compose.unix.yaml"
 KEY = "slng_cu_of-a-test"

@@ -15,11 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
-from bots import SIGNAL, free_port, speak_at_pace
-from official import audio_frames, have_ended, heard, spoken, was_spoken
 from pipecat.frames.frames import ErrorFrame, TTSAudioRawFrame, TTSSpeakFrame, VADUserStoppedSpeakingFrame
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
-from pipelines import running_pipeline
+from support.bots import SIGNAL, free_port, speak_at_pace
+from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.pipelines import running_pipeline
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from slng_sidecar.config import Settings
 from slng_sidecar.keys import SECRETS
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "compose.yaml").read_text()
 OFFERED = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
 # Of the example bot and of this machine's ports.

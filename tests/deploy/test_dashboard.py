@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
 import yaml
-from metric_names import metric_types
-from used import labels_by_sample
+from support.every_metric import labels_by_sample
+from support.metric_names import metric_types
+from support.paths import ROOT
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = ROOT / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "slng-sidecar.json").read_text())
 RULES: list[dict[str, Any]] = [
     rule

@@ -10,13 +10,13 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from metric_names import metric_names
 from slng_sidecar.config import Settings, check_exposure, load_settings
 from slng_sidecar.keys import SECRETS
 from slng_sidecar.server.app import create_app
 from slng_sidecar.server.guard import ALWAYS_OPEN
+from support.metric_names import metric_names
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
 # The oldest that each is for.
 SINCE = {"native-sidecar.yaml": "1.29", "shared.yaml": "1.30"}

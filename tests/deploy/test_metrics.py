@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from metric_names import metric_types
-from used import labels_by_sample
+from support.every_metric import labels_by_sample
+from support.metric_names import metric_types
+from support.paths import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+PAGE = (ROOT / "docs" / "metrics.md").read_text()
 ROWS = {
     name: (kind.strip(), set(re.findall(r"`(\w+)`", labels)))
     for name, kind, labels in re.findall(r"^\| `(\w+)` \| ([^|]+)\|[^|]+\|([^|]+)\|", PAGE, re.MULTILINE)

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from processes import COMMAND, environment
+from support.processes import COMMAND, environment
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from processes import run, serving, started
-from slng_sidecar.simulator import signal as numbered
+from slng_sidecar.engines import signal as numbered
+from support.processes import run, serving, started
 
 TONE = ("--simulate",)
 
@@ -284,8 +284,8 @@ async def test_no_key_is_ever_in_the_log(tmp_path: Path) -> None:
 def test_the_version_is_told() -> None:
     import subprocess
 
-    from processes import COMMAND
     from slng_sidecar import __version__
+    from support.processes import COMMAND
 
     assert subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=True).stdout == (
         f"slng-sidecar {__version__}\n"

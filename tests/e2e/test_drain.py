@@ -11,15 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
-from bots import SIGNAL, simulator_process
-from official import audio_frames, have_ended, heard, spoken, was_spoken
 from pipecat.frames.frames import ErrorFrame, TTSAudioRawFrame, TTSSpeakFrame, VADUserStoppedSpeakingFrame
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
-from pipelines import running_pipeline
-from processes import Running, serving
-from running import TTS_INIT, talking
 from slng_sidecar.audio.wav import wav_header
-from slng_sidecar.simulator import signal as speech
+from slng_sidecar.engines import signal as speech
+from support.bots import SIGNAL, simulator_process
+from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.pipelines import running_pipeline
+from support.processes import Running, serving
+from support.running import TTS_INIT, talking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 

@@ -7,10 +7,10 @@ from collections import Counter
 from typing import Any
 
 import httpx
-from bots import SIGNAL, simulator_process
-from processes import Running, serving
-from running import STT_INIT, TTS_INIT, talking
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
+from support.bots import SIGNAL, simulator_process
+from support.processes import Running, serving
+from support.running import STT_INIT, TTS_INIT, talking
 
 CALL = {"X-SLNG-Session-Id": "call-7", "X-SLNG-Agent-Id": "agent-1"}
 SOUND = signal.encode([signal.Word(number) for number in range(1, 9)])

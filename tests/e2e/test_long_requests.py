@@ -12,8 +12,8 @@ import httpx
 import numpy
 import pytest
 import soundfile
-from processes import Running, serving, started
 from slng_sidecar.audio.wav import wav_header
+from support.processes import Running, serving, started
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from processes import COMMAND, environment
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
+from support.processes import COMMAND, environment
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from processes import need
+from support.paths import ROOT
+from support.processes import need
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 ADDRESS = "http://127.0.0.1:8765"
 

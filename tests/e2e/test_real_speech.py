@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from processes import need, run
 from slng_sidecar.simulator import recognise, speak
+from support.processes import need, run
 
 SENTENCES = (
     "Please call the front desk and ask for a quiet room.",

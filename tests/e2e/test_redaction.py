@@ -11,8 +11,8 @@ import json
 from typing import Any
 
 import pytest
-from bots import SIGNAL
-from redaction import (
+from support.bots import SIGNAL
+from support.redaction import (
     CLIENT_KEY,
     KNOWN,
     LEAKY,
@@ -27,7 +27,7 @@ from redaction import (
     knowing,
     leaky_world,
 )
-from running import STT_INIT, TTS_INIT, talking
+from support.running import STT_INIT, TTS_INIT, talking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from bots import SIGNAL
-from redaction import (
+from support.bots import SIGNAL
+from support.redaction import (
     CLIENT_KEY,
     CORES,
     EXTERNAL,
@@ -30,7 +30,7 @@ from redaction import (
     knowing,
     leaky_world,
 )
-from running import STT_INIT, TTS_INIT, talking
+from support.running import STT_INIT, TTS_INIT, talking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
 import pytest
-from redaction import CLIENT_KEY, CORES, LEAKY, MISPLACED, PLACES, SECRETS, WORDS, escaped, knowing, leaky_world
+from support.paths import TESTS
+from support.redaction import CLIENT_KEY, CORES, LEAKY, MISPLACED, PLACES, SECRETS, WORDS, escaped, knowing, leaky_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
-UNREDACTED = Path(__file__).parents[1] / "unredacted.py"
+UNREDACTED = TESTS / "support" / "unredacted.py"
 # All there is, for upstream to say and the page to show: clients' keys and the token it never is told, but here.
 EVERYTHING = f"{LEAKY} {SECRETS['SIDECAR_TOKEN']} {CLIENT_KEY} {MISPLACED}"
 

@@ -6,19 +6,19 @@ import asyncio
 import contextlib
 import importlib.util
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import soxr
-from processes import serving
 from slng_sidecar.simulator import recognise, speak
-from transports import RoomTransport
+from support.paths import ROOT
+from support.processes import serving
+from support.transports import RoomTransport
 
 pytestmark = pytest.mark.slow
 
-BOT = Path(__file__).parents[2] / "plugin" / "examples" / "bot.py"
+BOT = ROOT / "plugin" / "examples" / "bot.py"
 RATE = 16_000
 WAIT = 25.0
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from bots import SIGNAL, simulator_process
-from collector import attributes, collecting
-from processes import serving
-from running import STT_INIT, TTS_INIT, talking
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
+from support.bots import SIGNAL, simulator_process
+from support.collector import attributes, collecting
+from support.processes import serving
+from support.running import STT_INIT, TTS_INIT, talking
 
 
 async def test_sessions_contexts_and_finalizes_are_spans_and_no_word_is_in_them() -> None:

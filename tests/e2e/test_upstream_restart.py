@@ -7,8 +7,8 @@ import wave
 from pathlib import Path
 
 import pytest
-from processes import COMMAND, environment, serving, started
 from slng_sidecar.simulator import recognise, speak
+from support.processes import COMMAND, environment, serving, started
 
 SENTENCES = (
     "Please call the front desk and ask for a quiet room.",

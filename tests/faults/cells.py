@@ -9,16 +9,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import hearing_runs
-import speaking_runs
 from faults.cases import DIAL, MANNER, READY, Case
-from running import KEY, talking
 from slng_sidecar.config import load_settings
+from slng_sidecar.engines import signal
+from slng_sidecar.net.serving import serving
 from slng_sidecar.server.app import create_app
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.run import address_of, listen
-from slng_sidecar.serving import serving
-from slng_sidecar.simulator import Fault, Simulator, signal
+from slng_sidecar.simulator import Fault, Simulator
+from support import stt_runs as hearing_runs
+from support import tts_runs as speaking_runs
+from support.running import KEY, talking
 from websockets.exceptions import ConnectionClosed
 
 EXTENDED = "slng-sidecar.v1"

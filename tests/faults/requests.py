@@ -14,7 +14,8 @@ import httpx
 from faults.cases import FACTOR, TOO_LATE
 from faults.cells import World
 from slng_sidecar.audio.wav import wav_header
-from slng_sidecar.simulator import Fault, Simulator, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import Fault, Simulator
 from slng_sidecar.simulator.records import Record
 
 WAYS = {

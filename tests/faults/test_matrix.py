@@ -19,10 +19,10 @@ from faults.cases import CASES, FACTOR, MOMENTS, elsewhere
 from faults.cells import Cell, World, outcome
 from faults.requests import Request
 from httpx import HTTPError
-from running import gateway_and_simulator, running_gateway
-from slng_sidecar.protocol import cutting
+from slng_sidecar.protocol.stt import handover as cutting
 from slng_sidecar.simulator import SimulatorOptions
 from slng_sidecar.upstream import connection
+from support.running import gateway_and_simulator, running_gateway
 from websockets.exceptions import WebSocketException
 
 DOCS = os.environ.get("MATRIX_DOCS")

@@ -20,29 +20,29 @@ from unittest import mock
 
 import pytest
 from audio.test_decoding import damaged_files, decode_or_refuse
-from conversation import Conversation, hung_up, json_values, odd_client_messages, odd_upstream_messages
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import given as given_
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
-from pipecat_slng_sidecar.spool import AudioSpool, Voicing
-from pipecat_slng_sidecar.utterances import SpeechScript, Utterance
-from protocol.test_contexts_any_order import AnyExtendedSpeech
-from protocol.test_contexts_plain_any_order import AnySpeech
-from protocol.test_transcripts_any_order import AnyTranscription
-from slng_sidecar.audio.recognition import SoundReader
+from pipecat_slng_sidecar.stt_replay_queue import AudioSpool, Voicing
+from pipecat_slng_sidecar.tts_replay_queue import SpeechScript, Utterance
+from protocol.stt.test_session_any_order import AnyTranscription
+from protocol.tts.test_session_any_order import AnyExtendedSpeech
+from protocol.tts.test_session_plain_any_order import AnySpeech
+from slng_sidecar.audio.sniffing import SoundReader
 from slng_sidecar.audio.wav_reader import UnreadableSound, WavReader
 from slng_sidecar.config import Settings, load_settings
 from slng_sidecar.keys import ConfigError, Secrets
 from slng_sidecar.protocol.commands import SessionMachine
-from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import parse_object, parse_stt, parse_tts
-from slng_sidecar.protocol.stt_dialects import ExtendedStt, PlainStt
-from slng_sidecar.protocol.stt_options import SttOptions
-from slng_sidecar.protocol.transcripts import SttMachine
-from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
-from slng_sidecar.protocol.tts_options import TtsOptions
+from slng_sidecar.protocol.stt.dialects import ExtendedStt, PlainStt
+from slng_sidecar.protocol.stt.options import SttOptions
+from slng_sidecar.protocol.stt.session import SttMachine
+from slng_sidecar.protocol.tts.dialects import ExtendedTts, PlainTts
+from slng_sidecar.protocol.tts.options import TtsOptions
+from slng_sidecar.protocol.tts.session import TtsMachine
+from support.conversation import Conversation, hung_up, json_values, odd_client_messages, odd_upstream_messages
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "1"))
 FIRST_SEED = os.environ.get("FUZZ_SEED")

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import soundfile
-from processes import need, serving, started
-from running import gateway_and_simulator
 from slng_sidecar.audio.resampling import resampler
-from slng_sidecar.simulator import recognise, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import recognise
+from support.processes import need, serving, started
+from support.running import gateway_and_simulator
 
 pytestmark = pytest.mark.slow
 

@@ -6,12 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from drivers import python_of
-from processes import environment
+from support.drivers import python_of
+from support.paths import TESTS
+from support.processes import environment
 
 pytestmark = pytest.mark.interop
 
-BOTS = Path(__file__).parents[1] / "plugin" / "bots"
+BOTS = TESTS / "plugin" / "bots"
 # Before 1.12 Pipecat downloads NLTK's data at its import where it finds none; an empty folder is enough here.
 BUILD = """
 import pathlib, sys

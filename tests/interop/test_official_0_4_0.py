@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from drivers import DIRECTLY, SIDECAR, Driver, driving, numbers, speech, upstream_at, whole_words
-from running import AURA, NOVA
-from slng_sidecar.simulator import Simulator, SimulatorOptions, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import Simulator, SimulatorOptions
+from support.drivers import DIRECTLY, SIDECAR, Driver, driving, numbers, speech, upstream_at, whole_words
+from support.running import AURA, NOVA
 
 pytestmark = pytest.mark.interop
 both_ways = pytest.mark.parametrize("way", [DIRECTLY, SIDECAR])

@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from official import AURA, NOVA, audio_frames, have_ended, heard, spoken, upstream, was_spoken
 from pipecat.frames.frames import (
     ErrorFrame,
     InterimTranscriptionFrame,
@@ -23,8 +22,10 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat_slng import SlngSTTService, SlngTTSService
-from pipelines import running_pipeline
-from slng_sidecar.simulator import SimulatorOptions, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import SimulatorOptions
+from support.official import AURA, NOVA, audio_frames, have_ended, heard, spoken, upstream, was_spoken
+from support.pipelines import running_pipeline
 
 pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
 

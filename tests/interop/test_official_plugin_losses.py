@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from official import AURA, NOVA, audio_frames, spoken, upstream, was_spoken
 from pipecat.frames.frames import (
     ErrorFrame,
     InterruptionFrame,
@@ -17,8 +16,10 @@ from pipecat.frames.frames import (
 )
 from pipecat.transcriptions.language import Language
 from pipecat_slng import SlngSTTService, SlngTTSService
-from pipelines import RunningPipeline, running_pipeline
-from slng_sidecar.simulator import Log, SimulatorOptions, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import Log, SimulatorOptions
+from support.official import AURA, NOVA, audio_frames, spoken, upstream, was_spoken
+from support.pipelines import RunningPipeline, running_pipeline
 
 pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from official import AURA, NOVA, audio_frames, have_ended, heard, spoken, upstream, was_spoken
 from pipecat.frames.frames import (
     ErrorFrame,
     TTSSpeakFrame,
@@ -16,8 +15,9 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat_slng import SlngSTTService, SlngTTSService
-from pipelines import running_pipeline
 from slng_sidecar.simulator import SimulatorOptions
+from support.official import AURA, NOVA, audio_frames, have_ended, heard, spoken, upstream, was_spoken
+from support.pipelines import running_pipeline
 
 SIDECAR = "through the sidecar"
 

@@ -9,9 +9,10 @@ import openai
 import pytest
 import soundfile
 from openai import AsyncOpenAI
-from running import AURA, NOVA, gateway_and_simulator
 from slng_sidecar.audio.wav import wav_header
-from slng_sidecar.simulator import SimulatorOptions, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import SimulatorOptions
+from support.running import AURA, NOVA, gateway_and_simulator
 
 TEXT = "n1 n2 n3 n4 n5 n6"
 SOUND = signal.encode([signal.Word(n, gap=30 if n == 3 else 2) for n in range(1, 7)], 16_000)

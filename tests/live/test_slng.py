@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 
-import live_probes as ask
 import pytest
-from live_probes import Gateway
 from slng_sidecar.config import load_settings
+from support import live_probes as ask
+from support.live_probes import Gateway
 
 pytestmark = [
     pytest.mark.live,

@@ -12,9 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bots import SIGNAL, free_port
 from loguru import logger
-from official import audio_frames, have_ended, heard, spoken, was_spoken
 from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -25,10 +23,14 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.utils.errors import ErrorCategory
-from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, link, sending, stt, tts
-from pipelines import RunningPipeline, running_pipeline
-from processes import Running, started
+from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, stt, tts
+from pipecat_slng_sidecar import connection as link
+from pipecat_slng_sidecar import stall_guard as sending
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
+from support.bots import SIGNAL, free_port
+from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.pipelines import RunningPipeline, running_pipeline
+from support.processes import Running, started
 from websockets.asyncio.client import ClientConnection
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from bots import free_port
-from official import have_ended, heard
 from pipecat.frames.frames import (
     ErrorFrame,
     InterruptionFrame,
@@ -24,9 +22,11 @@ from pipecat.frames.frames import (
 )
 from pipecat.utils.errors import ErrorCategory
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngTTSSettings
-from pipelines import running_pipeline
-from running import gateway_and_simulator, running_gateway
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
+from support.bots import free_port
+from support.official import have_ended, heard
+from support.pipelines import running_pipeline
+from support.running import gateway_and_simulator, running_gateway
 
 
 async def test_sentences_are_said_whole_and_in_order() -> None:

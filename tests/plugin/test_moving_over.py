@@ -12,13 +12,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from processes import serving
-from slng_sidecar.simulator import signal
-from transports import RoomTransport
+from slng_sidecar.engines import signal
+from support.paths import TESTS
+from support.processes import serving
+from support.transports import RoomTransport
 
 pytestmark = pytest.mark.slow
 
-BOTS = Path(__file__).parent / "bots"
+BOTS = TESTS / "plugin" / "bots"
 WAIT = 20.0
 PAUSE = bytes(int(1.2 * 16_000) * 2)
 TURNS = (range(1, 6), range(16, 21), range(21, 26))

@@ -20,11 +20,13 @@ from pipecat.frames.frames import (
     LLMTextFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, link, stt
-from processes import serving
-from transports import RoomTransport
+from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, stt
+from pipecat_slng_sidecar import connection as link
+from support.paths import ROOT
+from support.processes import serving
+from support.transports import RoomTransport
 
-README = (Path(__file__).parents[2] / "plugin" / "README.md").read_text()
+README = (ROOT / "plugin" / "README.md").read_text()
 RATE = 16_000
 WAIT = 30.0
 

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
-from bots import SIGNAL, SimulatorProcess, free_port, sidecar_process, simulator_process, speak_at_pace
-from official import audio_frames, have_ended, heard, spoken, was_spoken
 from pipecat.frames.frames import (
     ErrorFrame,
     InputAudioRawFrame,
@@ -22,9 +20,11 @@ from pipecat.frames.frames import (
 )
 from pipecat.services.ai_service import AIService
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
-from pipelines import RunningPipeline, running_pipeline
-from processes import Running
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
+from support.bots import SIGNAL, SimulatorProcess, free_port, sidecar_process, simulator_process, speak_at_pace
+from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.pipelines import RunningPipeline, running_pipeline
+from support.processes import Running
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from official import audio_frames, spoken, was_spoken
 from pipecat.frames.frames import (
     ErrorFrame,
     InputAudioRawFrame,
@@ -21,10 +20,11 @@ from pipecat.frames.frames import (
 )
 from pipecat.metrics.metrics import ProcessingMetricsData, STTUsageMetricsData, TTFBMetricsData
 from pipecat_slng_sidecar import SlngSTTService, SlngSTTSettings
-from pipelines import running_pipeline
-from running import gateway_and_simulator
 from slng_sidecar.simulator import SimulatorOptions
 from slng_sidecar.simulator.records import Record
+from support.official import audio_frames, spoken, was_spoken
+from support.pipelines import running_pipeline
+from support.running import gateway_and_simulator
 
 
 def words(numbers: range) -> list[str]:

@@ -6,13 +6,13 @@ import asyncio
 from functools import partial
 
 import pytest
-from official import audio_frames, have_ended, heard, spoken, was_spoken
 from pipecat.frames.frames import ErrorFrame, TTSSpeakFrame, VADUserStoppedSpeakingFrame
 from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherStrategyFailover
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
-from pipelines import WAIT, RunningPipeline, running_pipeline
-from running import gateway_and_simulator
+from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.pipelines import WAIT, RunningPipeline, running_pipeline
+from support.running import gateway_and_simulator
 
 
 class Switcher(ServiceSwitcher[ServiceSwitcherStrategyFailover]):

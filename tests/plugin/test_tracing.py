@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from official import audio_frames, have_ended, was_spoken
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -21,8 +20,9 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService
-from pipelines import running_pipeline
-from running import gateway_and_simulator
+from support.official import audio_frames, have_ended, was_spoken
+from support.pipelines import running_pipeline
+from support.running import gateway_and_simulator
 
 
 @pytest.fixture(scope="module")

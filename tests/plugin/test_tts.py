@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
-from official import have_ended, heard
 from pipecat.frames.frames import (
     AggregatedTextFrame,
     ErrorFrame,
@@ -27,10 +26,12 @@ from pipecat.frames.frames import (
 from pipecat.metrics.metrics import TTFBMetricsData, TTSUsageMetricsData
 from pipecat.services.tts_service import TextAggregationMode
 from pipecat_slng_sidecar import SlngTTSService, SlngTTSSettings
-from pipelines import RunningPipeline, running_pipeline
-from running import gateway_and_simulator
-from slng_sidecar.simulator import SimulatorOptions, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import SimulatorOptions
 from slng_sidecar.simulator.records import Record
+from support.official import have_ended, heard
+from support.pipelines import RunningPipeline, running_pipeline
+from support.running import gateway_and_simulator
 
 
 def said(first: int, last: int) -> str:

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from conversation import json_values, odd_objects, strictly
 from hypothesis import given
 from hypothesis import strategies as st
 from slng_sidecar.protocol.errors import STATUS_OF_CODE, GatewayError
@@ -27,6 +26,7 @@ from slng_sidecar.protocol.messages import (
     type_of,
     usable_confidence,
 )
+from support.conversation import json_values, odd_objects, strictly
 
 
 def tts(message: dict[str, Any]) -> Any:

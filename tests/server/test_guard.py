@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from running import AURA, NOVA, gateway_and_simulator, talking
 from slng_sidecar.server import guard
 from slng_sidecar.simulator import Simulator
+from support.running import AURA, NOVA, gateway_and_simulator, talking
 from websockets.exceptions import InvalidStatus
 
 TOKEN = "a-token-of-this-sidecar"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import NOVA, STT_INIT, gateway_and_simulator, talking
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
+from support.running import NOVA, STT_INIT, gateway_and_simulator, talking
 
 
 def put(path: Path, key: str) -> None:

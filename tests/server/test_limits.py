@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from running import AURA, KEY, NOVA, STT_INIT, Talk, gateway_and_simulator, running_gateway
 from slng_sidecar.simulator import running_simulator
+from support.running import AURA, KEY, NOVA, STT_INIT, Talk, gateway_and_simulator, running_gateway
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import InvalidStatus
 

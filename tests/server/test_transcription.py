@@ -15,10 +15,11 @@ import httpx
 import numpy
 import pytest
 import soundfile
-from running import NOVA, gateway_and_simulator, running_gateway
 from slng_sidecar.audio.decoding import Decoding
 from slng_sidecar.audio.wav import wav_header
-from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
+from support.running import NOVA, gateway_and_simulator, running_gateway
 
 OPENAI = "/v1/audio/transcriptions"
 SLNG = f"/v1/bridges/unmute/stt/{NOVA}"

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bots import SIGNAL, SimulatorProcess, simulator_process
-from processes import Running, serving
-from running import STT_INIT, TTS_INIT, talking
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
+from support.bots import SIGNAL, SimulatorProcess, simulator_process
+from support.paths import ROOT
+from support.processes import Running, serving
+from support.running import STT_INIT, TTS_INIT, talking
 
-SOURCE = Path(__file__).parents[2] / "sidecar" / "slng_sidecar"
+SOURCE = ROOT / "sidecar" / "slng_sidecar"
 # Python tells each connection and each look-up of a process; they are written down, and the file is closed at once.
 SPY = """
 import os, sys

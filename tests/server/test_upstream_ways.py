@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
-from slng_sidecar.simulator import SimulatorOptions, signal
-from slng_sidecar.simulator.sound import tone
+from slng_sidecar.engines import signal
+from slng_sidecar.engines.pcm import tone
+from slng_sidecar.simulator import SimulatorOptions
+from support.running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 
 EXTENDED = "slng-sidecar.v1"
 OVER_LIMIT = pytest.mark.parametrize("over_limit", ["429", "rate_limit"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from simulator.talking import AURA, CLEAR, FINALIZE, FLUSH, NOVA, Client, dialled, fast, stt, text, tts
+from slng_sidecar.engines import signal
 from slng_sidecar.simulator import (
     BadFault,
     BadManners,
@@ -14,8 +14,8 @@ from slng_sidecar.simulator import (
     create_simulator,
     parse_script,
     running_simulator,
-    signal,
 )
+from support.simulator_client import AURA, CLEAR, FINALIZE, FLUSH, NOVA, Client, dialled, fast, stt, text, tts
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 LONG = " ".join(f"n{number}" for number in range(1, 12))

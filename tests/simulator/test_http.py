@@ -8,9 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from simulator.talking import AURA, KEY, NOVA, fast
-from slng_sidecar.simulator import BAD_PROVIDER_KEY, Simulator, signal
-from slng_sidecar.simulator.sound import wav_head
+from slng_sidecar.engines import signal
+from slng_sidecar.engines.pcm import wav_head
+from slng_sidecar.simulator import BAD_PROVIDER_KEY, Simulator
+from support.simulator_client import AURA, KEY, NOVA, fast
 
 TTS = f"/v1/bridges/unmute/tts/{AURA}"
 STT = f"/v1/bridges/unmute/stt/{NOVA}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import live_probes as ask
 import pytest
-from live_probes import Gateway
-from running import AURA, NOVA
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
+from support import live_probes as ask
+from support.live_probes import Gateway
+from support.running import AURA, NOVA
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from running import AURA, NOVA, STT_INIT, TTS_INIT, Talk, talking
-from slng_sidecar.simulator import BadFault, Simulator, SimulatorOptions, running_simulator, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import BadFault, Simulator, SimulatorOptions, running_simulator
+from support.running import AURA, NOVA, STT_INIT, TTS_INIT, Talk, talking
 from websockets.exceptions import ConnectionClosed
 
 WORDS = {"type": "text", "text": " ".join(f"n{number}" for number in range(1, 9))}

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from simulator.talking import CLOSE, FINALIZE, NOVA, Client, dialled, fast, stt
-from slng_sidecar.simulator import Simulator, signal
-from slng_sidecar.simulator.ears import Cut, SignalEar
-from slng_sidecar.simulator.signal import Word
-from slng_sidecar.simulator.sound import tone
-from slng_sidecar.simulator.speech import HeardWord
+from slng_sidecar.engines import signal
+from slng_sidecar.engines.pcm import tone
+from slng_sidecar.engines.recognizers import Cut, SignalEar
+from slng_sidecar.engines.signal import Word
+from slng_sidecar.engines.speech import HeardWord
+from slng_sidecar.simulator import Simulator
+from support.simulator_client import CLOSE, FINALIZE, NOVA, Client, dialled, fast, stt
 
 SILENCE = bytes(2 * 16 * 400)
 

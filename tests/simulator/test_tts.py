@@ -5,9 +5,9 @@ import base64
 from typing import Any
 
 import pytest
-from simulator.talking import AURA, CLEAR, CLOSE, FLUSH, Client, dialled, fast, text, tts
-from slng_sidecar.simulator import signal
-from slng_sidecar.simulator.sound import to_alaw, to_mulaw
+from slng_sidecar.engines import signal
+from slng_sidecar.engines.pcm import to_alaw, to_mulaw
+from support.simulator_client import AURA, CLEAR, CLOSE, FLUSH, Client, dialled, fast, text, tts
 
 INIT = {"type": "init", "config": {"sample_rate": 16_000, "encoding": "linear16"}}
 

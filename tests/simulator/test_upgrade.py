@@ -6,8 +6,8 @@ import asyncio
 import json
 
 import pytest
-from simulator.talking import AURA, KEY, NOVA, dialled, fast, stt, tts
 from slng_sidecar.simulator import BAD_PROVIDER_KEY, Simulator
+from support.simulator_client import AURA, KEY, NOVA, dialled, fast, stt, tts
 from websockets.exceptions import InvalidStatus
 
 BYOK = {**KEY, "X-Slng-Provider-Key": "mine"}

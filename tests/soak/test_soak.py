@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import hearing_runs
 import httpx
 import pytest
-import speaking_runs
-from processes import serving, started
-from running import Talk, talking
-from slng_sidecar.simulator import signal
+from slng_sidecar.engines import signal
+from support import stt_runs as hearing_runs
+from support import tts_runs as speaking_runs
+from support.processes import serving, started
+from support.running import Talk, talking
 from websockets.exceptions import ConnectionClosed
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "2"))

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 
 import pytest
-from running import AURA, KEY, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 from slng_sidecar.simulator import SimulatorOptions
 from slng_sidecar.upstream import connection
+from support.running import AURA, KEY, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 
 
 @pytest.mark.parametrize(("kind", "model", "init"), [("stt", NOVA, STT_INIT), ("tts", AURA, TTS_INIT)])

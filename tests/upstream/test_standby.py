@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from running import AURA, NOVA, STT_INIT, TTS_INIT, Talk, gateway_and_simulator, talking
-from slng_sidecar.protocol.contexts import TtsMachine
-from slng_sidecar.simulator import Simulator, SimulatorOptions, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.protocol.tts.session import TtsMachine
+from slng_sidecar.simulator import Simulator, SimulatorOptions
 from slng_sidecar.upstream import standby
+from support.running import AURA, NOVA, STT_INIT, TTS_INIT, Talk, gateway_and_simulator, talking
 
 SLOW: dict[str, Any] = {"upgrade_ms": 300, "ready_ms": 300}
 EXTENDED = "slng-sidecar.v1"

@@ -13,8 +13,8 @@ from typing import IO, Any, Protocol, Self
 
 from slng_sidecar.audio import codecs
 from slng_sidecar.audio.companding import COMPANDED, expand
-from slng_sidecar.audio.piping import Aborted, FromThread, ToThread
 from slng_sidecar.audio.resampling import Resampler, can_resample, resampler
+from slng_sidecar.audio.thread_pipes import Aborted, FromThread, ToThread
 from slng_sidecar.audio.wav_reader import RATES, UnreadableSound, WavReader
 
 _INTAKE_BYTES = 262_144

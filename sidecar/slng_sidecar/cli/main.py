@@ -15,12 +15,12 @@ from slng_sidecar import __version__
 from slng_sidecar.cli import check as checking
 from slng_sidecar.cli import simulation
 from slng_sidecar.cli.address import DEFAULT_URL, Address
-from slng_sidecar.cli.speech import SpeechFailed, say, transcribe
+from slng_sidecar.cli.say_and_transcribe import SpeechFailed, say, transcribe
 from slng_sidecar.config import Settings, check_exposure, load_settings
 from slng_sidecar.keys import SECRETS, ConfigError, Secrets
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import check_model
-from slng_sidecar.telemetry import setup_logging
+from slng_sidecar.telemetry.log import setup_logging
 
 T = TypeVar("T")
 
@@ -95,8 +95,8 @@ def serve(
 ) -> None:
     """Run the gateway."""
     # Here and not above, so that commands which need none of it start faster.
+    from slng_sidecar.net.serving import CannotListen
     from slng_sidecar.server.run import listen
-    from slng_sidecar.serving import CannotListen
 
     settings, secrets = _load(config, env_file, host=host, port=port, uds=uds, log_level=log_level)
     setup_logging(settings.sidecar_log_level, settings.sidecar_log_format)

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from slng_sidecar.cli.address import Address
 from slng_sidecar.config import Settings, secrets_of
 from slng_sidecar.keys import Secrets
-from slng_sidecar.telemetry import setup_logging
+from slng_sidecar.telemetry.log import setup_logging
 
 if TYPE_CHECKING:
     from slng_sidecar.simulator import SimulatorOptions
@@ -66,7 +66,7 @@ def simulate(
 ) -> None:
     """Run the stand-in for SLNG alone; point SLNG_BASE_URL or any SLNG client at it."""
     # Here and not above, so that commands which need none of it start faster.
-    from slng_sidecar.serving import CannotListen
+    from slng_sidecar.net.serving import CannotListen
     from slng_sidecar.simulator import BadFault, BadManners, SimulatorOptions, parse_manners, parse_script
 
     if speech not in _SPEECHES:
@@ -161,7 +161,7 @@ def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:
 
 
 async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: bool) -> None:
-    from slng_sidecar.serving import signals
+    from slng_sidecar.net.serving import signals
     from slng_sidecar.simulator import describe, running_simulator
 
     voice, ear = describe(options.speech)

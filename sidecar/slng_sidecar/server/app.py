@@ -18,13 +18,13 @@ from slng_sidecar.keys import Secrets
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.guard import Guard, peer_of
-from slng_sidecar.server.models import models_routes
-from slng_sidecar.server.openai import openai_routes
-from slng_sidecar.server.reference import reference_routes
 from slng_sidecar.server.replies import error_response
-from slng_sidecar.server.speech import speech_routes
-from slng_sidecar.server.status import status_routes
-from slng_sidecar.server.streaming import streaming_routes
+from slng_sidecar.server.routes.bridge import speech_routes
+from slng_sidecar.server.routes.models import models_routes
+from slng_sidecar.server.routes.openai import openai_routes
+from slng_sidecar.server.routes.reference import reference_routes
+from slng_sidecar.server.routes.status import status_routes
+from slng_sidecar.server.routes.websockets import streaming_routes
 from slng_sidecar.server.synthesis import Synthesis
 
 

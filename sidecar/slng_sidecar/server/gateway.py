@@ -16,21 +16,21 @@ from typing import Any, Self
 from slng_sidecar import __version__
 from slng_sidecar.config import Settings
 from slng_sidecar.keys import Secrets
-from slng_sidecar.metrics import Metrics, SessionMetrics
+from slng_sidecar.net.tasks import SeparateTasks
 from slng_sidecar.protocol.commands import cut_off
-from slng_sidecar.protocol.contexts import TtsMachine
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.protocol.stt_dialects import ExtendedStt, PlainStt
-from slng_sidecar.protocol.transcripts import SttMachine, SttOptions
-from slng_sidecar.protocol.tts_dialects import ExtendedTts, PlainTts
-from slng_sidecar.protocol.tts_options import TtsOptions
+from slng_sidecar.protocol.stt.dialects import ExtendedStt, PlainStt
+from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
+from slng_sidecar.protocol.tts.dialects import ExtendedTts, PlainTts
+from slng_sidecar.protocol.tts.options import TtsOptions
+from slng_sidecar.protocol.tts.session import TtsMachine
 from slng_sidecar.server.targets import configured_shapes
-from slng_sidecar.sessions.session import Client, Observer, Session
-from slng_sidecar.tasks import SeparateTasks
-from slng_sidecar.telemetry import SessionLog
-from slng_sidecar.tracing import Tracing
+from slng_sidecar.sessions.runner import Client, Observer, Session
+from slng_sidecar.telemetry.log import SessionLog
+from slng_sidecar.telemetry.metrics import Metrics, SessionMetrics
+from slng_sidecar.telemetry.tracing import Tracing
 from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Dialler, Limits, Moments, TellingDialler
 from slng_sidecar.upstream.standby import Found, Standby

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from slng_sidecar.config import Settings, reloaded
 from slng_sidecar.keys import ConfigError, Secrets
+from slng_sidecar.net.serving import listen_tcp, listen_unix, serving, signals
+from slng_sidecar.net.tasks import Tasks
 from slng_sidecar.server.app import create_app
 from slng_sidecar.server.gateway import Gateway
-from slng_sidecar.serving import listen_tcp, listen_unix, serving, signals
-from slng_sidecar.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ from starlette.types import Receive, Scope, Send
 
 from slng_sidecar.audio.encoding import Encoder
 from slng_sidecar.audio.resampling import Resampler, resampler
-from slng_sidecar.delivery import deliver
+from slng_sidecar.net.serving import transport_of
+from slng_sidecar.net.tasks import Tasks
+from slng_sidecar.net.timed_send import deliver
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.synthesis import Synthesis
-from slng_sidecar.serving import transport_of
-from slng_sidecar.sessions.speech import Utterance
-from slng_sidecar.tasks import Tasks
+from slng_sidecar.sessions.http_speech import Utterance
 
 
 @dataclass(frozen=True, slots=True)

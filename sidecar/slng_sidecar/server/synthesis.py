@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
-from slng_sidecar.metrics import SessionMetrics
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.reports import Turn
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.gateway import Gateway, LiveSession, log_of
-from slng_sidecar.sessions.speech import SpeechClient, Utterance, pour
+from slng_sidecar.sessions.http_speech import SpeechClient, Utterance, pour
+from slng_sidecar.telemetry.metrics import SessionMetrics
 from slng_sidecar.upstream.bridge import BridgeMissing
 
 log = logging.getLogger(__name__)

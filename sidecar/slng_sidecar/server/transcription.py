@@ -12,7 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 from slng_sidecar.audio.codecs import CodecsMissing
 from slng_sidecar.audio.decoding import Decoding, Expected, TooLong
 from slng_sidecar.audio.wav_reader import UnreadableSound
-from slng_sidecar.delivery import deliver
+from slng_sidecar.net.serving import transport_of
+from slng_sidecar.net.tasks import Tasks
+from slng_sidecar.net.timed_send import deliver
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Target
@@ -24,10 +26,8 @@ from slng_sidecar.server.speech_reply import disconnected
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.server.transcripts import Transcript, TranscriptionOptions
 from slng_sidecar.server.uploads import Event, Field, FileBegins, read_upload
-from slng_sidecar.serving import transport_of
+from slng_sidecar.sessions.http_transcription import Transcription, TranscriptionClient
 from slng_sidecar.sessions.timing import Timing
-from slng_sidecar.sessions.transcription import Transcription, TranscriptionClient
-from slng_sidecar.tasks import Tasks
 
 _RATE = 16_000
 """What recognisers are trained on, and the official clients send."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
-from slng_sidecar.sessions.transcription import Segment
+from slng_sidecar.sessions.http_transcription import Segment
 
 _ENCODINGS = {
     "linear16": "linear16", "pcm": "linear16", "pcm16": "linear16", "s16le": "linear16",

@@ -8,13 +8,13 @@ For people: ``slng-sidecar simulate``, described in ``docs/simulator.md``. For t
         await simulator.log.until(lambda log: log.dials == 2)
 """
 
+from slng_sidecar.engines.recognizers import SIGNAL_MODELS, Speech, describe
+from slng_sidecar.engines.speech import recognise, speak
 from slng_sidecar.simulator.app import create_simulator, running_simulator
-from slng_sidecar.simulator.ears import SIGNAL_MODELS, Speech, describe
 from slng_sidecar.simulator.faults import BadFault, Fault, parse_script
-from slng_sidecar.simulator.manners import BadManners, Manners, check_manners, parse_manners
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
+from slng_sidecar.simulator.profiles import BadManners, Manners, check_manners, parse_manners
 from slng_sidecar.simulator.records import Log, Record
-from slng_sidecar.simulator.speech import recognise, speak
 from slng_sidecar.simulator.state import Simulator
 
 __all__ = [

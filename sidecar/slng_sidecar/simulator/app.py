@@ -10,14 +10,14 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from slng_sidecar.serving import listen_tcp, serving
+from slng_sidecar.engines.recognizers import hears_really
+from slng_sidecar.engines.workers import WorkerFailed
+from slng_sidecar.net.serving import listen_tcp, serving
 from slng_sidecar.simulator.connection import Connection
-from slng_sidecar.simulator.ears import hears_really
 from slng_sidecar.simulator.http import http_routes
 from slng_sidecar.simulator.options import SimulatorOptions
 from slng_sidecar.simulator.proxy import TcpProxy
 from slng_sidecar.simulator.state import Simulator
-from slng_sidecar.simulator.workers import WorkerFailed
 
 _MAX_MESSAGE = 4 << 20
 _SHUTDOWN_TIMEOUT = 2

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from slng_sidecar.net.serving import transport_of
 from slng_sidecar.protocol.errors import GatewayError, close_reason
 from slng_sidecar.protocol.messages import dump, parse_object
-from slng_sidecar.serving import transport_of
 from slng_sidecar.simulator.faults import Fault
-from slng_sidecar.simulator.manners import Manners
+from slng_sidecar.simulator.profiles import Manners
 from slng_sidecar.simulator.replies import error_message, refusal_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, get_args
 
-from slng_sidecar.simulator.manners import BadManners, ErrorShape, check_manners
+from slng_sidecar.simulator.profiles import BadManners, ErrorShape, check_manners
 from slng_sidecar.simulator.proxy import ENDINGS
 
 KINDS = ("stt", "tts", "http")

@@ -17,16 +17,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from slng_sidecar.engines.pcm import wav_head
+from slng_sidecar.engines.workers import WorkerFailed
+from slng_sidecar.net.serving import transport_of
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import parse_object
-from slng_sidecar.serving import transport_of
 from slng_sidecar.simulator.faults import BadFault
-from slng_sidecar.simulator.manners import Manners
+from slng_sidecar.simulator.profiles import Manners
 from slng_sidecar.simulator.records import Record
 from slng_sidecar.simulator.replies import refusal_of
-from slng_sidecar.simulator.sound import wav_head
 from slng_sidecar.simulator.state import Simulator
-from slng_sidecar.simulator.workers import WorkerFailed
 
 _MAX_UPLOAD = 32 << 20
 _PIECE = 8192

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slng_sidecar.simulator.ears import Speech
-from slng_sidecar.simulator.manners import FAST, REALISTIC
+from slng_sidecar.engines.recognizers import Speech
+from slng_sidecar.simulator.profiles import FAST, REALISTIC
 
 REFUSED_KEY = "bad"
 """This key is refused whatever keys are taken."""

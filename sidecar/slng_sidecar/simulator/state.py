@@ -8,18 +8,18 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from slng_sidecar.engines.recognizers import Ear, Mouth, describe, ear_for, mouth_for
+from slng_sidecar.engines.workers import Workers
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import BYOK_REFUSED, WORLD_PARTS, check_byok, check_model, is_hosted
 from slng_sidecar.simulator.connection import Connection, Session
-from slng_sidecar.simulator.ears import Ear, Mouth, describe, ear_for, mouth_for
 from slng_sidecar.simulator.faults import BadFault, Fault, FaultBook, parse_script
-from slng_sidecar.simulator.manners import UNDEPLOYED, Manners, check_manners, manners_of, route_manners
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
+from slng_sidecar.simulator.profiles import UNDEPLOYED, Manners, check_manners, manners_of, route_manners
 from slng_sidecar.simulator.proxy import TcpProxy
 from slng_sidecar.simulator.records import Log, Record
 from slng_sidecar.simulator.stt import SttSession
 from slng_sidecar.simulator.tts import TtsSession
-from slng_sidecar.simulator.workers import Workers
 
 
 class Simulator:

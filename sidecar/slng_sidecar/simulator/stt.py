@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slng_sidecar.engines.recognizers import Cut, Ear
+from slng_sidecar.engines.speech import HeardWord
+from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.protocol.messages import type_of
 from slng_sidecar.simulator.connection import Connection
-from slng_sidecar.simulator.ears import Cut, Ear
-from slng_sidecar.simulator.speech import HeardWord
-from slng_sidecar.simulator.workers import WorkerFailed
 
 ENCODINGS = ("linear16", "mp3", "opus")
 """What SLNG takes for STT; mu-law and A-law are not among them."""

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from slng_sidecar.engines.pcm import ENCODINGS, encode
+from slng_sidecar.engines.recognizers import Mouth
+from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.protocol.messages import type_of
 from slng_sidecar.simulator.connection import Connection
-from slng_sidecar.simulator.ears import Mouth
-from slng_sidecar.simulator.sound import ENCODINGS, encode
-from slng_sidecar.simulator.workers import WorkerFailed
 
 RATES = (8000, 16_000, 22_050, 24_000, 32_000, 48_000)
 """The sample rates that SLNG documents."""

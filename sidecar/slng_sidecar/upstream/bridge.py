@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from slng_sidecar import __version__
-from slng_sidecar.audio.recognition import SoundReader
+from slng_sidecar.audio.sniffing import SoundReader
 from slng_sidecar.audio.wav_reader import UnreadableSound
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target

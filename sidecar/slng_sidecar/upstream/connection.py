@@ -11,12 +11,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from slng_sidecar import __version__
-from slng_sidecar.delivery import deliver
-from slng_sidecar.outbox import Outbox
+from slng_sidecar.net.channel import Outbox
+from slng_sidecar.net.tasks import Tasks
+from slng_sidecar.net.timed_send import deliver
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import Failure, Ready, dump, parse_stt
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.tasks import Tasks
 from slng_sidecar.upstream.failures import cleaned, closed, dial_failure, without_keys
 
 # The idle timer upstream counts messages, not pings; LiveKit's newest client sends one as often.

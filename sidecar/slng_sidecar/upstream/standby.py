@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol
 
+from slng_sidecar.net.tasks import SeparateTasks
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.tasks import SeparateTasks
 from slng_sidecar.upstream.connection import Connection, ConnectionOwner, Dialler
 
 log = logging.getLogger(__name__)

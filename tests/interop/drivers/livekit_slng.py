@@ -1,4 +1,4 @@
-"""Runs one service of ``livekit-plugins-slng``; ``tests/drivers.py`` says how it is spoken to."""
+"""Run one service of ``livekit-plugins-slng``. ``tests/support/drivers.py`` describes the commands."""
 # mypy: ignore-errors
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Runs one service of ``pipecat-slng`` 0.4.0 in a Pipecat pipeline; ``tests/drivers.py`` says how it is spoken to."""
+"""Run one service of ``pipecat-slng`` 0.4.0 in a Pipecat pipeline. ``tests/support/drivers.py`` describes the commands."""
 # mypy: ignore-errors
 # ruff: noqa: E402
 
@@ -33,7 +33,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat_slng import SlngHttpTTSService, SlngSTTService, SlngTTSService
-from pipelines import running_pipeline
+from support.pipelines import running_pipeline
 
 KEPT = (ErrorFrame, InterruptionFrame, TranscriptionFrame, TTSAudioRawFrame, TTSStoppedFrame)
 SERVICES = {"stt": SlngSTTService, "tts": SlngTTSService, "http": SlngHttpTTSService}

@@ -1,0 +1,1 @@
+"""Offline speech: recognizers and synthesizers, and the worker processes that run them."""

@@ -1,0 +1,1 @@
+"""Sockets, tasks and channels as the gateway and the simulator use them."""

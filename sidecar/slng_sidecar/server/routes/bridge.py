@@ -1,0 +1,84 @@
+"""HTTP speech in SLNG's shape: one text in, its sound out while it is made."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from slng_sidecar.audio.encoding import Pcm, Wav
+from slng_sidecar.server.bodies import ERRORS, json_body, validated
+from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.speech_reply import Form, SpeechResponse
+from slng_sidecar.server.synthesis import Synthesis
+from slng_sidecar.server.targets import resolve_target
+from slng_sidecar.sessions.http_speech import Utterance
+
+
+class SpeechConfig(BaseModel):
+    """How it is said. Any other option of the provider's is passed on."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    sample_rate: int | None = Field(
+        default=None, ge=8000, le=48_000, description="Hz of the sound that comes back; 24000 where upstream can choose"
+    )
+    encoding: Literal["linear16"] | None = Field(
+        default=None, description="HTTP speech is 16-bit PCM, alone or in a WAV"
+    )
+    language: str | None = None
+    speed: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    pronunciation: dict[str, Any] | None = None
+
+
+class SpeechRequest(BaseModel):
+    """SLNG's shape of a text to be said."""
+
+    model_config = ConfigDict(strict=True)
+
+    text: str = Field(min_length=1, description="what to say")
+    voice: str | None = Field(default=None, description="one of the model's voices; SLNG_TTS_VOICE if not given")
+    config: SpeechConfig = Field(default_factory=SpeechConfig)
+
+
+def speech_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
+    """Give the route ``POST /v1/bridges/unmute/tts/{model}``."""
+    router = APIRouter()
+
+    @router.post(
+        "/v1/bridges/unmute/tts/{model:path}",
+        summary="Say a text",
+        response_class=Response,
+        responses={
+            200: {"content": {"audio/wav": {}, "audio/pcm": {}}, "description": "the sound, as it is made"},
+            **ERRORS,
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": SpeechRequest.model_json_schema()}},
+            }
+        },
+    )
+    async def speak(request: Request, model: str) -> Response:
+        target = resolve_target(request, "tts", model, gateway.settings, gateway.secrets)
+        body = await json_body(request, "text", gateway.settings)
+        asked = validated(SpeechRequest, body)
+        rate = asked.config.sample_rate
+        utterance = Utterance(
+            asked.text,
+            asked.voice or gateway.settings.slng_tts_voice,
+            config_of(asked.config.model_dump(exclude_none=True)),
+        )
+        encoder = Pcm() if "audio/pcm" in request.headers.get("accept", "") else Wav()
+        return SpeechResponse(synthesis, target, utterance, Form(encoder, rate))
+
+    return router
+
+
+def config_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Give the config that goes upstream: what was given, and what all HTTP speech asks for."""
+    return {"sample_rate": 24_000, **given, "encoding": "linear16"}

@@ -1,0 +1,202 @@
+"""OpenAI's shapes of speech: ``/v1/audio/speech`` and ``/v1/audio/transcriptions``; and SLNG's of transcription."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from slng_sidecar.audio.codecs import CodecEncoder, CodecsMissing
+from slng_sidecar.audio.encoding import Encoder, Pcm, Wav
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.server.bodies import ERRORS, json_body, validated
+from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.names import ignored_header, model_of, voice_of
+from slng_sidecar.server.routes.bridge import config_of
+from slng_sidecar.server.speech_reply import Form, SpeechResponse
+from slng_sidecar.server.synthesis import Synthesis
+from slng_sidecar.server.targets import resolve_target
+from slng_sidecar.server.transcription import TranscriptionResponse
+from slng_sidecar.server.transcripts import OpenAIOptions, SlngOptions
+from slng_sidecar.sessions.http_speech import Utterance
+
+_PCM_RATE = 24_000
+"""What OpenAI's ``pcm`` is; its clients rely on it."""
+
+
+_SPEECH_TYPES = (
+    "audio/wav", "audio/pcm", "audio/mpeg", "audio/ogg", "audio/flac", "audio/aac", "text/event-stream",
+)  # fmt: skip
+
+
+class VoiceById(BaseModel):
+    """A voice as OpenAI's newer clients may write it."""
+
+    id: str
+
+
+class OpenAISpeechRequest(BaseModel):
+    """OpenAI's shape of a text to be said, and two fields more. Others are ignored, and named in ``X-Ignored``."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    input: str = Field(min_length=1, description="what to say")
+    model: str | None = Field(default=None, description="a route; a name without '/' is an alias or the default")
+    voice: str | VoiceById | None = Field(
+        default=None, description="one of the model's; OpenAI's names are the default"
+    )
+    response_format: Literal["wav", "pcm", "mp3", "opus", "flac", "aac"] | None = None
+    stream_format: Literal["audio", "sse"] | None = None
+    speed: float | None = Field(default=None, ge=0.25, le=4, allow_inf_nan=False)
+    language: str | None = None
+    sample_rate: int | None = Field(default=None, ge=8000, le=48_000, description="Hz")
+
+
+def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
+    """Give the routes."""
+    router = APIRouter()
+
+    @router.post(
+        "/v1/audio/speech",
+        summary="Say a text, as OpenAI's clients ask for it",
+        response_class=Response,
+        responses={
+            200: {
+                "content": {kind: {} for kind in _SPEECH_TYPES},
+                "description": "the sound, as it is made",
+            },
+            **ERRORS,
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _schema(OpenAISpeechRequest)}},
+            }
+        },
+    )
+    async def speak(request: Request) -> Response:
+        settings = gateway.settings
+        body = await json_body(request, "input", settings)
+        asked = validated(OpenAISpeechRequest, body)
+        model = model_of(asked.model, "tts", settings)
+        target = resolve_target(request, "tts", model, settings, gateway.secrets)
+        # In a thread, since the codecs take their time to load at their first use.
+        form = await asyncio.to_thread(_form, request, asked)
+        given: dict[str, Any] = {"sample_rate": asked.sample_rate, "language": asked.language}
+        if asked.speed != 1:
+            given["speed"] = asked.speed
+        voice = asked.voice.id if isinstance(asked.voice, VoiceById) else asked.voice
+        config = config_of({name: value for name, value in given.items() if value is not None})
+        utterance = Utterance(asked.input, voice_of(voice, settings), config)
+        ignored = ignored_header(list(asked.model_extra or ()))
+        headers = {"X-Model": model, **ignored}
+        return SpeechResponse(synthesis, target, utterance, Form(form.encoder, form.sample_rate, form.events, headers))
+
+    @router.post(
+        "/v1/audio/transcriptions",
+        summary="Write down what a file says, as OpenAI's clients ask for it",
+        response_class=Response,
+        responses={
+            200: {
+                "content": {"application/json": {}, "text/plain": {}, "text/event-stream": {}},
+                "description": "the words",
+            },
+            **ERRORS,
+        },
+        openapi_extra=_form_of(
+            "file",
+            model="a route; a name without '/' is an alias or the default",
+            language="such as en",
+            response_format="json, text or verbose_json",
+            stream="true: the words as they come, as server-sent events",
+        ),
+    )
+    async def transcribe(request: Request) -> Response:
+        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise GatewayError(
+                "bad_request",
+                "This route takes a form (multipart/form-data) with the sound in 'file': curl -F file=@hello.wav …",
+                status=415,
+            )
+        return TranscriptionResponse(gateway, "file", OpenAIOptions(), None)
+
+    @router.post(
+        "/v1/bridges/unmute/stt/{model:path}",
+        summary="Write down what a file says",
+        response_class=Response,
+        responses={200: {"content": {"application/json": {}}, "description": "the words"}, **ERRORS},
+        openapi_extra=_form_of(
+            "audio",
+            raw=True,
+            language="such as en",
+            encoding="of headerless samples: linear16, mulaw or alaw",
+            sample_rate="of headerless samples, in Hz",
+        ),
+    )
+    async def transcribe_slng(request: Request, model: str) -> Response:
+        target = resolve_target(request, "stt", model, gateway.settings, gateway.secrets)
+        options = SlngOptions()
+        for name in ("language", "encoding", "sample_rate"):
+            if value := request.query_params.get(name):
+                options.take(name, value)
+        return TranscriptionResponse(gateway, "audio", options, target)
+
+    return router
+
+
+def _form(request: Request, asked: OpenAISpeechRequest) -> Form:
+    """Give the form of the reply.
+
+    Raises:
+        GatewayError: it cannot be made here.
+    """
+    kind = asked.response_format or ("pcm" if "audio/pcm" in request.headers.get("accept", "") else "wav")
+    rate = asked.sample_rate or (_PCM_RATE if kind == "pcm" else None)
+    encoder: Encoder
+    match kind:
+        case "wav":
+            encoder = Wav()
+        case "pcm":
+            encoder = Pcm()
+        case _:
+            try:
+                encoder = CodecEncoder(kind)
+            except CodecsMissing:
+                raise GatewayError(
+                    "unsupported_audio_format",
+                    f"response_format {kind} needs the sidecar's codecs (pip install 'slng-sidecar[codecs]'); wav and "
+                    "pcm do not.",
+                    status=400,
+                ) from None
+    return Form(encoder, rate, asked.stream_format == "sse")
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Give a schema that stands by itself, without references to others."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return definitions[value["$ref"].rpartition("/")[2]]
+            return {name: resolved(part) for name, part in value.items()}
+        return [resolved(part) for part in value] if isinstance(value, list) else value
+
+    result: dict[str, Any] = resolved(schema)
+    return result
+
+
+def _form_of(file_name: str, *, raw: bool = False, **fields: str) -> dict[str, Any]:
+    """Describe a form with a file for OpenAPI."""
+    properties: dict[str, Any] = {file_name: {"type": "string", "format": "binary", "description": "the sound"}}
+    properties |= {name: {"type": "string", "description": text} for name, text in fields.items()}
+    schema = {"type": "object", "required": [file_name], "properties": properties}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": schema}}
+    if raw:
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": content}}

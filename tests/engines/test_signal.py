@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from itertools import pairwise
+
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from slng_sidecar.engines import signal
+from slng_sidecar.engines.pcm import to_alaw, to_mulaw
+from slng_sidecar.engines.signal import Decoder, Heard, Word
+
+RATES = st.sampled_from((8000, 16_000, 22_050, 24_000, 48_000))
+WORDS = st.lists(
+    st.builds(
+        Word,
+        st.integers(0, signal.MAX_NUMBER),
+        st.none() | st.integers(signal.MIN_FRAMES, signal.MAX_FRAMES),
+        st.integers(0, 5),
+    ),
+    max_size=6,
+)
+
+
+def _frame(rate: int) -> int:
+    return 2 * (rate * signal.FRAME_MS // 1000)
+
+
+def _heard(pieces: list[bytes], rate: int) -> list[Heard]:
+    decoder = Decoder(rate)
+    return [word for piece in pieces for word in decoder.feed(piece)] + decoder.end()
+
+
+@given(WORDS, RATES, st.data())
+def test_every_word_is_read_back_however_the_sound_is_split(words: list[Word], rate: int, data: st.DataObject) -> None:
+    sound = signal.encode(words, rate)
+    cuts = sorted({0, len(sound), *data.draw(st.lists(st.integers(0, len(sound)), max_size=12))})
+    heard = _heard([sound[a:b] for a, b in pairwise(cuts)], rate)
+    assert [(word.number, word.whole) for word in heard] == [(word.number, True) for word in words]
+    assert all(word.frames == word.count for word in heard)
+
+
+@given(WORDS, RATES, st.data())
+def test_sound_cut_anywhere_is_read_from_the_next_whole_frame(
+    words: list[Word], rate: int, data: st.DataObject
+) -> None:
+    sound = signal.encode(words, rate)
+    start = data.draw(st.integers(0, len(sound)), label="start")
+    end = data.draw(st.integers(start, len(sound)), label="end")
+    heard = _heard([sound[start:end]], rate)
+    # The bits fill four fifths of a frame. Of a sample whose one byte is gone, the other one may still tell the bit.
+    frame, bits, at, least, most = _frame(rate), 2 * 64 * (rate // 4000), 0, 0, 0
+    for word in words:
+        count = word.frames if word.frames is not None else signal.frames_of(word.number)
+        begins = [at + i * frame for i in range(count)]
+        least += sum(start <= begin and begin + bits <= end for begin in begins)
+        most += sum(start - 1 <= begin and begin + bits - 1 <= end for begin in begins)
+        at += (count + word.gap) * frame
+    assert least <= sum(word.frames for word in heard) <= most
+
+
+@given(WORDS.filter(bool), RATES, st.data())
+def test_a_lost_piece_leaves_a_fragment_and_everything_else_whole(
+    words: list[Word], rate: int, data: st.DataObject
+) -> None:
+    index = data.draw(st.integers(0, len(words) - 1))
+    before, lost, after = words[:index], words[index], words[index + 1 :]
+    sound = signal.encode([lost], rate)
+    frame = _frame(rate)
+    start = data.draw(st.integers(0, signal.MIN_FRAMES - 1)) * frame
+    # A multiple of a frame, or an odd number of bytes of one.
+    size = data.draw(st.sampled_from((frame, 2 * frame, frame // 2 + 1)))
+    cut = signal.encode(before, rate) + sound[:start] + sound[start + size :] + signal.encode(after, rate)
+    heard = _heard([cut], rate)
+    whole = [word.number for word in heard if word.whole]
+    assert whole == [word.number for word in (*before, *after)]
+    assert {word.text for word in heard if not word.whole} == {f"frag:{lost.number}"}
+
+
+def test_an_odd_byte_lost_costs_no_more_than_the_word_it_was_in() -> None:
+    sound = signal.encode([1, 2, 3])
+    heard = signal.decode(sound[:100] + sound[101:])
+    assert [word.text for word in heard][-2:] == ["n2", "n3"]
+
+
+def test_a_repeated_word_is_heard_twice() -> None:
+    sound = signal.encode([7])
+    assert [word.text for word in signal.decode(sound + sound)] == ["n7", "n7"]
+
+
+def test_a_word_broken_by_silence_is_two_fragments() -> None:
+    sound = signal.encode([Word(7, frames=10)])
+    half = len(sound) // 2
+    heard = signal.decode(sound[:half] + bytes(3200) + sound[half:])
+    assert [(word.text, word.frames) for word in heard] == [("frag:7", 5), ("frag:7", 5)]
+
+
+def test_a_fragment_is_reported_once_silence_shows_that_it_ended() -> None:
+    decoder = Decoder()
+    sound = signal.encode([Word(7, frames=10)])
+    assert decoder.feed(sound[: len(sound) // 2]) == []
+    assert decoder.in_word
+    (heard,) = decoder.feed(bytes(3200))
+    assert heard.text == "frag:7"
+    assert not decoder.in_word
+
+
+def test_a_frame_with_a_wrong_bit_is_not_believed() -> None:
+    sound = bytearray(signal.encode([Word(7, frames=10)]))
+    third, run = 3 * 640, 8
+    for at in range(third + 30 * run, third + 31 * run):  # a bit of the number
+        sound[at] ^= 0xFF
+    heard = signal.decode(bytes(sound))
+    assert [(word.text, word.frames) for word in heard] == [("frag:7", 3), ("frag:7", 6)]
+
+
+def test_a_frame_that_broke_off_does_not_hide_the_next_one() -> None:
+    begun = signal.encode([Word(7, frames=10)])[: 2 * 4 * 40]
+    assert [word.text for word in signal.decode(begun + signal.encode([8]))] == ["n8"]
+
+
+def test_says_where_words_stand() -> None:
+    (first, second) = signal.decode(bytes(640) + signal.encode([Word(1, frames=5, gap=2), Word(2, frames=6)]))
+    assert (first.start_ms, first.end_ms) == (20, 120)
+    assert (second.start_ms, second.end_ms) == (160, 280)
+
+
+@pytest.mark.parametrize(("encode", "subtype"), [(to_mulaw, "ULAW"), (to_alaw, "ALAW")])
+def test_survives_the_telephone_codecs(encode: Callable[[bytes], bytes], subtype: str) -> None:
+    coded = BytesIO(encode(signal.encode([1, 2, 3], 8000)))
+    raw = {"samplerate": 8000, "channels": 1, "format": "RAW", "subtype": subtype, "dtype": "int16"}
+    samples, _ = soundfile.read(coded, **raw)
+    assert [word.text for word in signal.decode(samples.tobytes(), 8000)] == ["n1", "n2", "n3"]
+
+
+@given(st.binary(max_size=4000))
+def test_noise_is_no_word(noise: bytes) -> None:
+    assert _heard([noise], 8000) == []
+
+
+def test_a_text_names_its_words_or_gets_running_numbers() -> None:
+    words = signal.words_of_text("n17 hello n3, world", first=50)
+    assert [word.number for word in words] == [17, 50, 3, 51]
+
+
+@pytest.mark.parametrize("word", [Word(-1), Word(signal.MAX_NUMBER + 1), Word(1, frames=4), Word(1, frames=26)])
+def test_refuses_words_that_cannot_be_spelt(word: Word) -> None:
+    with pytest.raises(ValueError, match="word"):
+        signal.encode([word])

@@ -1,0 +1,194 @@
+"""Real voices and ears, where they are installed, and the processes they run in."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from importlib.util import find_spec
+from itertools import pairwise
+
+import pytest
+from slng_sidecar.engines import pcm as sound
+from slng_sidecar.engines import speech
+from slng_sidecar.engines.speech import Segment, Segmenter, recognise_segment
+from slng_sidecar.engines.workers import WorkerFailed, Workers
+from slng_sidecar.simulator import SimulatorOptions, create_simulator, describe, recognise, speak
+from support.simulator_client import CLOSE, FINALIZE, FLUSH, NOVA, fast, stt, text, tts
+
+pytestmark = pytest.mark.skipif(
+    not (speech.voice_installed() and speech.ear_installed()), reason="no voice or no recogniser is installed"
+)
+SENTENCE = "please call me tomorrow morning"
+OTHER = "the weather is very nice today"
+SILENCE = bytes(2 * 16_000)
+
+
+def test_what_is_spoken_is_recognised() -> None:
+    assert recognise(speak(SENTENCE)) == SENTENCE
+
+
+def test_what_is_spoken_at_another_rate_is_recognised() -> None:
+    assert recognise(speak(SENTENCE, 24_000), 24_000) == SENTENCE
+
+
+def test_espeak_speaks_too() -> None:
+    pytest.importorskip("espeakng_loader")
+    pcm, rate = speech._espeak().say("hello")
+    assert 0.2 < len(pcm) / 2 / rate < 2
+    assert max(sound.samples_of(pcm)) > 1000
+
+
+def test_speaks_without_flite(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    speech.voice_installed.cache_clear()
+    request.addfinalizer(speech.voice_installed.cache_clear)
+    assert speech.voice_installed() == ("espeak" if find_spec("espeakng_loader") else None)
+    assert len(speak("hello", 16_000)) > 5000
+
+
+def test_a_segment_has_the_same_words_whatever_was_decoded_before_it() -> None:
+    one, other = Segment(speak(SENTENCE), 16_000, 0), Segment(speak("the weather is nice"), 16_000, 0)
+    first = recognise_segment(one)
+    recognise_segment(other)
+    assert recognise_segment(one) == first
+
+
+def test_segments_are_the_same_however_the_sound_is_split() -> None:
+    pcm = speak(SENTENCE) + SILENCE + speak(OTHER) + SILENCE
+    whole = Segmenter(16_000, 300).feed(pcm)
+    cuts = [*range(0, len(pcm), 997), len(pcm)]
+    segmenter = Segmenter(16_000, 300)
+    assert [segment for a, b in pairwise(cuts) for segment in segmenter.feed(pcm[a:b])] == whole
+    assert len(whole) == 2
+
+
+def test_a_segment_is_the_same_whether_a_silence_or_a_finalize_ended_it() -> None:
+    pcm = speak(SENTENCE) + SILENCE
+    (by_silence,) = Segmenter(16_000, 300).feed(pcm)
+    segmenter = Segmenter(16_000, 0)
+    assert segmenter.feed(pcm) == []
+    assert segmenter.cut() == by_silence
+    assert segmenter.cut() is None
+
+
+def test_silence_has_no_segment() -> None:
+    segmenter = Segmenter(16_000, 300)
+    assert segmenter.feed(SILENCE * 5) == []
+    assert segmenter.cut() is None
+    assert segmenter.position_ms == 5000
+
+
+async def test_a_session_hears_what_the_recogniser_hears() -> None:
+    pcm = (
+        await asyncio.to_thread(speak, SENTENCE, 24_000) + bytes(24_000) + await asyncio.to_thread(speak, OTHER, 24_000)
+    )
+    async with fast(speech="real") as simulator, stt(simulator, sample_rate=24_000, enable_partials=True) as client:
+        await client.send(*(pcm[at : at + 960] for at in range(0, len(pcm), 960)), FINALIZE, CLOSE)
+        await client.until_closed()
+        assert " ".join(client.transcripts()).split() == (await asyncio.to_thread(recognise, pcm, 24_000)).split()
+        words = [word for final in client.of("final_transcript") for word in final.get("words", ())]
+        times = [at for word in words for at in (word["start"], word["end"])]
+        assert times == sorted(times)
+        assert times[-1] <= len(pcm) / 48_000
+        assert all(0 < final["confidence"] <= 1 for final in client.of("final_transcript") if final["transcript"])
+
+
+async def test_partials_come_while_speech_goes_on() -> None:
+    pcm = await asyncio.to_thread(speak, OTHER)
+    async with fast(speech="real") as simulator, stt(simulator, enable_partials=True) as client:
+        await simulator.prepared.wait()
+        await client.send(pcm[: len(pcm) // 2])
+        for at in range(len(pcm) // 2, len(pcm), 640):
+            await client.send(pcm[at : at + 640])
+            await asyncio.sleep(0.01)
+        await client.until("partial_transcript")
+
+
+async def test_a_session_says_what_is_recognised() -> None:
+    async with fast(speech="real") as simulator, tts(simulator, sample_rate=16_000) as client:
+        await client.send(text(SENTENCE), FLUSH)
+        await client.until("audio_end")
+        assert await asyncio.to_thread(recognise, bytes(client.audio)) == SENTENCE
+
+
+async def test_hearing_does_not_hold_up_other_connections() -> None:
+    pcm = await asyncio.to_thread(speak, OTHER)
+    async with fast(speech="real") as simulator, stt(simulator) as hearing, stt(simulator, NOVA) as other:
+        loop = asyncio.get_running_loop()
+        await hearing.send(pcm, FINALIZE)
+        answers: list[float] = []
+        while not hearing.transcripts() and len(answers) < 20:
+            sent = loop.time()
+            await other.send({"type": "audio"})
+            await other.until("error")
+            answers.append(loop.time() - sent)
+        assert sorted(answers)[len(answers) // 2] < 0.05
+        await hearing.until("final_transcript")
+
+
+async def test_a_failing_call_is_reported_and_the_worker_goes_on() -> None:
+    workers = Workers(1)
+    try:
+        with pytest.raises(WorkerFailed, match="speak"):
+            await workers._call("speak")
+        assert len(await workers.speak("hello", 8000)) > 1000
+    finally:
+        await workers.close()
+
+
+async def test_a_worker_that_dies_is_reported_and_replaced() -> None:
+    workers = Workers(1)
+    try:
+        await workers.speak("hello", 8000)
+        process = workers._workers[0]._process
+        assert process is not None
+        process.kill()
+        with pytest.raises(WorkerFailed, match="ended"):
+            await workers.speak("hello", 8000)
+        assert len(await workers.speak("hello", 8000)) > 1000
+    finally:
+        await workers.close()
+
+
+async def test_an_answer_that_was_given_up_is_not_taken_for_the_next() -> None:
+    workers = Workers(1)
+    try:
+        await workers.speak("hello", 8000)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(workers.speak("a much longer sentence than the next", 8000), 0.001)
+        assert await workers.speak("hello", 8000) == await asyncio.to_thread(speak, "hello", 8000)
+    finally:
+        await workers.close()
+
+
+async def test_workers_end_with_the_simulator() -> None:
+    async with fast(speech="real") as simulator, tts(simulator) as client:
+        await client.send(text("hello"), FLUSH)
+        await client.until("audio_end")
+        processes = [worker._process for worker in simulator.workers._workers if worker._process]
+    assert processes
+    assert all(process.returncode is not None for process in processes)
+
+
+def test_says_which_voice_and_ear_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert describe("auto") in (("flite", "PocketSphinx"), ("eSpeak NG", "PocketSphinx"))
+    assert describe("signal") == ("the numbered signal", "the numbered signal")
+    monkeypatch.setattr(speech, "voice_installed", lambda: None)
+    monkeypatch.setattr(speech, "ear_installed", lambda: False)
+    assert describe("auto") == ("a tone", "a script")
+    with pytest.raises(RuntimeError, match=r"slng-sidecar\[simulator\]"):
+        create_simulator(SimulatorOptions(speech="real"))
+
+
+async def test_without_the_extra_it_hums_and_hears_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "voice_installed", lambda: None)
+    monkeypatch.setattr(speech, "ear_installed", lambda: False)
+    async with fast(speech="auto", script=("hello there",)) as simulator:
+        async with tts(simulator) as client:
+            await client.send(text("ten chars!"), FLUSH)
+            await client.until("audio_end")
+            assert len(client.audio) == 2 * 16 * 600
+            hummed = bytes(client.audio)
+        async with stt(simulator) as client:
+            await client.send(hummed, FINALIZE)
+            assert (await client.until("final_transcript"))["transcript"] == "hello there"

@@ -1,0 +1,185 @@
+"""What an STT connection says, and says again."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pipecat_slng_sidecar.stt_replay_queue import AudioSpool, Voicing
+
+RATE = 8_000  # 16 bytes a millisecond
+FRAME = 20 * 16
+EN = Voicing("m", {"type": "init", "config": {"language": "en"}})
+DE = Voicing("m", {"type": "init", "config": {"language": "de"}})
+
+
+def spool(keep_seconds: float = 30) -> AudioSpool:
+    return AudioSpool(EN, RATE, keep_seconds)
+
+
+def frames(first: int, last: int) -> list[bytes]:
+    """Give frames of 20 ms that tell their number."""
+    return [number.to_bytes(2, "little") * (FRAME // 2) for number in range(first, last + 1)]
+
+
+def fill(script: AudioSpool, first: int, last: int) -> None:
+    for frame in frames(first, last):
+        script.append(frame)
+
+
+def said(script: AudioSpool) -> list[str]:
+    """Take all that is to be sent: numbers of frames, kinds of messages."""
+    found: list[str] = []
+    while (message := script.next()) is not None:
+        if isinstance(message, str):
+            found.append(json.loads(message)["type"])
+        else:
+            numbers = [int.from_bytes(message[at : at + 2], "little") for at in range(0, len(message), 2)]
+            assert len(set(numbers)) == 1
+            found.append(str(numbers[0]) if len(message) == FRAME else f"{numbers[0]}/{len(message)}")
+    return found
+
+
+def test_everything_is_sent_once_and_in_its_order() -> None:
+    script = spool()
+    assert script.opening() == ("m", EN.init)
+    fill(script, 1, 2)
+    script.finalize("f1")
+    fill(script, 3, 3)
+    script.update({"type": "update"}, DE)
+    fill(script, 4, 4)
+    assert said(script) == ["1", "2", "finalize", "3", "update", "4"]
+    assert said(script) == []
+
+
+def test_a_new_connection_gets_what_is_not_covered_from_the_byte_on() -> None:
+    script = spool()
+    script.opening()
+    fill(script, 1, 5)
+    said(script)
+    script.covered(50)
+    script.closed()
+    fill(script, 6, 6)
+    script.opening()
+    assert said(script) == ["3/160", "4", "5", "6"]
+
+
+def test_positions_count_from_the_first_byte_of_each_connection() -> None:
+    script = spool()
+    script.opening()
+    fill(script, 1, 5)
+    said(script)
+    script.covered(40)
+    script.opening()
+    said(script)
+    script.covered(40)
+    script.opening()
+    assert said(script) == ["5"]
+
+
+def test_a_finalize_without_an_answer_is_asked_again_at_its_place() -> None:
+    script = spool()
+    script.opening()
+    fill(script, 1, 2)
+    script.finalize("f1")
+    fill(script, 3, 3)
+    said(script)
+    script.covered(20)
+    script.opening()
+    assert said(script) == ["2", "finalize", "3"]
+    script.covered(20)
+    script.answered("f1")
+    script.opening()
+    assert said(script) == ["3"]
+
+
+def test_a_new_connection_begins_with_the_settings_of_its_first_audio() -> None:
+    script = spool()
+    script.opening()
+    fill(script, 1, 2)
+    script.update({"type": "update"}, DE)
+    fill(script, 3, 3)
+    said(script)
+    assert script.opening() == ("m", EN.init)
+    assert said(script) == ["1", "2", "update", "3"]
+    script.covered(40)
+    assert script.opening() == ("m", DE.init)
+    assert said(script) == ["3"]
+
+
+def test_the_oldest_audio_is_given_up_beyond_the_bound_and_counted_while_there_is_no_sidecar() -> None:
+    script = spool(keep_seconds=0.1)
+    script.opening()
+    fill(script, 1, 20)
+    said(script)
+    assert script.take_lost_ms() == 15 * 20, "it was never sent"
+    fill(script, 21, 25)
+    said(script)
+    fill(script, 26, 30)
+    assert script.take_lost_ms() == 0, "the sidecar has it"
+    said(script)
+    script.closed()
+    fill(script, 31, 32)
+    script.opening()
+    assert said(script) == ["28", "29", "30", "31", "32"]
+    assert script.take_lost_ms() == 40
+
+
+def test_giving_up_keeps_the_newest_settings() -> None:
+    script = spool()
+    script.opening()
+    fill(script, 1, 2)
+    script.update({"type": "update"}, DE)
+    script.clear()
+    assert script.opening() == ("m", DE.init)
+    assert said(script) == []
+    assert script.take_lost_ms() == 40
+
+
+def test_the_close_comes_after_everything() -> None:
+    script = spool()
+    script.opening()
+    fill(script, 1, 1)
+    script.end()
+    assert said(script) == ["1", "close"]
+    assert said(script) == []
+
+
+@given(st.lists(st.sampled_from(["hear", "send", "cover", "finalize", "answer", "break"]), max_size=60), st.data())
+def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[str], data: st.DataObject) -> None:
+    script = spool()
+    script.opening()
+    heard, finalizes, asked = 0, 0, set[str]()
+    base, sent_now = 0, 0  # frames: where this connection began, and how many it has had
+    received: list[int] = []
+    covered_frames = 0
+    for step in [*steps, "break", "send"]:
+        if step == "hear":
+            heard += 1
+            fill(script, heard, heard)
+        elif step == "send":
+            for each in said(script):
+                if each == "finalize":
+                    asked.add(f"f{finalizes}")
+                else:
+                    received.append(int(each))
+                    sent_now += 1
+        elif step == "cover" and sent_now:
+            covered = data.draw(st.integers(0, sent_now))
+            script.covered(covered * 20)
+            covered_frames = max(covered_frames, base + covered)
+        elif step == "finalize":
+            finalizes += 1
+            script.finalize(f"f{finalizes}")
+        elif step == "answer" and finalizes:
+            script.answered(f"f{finalizes}")
+        elif step == "break":
+            script.closed()
+            script.opening()
+            base, sent_now = covered_frames, 0
+    assert set(received) == set(range(1, heard + 1))
+    # It only ever goes on by one, or back to what is not covered.
+    assert all(later == earlier + 1 or later <= earlier for earlier, later in pairwise(received))
+    assert received[-1:] in ([heard], []) or covered_frames == heard

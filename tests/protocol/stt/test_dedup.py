@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from slng_sidecar.protocol.stt.dedup import Seam, without_first_words
+
+
+@pytest.mark.parametrize(
+    ("told", "finals", "new"),
+    [
+        ("a b c", ["c d"], ["d"]),
+        ("a b c", ["b c", "d"], ["", "d"]),
+        ("a b c", ["b", "c d", "c d"], ["", "d", "c d"]),
+        ("a b c", ["d"], ["d"]),
+        ("a b c", ["x b c d"], ["d"]),  # the replay began within a word
+        ("a b c", ["x y c d"], ["x y c d"]),
+        ("A, b! C?", ["b c. D"], ["D"]),
+        ("", ["a"], ["a"]),
+        ("a b c", ["c", "c"], ["", "c"]),
+        ("no no", ["no no yes"], ["yes"]),
+        ("a b a b", ["a b c"], ["c"]),
+    ],
+)
+def test_what_was_told_is_taken_out_once(told: str, finals: list[str], new: list[str]) -> None:
+    seam = Seam(told.split())
+
+    assert [without_first_words(text, seam.repeated(text)) for text in finals] == new
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), max_size=12, unique=True), st.integers(0, 12), st.integers(1, 4))
+def test_a_replay_that_begins_at_any_told_word_leaves_only_what_is_new(told: list[str], at: int, size: int) -> None:
+    replayed = [*told[min(at, len(told)) :], "new", "words"]
+    seam = Seam(told)
+    finals = [" ".join(replayed[i : i + size]) for i in range(0, len(replayed), size)]
+
+    left = [without_first_words(text, seam.repeated(text)) for text in finals]
+
+    assert " ".join(left).split() == ["new", "words"]
+
+
+def test_without_first_words_keeps_the_rest_as_it_is() -> None:
+    assert without_first_words("one  two, three", 1) == "two, three"
+    assert without_first_words("one", 1) == ""
+    assert without_first_words(" one two ", 0).strip() == "one two"

@@ -1,0 +1,343 @@
+"""An STT session of the plain dialect: how it opens, what its client may say, and its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.stt.dialects import PlainStt
+from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
+from support.conversation import dial, down, fatal, goodbye, hung_up, refusal, retire, up
+from support.plain_stt import CLOSE, FINALIZE, INIT, SECOND, final, live, new, opening
+
+# Opening
+
+
+def test_init_is_what_upstream_gets_first_word_for_word() -> None:
+    talk = new()
+    init = {"type": "init", "config": {"language": "de", "enable_partials": True, "x": [1, None]}, "extra": "é"}
+
+    assert talk.client(init) == [dial(0)]
+
+    assert talk.inits == [init]
+
+
+def test_ready_reaches_the_client_as_upstream_said_it() -> None:
+    talk = opening()
+
+    assert talk.ready(slng_request_id="r1") == [
+        down({"type": "ready", "session_id": "s1", "slng_request_id": "r1"}),
+    ]
+
+
+def test_audio_before_ready_is_held_and_goes_up_in_order_after_it() -> None:
+    talk = opening()
+
+    assert talk.client(b"one", b"two", FINALIZE, b"three") == []
+    said = talk.ready()
+
+    assert said[0] == down({"type": "ready", "session_id": "s1"})
+    assert said[1:] == [up(b"one"), up(b"two"), up(FINALIZE), up(b"three")]
+    assert talk.client(b"four") == [up(b"four")]
+
+
+def test_what_was_held_goes_up_only_once() -> None:
+    talk = opening()
+    talk.client(b"one")
+    talk.ready()
+
+    assert talk.client(b"two") == [up(b"two")]
+
+
+def test_too_much_early_audio_gives_up_the_oldest_and_says_so_once() -> None:
+    talk = opening(replay_seconds=1)
+    first, second, third, fourth = (bytes([n]) * (SECOND // 2) for n in range(4))
+
+    assert talk.client(first, second) == []
+    assert talk.client(third) == [refusal("audio_overflow")]
+    assert talk.client(fourth) == []
+
+    assert talk.ready()[1:] == [up(third), up(fourth)]
+    assert talk.machine.counts["audio_overflow_bytes"] == SECOND
+    assert talk.errors[0]["retryable"] is True
+
+
+def test_an_overflow_leaves_a_finalize_at_its_place_among_the_audio_that_stays() -> None:
+    talk = opening(replay_seconds=1)
+    first, second, third = (bytes([n]) * (SECOND // 2) for n in range(3))
+
+    talk.client(first, second, FINALIZE, third, FINALIZE)
+
+    assert talk.ready()[1:] == [up(second), up(FINALIZE), up(third), up(FINALIZE)]
+
+
+def test_a_finalize_all_of_whose_audio_was_given_up_is_answered_at_once() -> None:
+    talk = opening(replay_seconds=1)
+    half, whole = bytes(SECOND // 2), bytes([1]) * SECOND
+
+    talk.client(half, FINALIZE, half, whole)
+
+    assert talk.ready()[1:] == [down(final("", from_finalize=True)), up(whole)]
+
+
+def test_a_message_larger_than_the_bound_is_given_up_as_a_whole() -> None:
+    talk = opening(replay_seconds=1)
+
+    assert talk.client(bytes(SECOND + 2)) == [refusal("audio_overflow")]
+
+    assert talk.ready() == [down({"type": "ready", "session_id": "s1"})]
+
+
+@pytest.mark.parametrize(
+    ("config", "bytes_per_second"),
+    [
+        ({}, 32_000),
+        ({"sample_rate": 8_000}, 16_000),
+        ({"sample_rate": 48_000, "encoding": "LINEAR16"}, 96_000),
+        ({"sample_rate": 48_000, "encoding": "opus"}, 16_000),
+        ({"encoding": "mp3"}, 16_000),
+    ],
+)
+def test_a_second_of_audio_is_counted_by_what_init_said(config: dict[str, Any], bytes_per_second: int) -> None:
+    talk = new(replay_seconds=1)
+    talk.client({"type": "init", "config": config})
+
+    assert talk.machine.ahead_bytes == bytes_per_second
+    assert talk.client(bytes(bytes_per_second)) == []
+    assert talk.client(b"\0\0") == [refusal("audio_overflow")]
+
+
+@pytest.mark.parametrize("config", [{"sample_rate": None}, {"encoding": None}, {"sample_rate": None, "encoding": None}])
+def test_a_null_in_init_counts_as_not_given(config: dict[str, Any]) -> None:
+    talk = new()
+
+    assert talk.client({"type": "init", "config": config}) == [dial(0)]
+    assert talk.machine.ahead_bytes == SECOND
+
+
+def test_an_init_without_a_config_is_enough() -> None:
+    assert new().client({"type": "init"}) == [dial(0)]
+    assert new().client({"type": "init", "config": None}) == [dial(0)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [[], "linear16", 1, {"sample_rate": "16000"}, {"sample_rate": 0}, {"sample_rate": True}, {"encoding": 16}],
+)
+def test_an_init_that_cannot_be_meant_ends_the_session_before_a_dial(config: Any) -> None:
+    talk = new()
+
+    assert talk.client({"type": "init", "config": config}) == [fatal("config_error"), goodbye(1008)]
+    assert talk.client(INIT) == []
+
+
+@pytest.mark.parametrize("nesting", range(940, 1000))
+def test_an_init_nested_deeply_is_taken_or_refused(nesting: int) -> None:
+    machine = SttMachine(SttOptions(), PlainStt())
+    machine.started(0)
+
+    assert machine.client_text('{"type":"init","config":{"x":' + "[" * nesting + "]" * nesting + "}}", 0)
+
+
+def test_a_number_that_json_has_no_word_for_does_not_go_up_as_one() -> None:
+    talk = new()
+
+    said = talk.client('{"type":"init","config":{"speed":1e999,"gain":NaN}}')  # what goes up is read strictly
+
+    assert said[0] in (dial(0), refusal("bad_request"), fatal("config_error"))
+
+
+def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
+    talk = live()
+
+    assert talk.client(INIT) == [refusal("bad_request")]
+    assert talk.client(b"one") == [up(b"one")]
+
+
+def test_audio_before_init_ends_the_session() -> None:
+    talk = new()
+
+    assert talk.client(b"one") == [fatal("bad_request"), goodbye(1008)]
+    assert talk.client(INIT) == []
+
+
+@pytest.mark.parametrize("kind", ["finalize", "keepalive", "audio", "hello"])
+def test_a_message_before_init_is_refused_and_ignored(kind: str) -> None:
+    talk = new()
+
+    assert talk.client({"type": kind}) == [refusal("bad_request")]
+    assert talk.client(INIT) == [dial(0)]
+    assert talk.ready() == [down({"type": "ready", "session_id": "s1"})]
+
+
+def test_a_client_that_never_says_init_is_sent_away() -> None:
+    talk = new(init_timeout=30)
+
+    assert talk.wait(29.9) == []
+    assert talk.wait(0.1) == [fatal("bad_request"), goodbye(1008)]
+
+
+def test_no_deadline_but_that_of_rotation_runs_while_all_is_well() -> None:
+    talk = live(rotate_seconds=1500)
+
+    assert talk.machine.deadline == talk.now + 1500
+
+
+# What the client says
+
+
+@pytest.mark.parametrize("text", ["", "hello", "[1]", "null", "{", '"x"', "NaN"])
+def test_what_is_no_message_is_refused_and_the_session_goes_on(text: str) -> None:
+    talk = live()
+
+    assert talk.client(text) == [refusal("bad_request")]
+    assert talk.client(b"one") == [up(b"one")]
+
+
+def test_audio_as_base64_is_refused_by_name() -> None:
+    talk = live()
+
+    assert talk.client({"type": "audio", "data": "AAAA"}) == [refusal("unsupported_audio_format")]
+    assert talk.errors[0]["retryable"] is False
+
+
+def test_types_are_read_without_regard_to_case() -> None:
+    assert live().client(b"one", {"type": "FINALIZE"}) == [up(b"one"), up(FINALIZE)]
+
+
+@pytest.mark.parametrize("message", [{"type": "speak"}, {"type": None}, {}, {"type": "update", "config": {}}])
+def test_an_unknown_message_is_ignored_and_counted(message: dict[str, Any]) -> None:
+    talk = live()
+
+    assert talk.client(message) == []
+    assert talk.machine.counts["unknown_client_message"] == 1
+
+
+def test_a_keepalive_of_the_client_ends_here() -> None:
+    assert live().client({"type": "keepalive"}) == []
+
+
+# The end
+
+
+@pytest.mark.parametrize("kind", ["close", "stop", "CLOSE"])
+def test_close_lets_what_is_left_come_down_until_upstream_closes(kind: str) -> None:
+    talk = live()
+    talk.client(b"one")
+
+    assert talk.client({"type": kind}) == [up(CLOSE)]
+    assert talk.upstream(final("the last words")) == [down(final("the last words"))]
+    assert talk.lost(1000) == [goodbye(1000)]
+
+
+def test_close_with_nothing_said_ends_at_once() -> None:
+    assert live().client(CLOSE) == [up(CLOSE), retire(0), goodbye(1000)]
+
+
+def test_an_upstream_that_does_not_close_is_not_waited_for() -> None:
+    talk = live(close_timeout=5)
+    talk.client(b"one", CLOSE)
+
+    assert talk.wait(4.9) == []
+    assert talk.wait(0.1) == [retire(0), goodbye(1000)]
+
+
+def test_an_upstream_lost_while_closing_is_replaced_and_hears_again_what_was_not_covered() -> None:
+    talk = live()
+    talk.client(b"one!", CLOSE)
+
+    assert talk.lost(1006) == [dial(1)]
+    assert talk.ready() == [up(b"one!", 1), up(CLOSE, 1)]
+    assert talk.upstream(final("one")) == [down(final("one"))]
+    assert talk.lost(1000) == [goodbye(1000)]
+
+
+def test_close_before_ready_comes_after_the_audio() -> None:
+    talk = opening()
+
+    assert talk.client(b"one", CLOSE, b"too late") == []
+    assert talk.ready()[1:] == [up(b"one"), up(CLOSE)]
+    assert talk.upstream(final("one")) == [down(final("one"))]
+    assert talk.lost(1000) == [goodbye(1000)]
+    assert talk.machine.counts["audio_after_close"] == 1
+
+
+def test_close_is_bounded_while_upstream_is_still_opening() -> None:
+    talk = opening(close_timeout=5)
+    talk.client(CLOSE)
+
+    assert talk.wait(5) == [retire(0), goodbye(1000)]
+
+
+def test_a_close_that_leaves_audio_unheard_says_how_much() -> None:
+    talk = opening(close_timeout=5)
+    talk.client(bytes(SECOND), CLOSE)
+
+    assert talk.wait(5) == [retire(0), fatal("upstream_timeout"), goodbye(1011)]
+    assert "1000 ms" in talk.errors[0]["message"]
+
+
+def test_close_before_init_just_ends() -> None:
+    assert new().client(CLOSE) == [goodbye(1000)]
+
+
+def test_nothing_is_taken_after_close() -> None:
+    talk = live()
+    talk.client(b"one", CLOSE)
+
+    assert talk.client(b"late", FINALIZE, CLOSE, "nonsense") == []
+    assert talk.machine.counts["audio_after_close"] == 1
+    assert talk.machine.counts["message_after_close"] == 3
+
+
+def test_a_client_that_goes_takes_its_upstream_along() -> None:
+    for talk in (opening(), live()):
+        assert talk.client_goes() == [retire(0)]
+        assert talk.machine.deadline is None
+    assert new().client_goes() == []
+
+
+def test_a_client_that_goes_after_the_end_changes_nothing() -> None:
+    talk = opening()
+    talk.lost(1011)
+
+    assert talk.client_goes() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "close_code"),
+    [
+        (hung_up(1006), 1011),
+        (hung_up(1000), 1011),
+        (hung_up(1008, "idle"), 1011),
+        (GatewayError("auth_error", "the key", status=401), 1008),
+        (GatewayError("rate_limit", "busy"), 1013),
+        (GatewayError("not_ready", "busy"), 1013),
+        (GatewayError("upstream_timeout", "slow"), 1011),
+    ],
+)
+def test_an_upstream_that_does_not_open_ends_the_session_and_the_code_says_whose_fault(
+    error: GatewayError, close_code: int
+) -> None:
+    talk = opening()
+
+    assert talk.lost(error) == [fatal(error.code), goodbye(close_code)]
+    assert talk.client(b"late", FINALIZE) == []
+    assert talk.wait(1000) == []
+
+
+def test_news_of_a_connection_after_the_end_is_ignored() -> None:
+    talk = live()
+    talk.client_goes()
+
+    assert talk.upstream(final("late"), b"late") == []
+    assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
+
+
+def test_repr_tells_the_state_and_no_words() -> None:
+    talk = opening()
+    talk.client(b"secret", FINALIZE)
+
+    told = "SttMachine(open, AudioLedger(0-0 ms, 1 chunks), [<dialling 0 0-, sent 0, covered 0>])"
+    assert repr(talk.machine) == told

@@ -1,0 +1,242 @@
+"""Updates and rotations of an STT session: at their place in the audio, with no word lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slng_sidecar.protocol.errors import GatewayError
+from support.conversation import Said, dial, goodbye, hung_up, retire, up
+from support.extended_stt import CLOSE, FINALIZE, INIT, NO_SLOT, final, finalized, live, sent, silence, speech, told
+
+
+def update(**config: Any) -> dict[str, Any]:
+    return {"type": "update", "id": "u", "config": config}
+
+
+def updated(said: list[Said]) -> list[dict[str, Any]]:
+    return told(said, "updated")
+
+
+def test_the_old_connection_hears_on_until_the_new_one_is_ready() -> None:
+    talk = live()
+
+    assert talk.client(update(language="de")) == [dial(1)]
+    assert talk.inits[1]["config"] == {"sample_rate": 16_000, "language": "de"}
+    pcm = speech(100)
+    assert talk.client(pcm) == [up(pcm, 0)]
+
+
+def test_two_hundred_ms_of_silence_is_the_cut_and_the_old_finals_come_first() -> None:
+    talk = live()
+    talk.client(speech(1000), update(language="de"), speech(100))
+    talk.ready()
+    said = talk.client(silence(200))
+
+    (answer,) = updated(said)
+    assert answer == {
+        "type": "updated", "id": "u", "applied": {"language": "de"}, "unchanged": [], "rejected": {}, "cut_ms": 1300,
+    }  # fmt: skip
+    assert [what for what in said if what in (up(FINALIZE, 0), up(CLOSE, 0))] == [up(FINALIZE, 0), up(CLOSE, 0)]
+    assert talk.client(pcm := speech(40)) == [up(pcm, 1)]
+    assert talk.upstream(final("new", (0.0, 0.04)), connection=1) == []
+    said = talk.upstream(final("old", (0.0, 1.1)), connection=0)
+    assert [f["transcript"] for f in told(said, "final_transcript")] == ["old", "new"]
+    assert [f["covered_ms"] for f in told(said, "final_transcript")] == [1100, 1340]
+    assert retire(0) in said
+
+
+def test_without_silence_the_quietest_moment_of_what_is_held_back_is_the_cut() -> None:
+    talk = live()
+    talk.client(speech(1000), update(language="de"))
+    talk.ready()
+    for _ in range(15):  # no pause for longer than anybody should wait
+        assert sent(talk.client(speech(100)), 0)
+        talk.wait(0.1)
+    held = [speech(100), speech(100), silence(40), speech(160), speech(100)]
+    assert talk.client(*held[:-1]) == []
+    said = talk.client(held[-1])
+    (answer,) = updated(said)
+    assert 2500 + 200 <= answer["cut_ms"] <= 2500 + 240
+    whole = b"".join(held)
+    assert sent(said, 0) + sent(said, 1) == whole
+    assert sent(said, 0)[:6400] == whole[:6400]
+
+
+def test_a_refused_update_leaves_the_old_settings_in_force() -> None:
+    talk = live()
+    talk.client(speech(100), {"type": "update", "id": "u", "config": {"language": "xx"}, "model": "deepgram/nova:3"})
+
+    (answer,) = updated(talk.lost(GatewayError("config_error", "no such language")))
+
+    assert answer["applied"] == {}
+    assert answer["rejected"] == {"language": "no such language", "model": "no such language"}
+    assert talk.client(pcm := speech(20)) == [up(pcm, 0)]
+
+
+def test_what_cannot_be_updated_is_rejected_by_name() -> None:
+    talk = live()
+
+    said = talk.client(
+        {"type": "update", "id": "u", "config": {"sample_rate": 8000, "language": "en"}, "model": "nova"}
+    )
+
+    (answer,) = updated(said)
+    assert answer["applied"] == {}
+    assert answer["unchanged"] == ["language"]
+    assert set(answer["rejected"]) == {"sample_rate", "model"}
+
+
+def test_of_several_waiting_updates_the_last_wins_and_all_are_answered() -> None:
+    talk = live()
+    talk.client({**update(language="de"), "id": "a"})
+    said = talk.client({**update(language="fr", diarize=True), "id": "b"})
+    assert said == [retire(1), dial(2)]
+    assert talk.inits[2]["config"] == {"sample_rate": 16_000, "language": "fr", "diarize": True}
+
+    assert [answer["id"] for answer in updated(talk.ready())] == ["a", "b"]
+
+
+def test_where_upstream_has_no_second_slot_the_old_one_goes_first_and_audio_waits() -> None:
+    talk = live()
+    talk.client(speech(1000), silence(300), update(language="de"))
+
+    said = talk.lost(NO_SLOT)
+    assert [what for what in said if what[0] == "up"] == [up(FINALIZE, 0), up(CLOSE, 0)]
+    assert updated(said) == []
+    pcm = speech(500)
+    assert talk.client(pcm) == []
+    talk.wait(0.3)
+    said = talk.upstream(final("old", (0.0, 1.0)), connection=0)
+    assert [what for what in said if what[0] in ("retire", "dial")] == [retire(0), dial(2)]
+    talk.wait(0.2)
+    said = talk.ready()
+    assert updated(said)[0]["applied"] == {"language": "de"}
+    assert told(said, "status")[0]["gap_ms"] == 500
+    assert sent(said, 2) == pcm
+
+
+def test_a_drop_during_an_update_loses_neither_side() -> None:
+    talk = live()
+    old = speech(1000)
+    talk.client(old, update(language="de"))
+    talk.ready()
+    talk.client(silence(200))
+    talk.client(new := speech(300))
+    talk.upstream(final("new", (0.0, 0.3)), connection=1)
+    del talk.open[0]
+    said = [talk._carried_out(c) for c in talk.machine.upstream_lost(0, hung_up(), talk.now)]
+
+    assert dial(2) in said
+    assert talk.inits[2] == INIT  # the old settings, for the old audio
+    said = talk.ready()
+    assert sent(said, 2)[: len(old)] == old
+    said = talk.upstream(final("old", (0.0, 1.0)), connection=2)
+    assert [f["transcript"] for f in told(said, "final_transcript")] == ["old", "new"]
+    assert new
+
+
+def test_a_finalize_at_a_cut_before_which_all_is_told_is_answered_at_once() -> None:
+    talk = live()
+    talk.client(speech(1000), update(language="de"))
+    talk.ready()
+    talk.client(silence(200))
+    assert retire(0) in talk.upstream(final("old", (0.0, 1.0)), connection=0)
+
+    said = talk.client({**FINALIZE, "id": "a"})
+
+    assert said == [finalized("a", "empty", 1200)]
+    assert talk.client(CLOSE)[-1] == goodbye(1000)
+
+
+def test_answers_that_wait_on_both_sides_of_a_cut_are_both_told() -> None:
+    talk = live(model="gradium/stt:default")
+    talk.client(speech(1000), {**FINALIZE, "id": "old"}, update(language="de"))
+    talk.ready()
+    talk.client(silence(200), speech(300), {**FINALIZE, "id": "new"})
+
+    # Each may be the first of several finals, so each is held for the next.
+    assert talk.upstream(final("new", (0.0, 0.3)), connection=1) == []
+    assert talk.upstream(final("old", (0.0, 1.0)), connection=0) == []
+
+    said = talk.wait(0.3)
+    assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [
+        ("old", "old"),
+        ("new", "new"),
+    ]
+    assert [answer["finalize_id"] for answer in told(said, "finalized")] == ["old", "new"]
+
+
+def test_old_audio_that_upstream_will_not_hear_again_is_told_in_milliseconds() -> None:
+    talk = live()
+    talk.client(speech(1000), update(language="de"))
+    talk.ready()
+    talk.client(silence(200), speech(300))
+    del talk.open[0]
+    refused = GatewayError("auth_error", "no", status=401)
+
+    said = [talk._carried_out(c) for c in talk.machine.upstream_lost(0, refused, talk.now)]
+
+    (status,) = told(said, "status")
+    assert status == {"type": "status", "state": "connected", "cause": "auth_error", "attempt": 0, "gap_ms": 0,
+                      "replayed_ms": 0, "dropped_ms": 1200}  # fmt: skip
+    talk.upstream(final("new", (0.0, 0.3)), connection=1)
+    assert not talk.over
+
+
+def test_old_audio_whose_finals_do_not_come_in_time_is_told_in_milliseconds() -> None:
+    talk = live(finalize_timeout=3)
+    talk.client(speech(1000), update(language="de"))
+    talk.ready()
+    said = talk.client(silence(200), speech(300))
+    assert not told(said, "status")
+
+    (status,) = told(talk.wait(3), "status")
+
+    assert (status["state"], status["cause"], status["dropped_ms"]) == ("connected", "upstream_timeout", 1200)
+
+
+def test_what_upstream_leaves_unsaid_at_the_close_is_told_in_milliseconds() -> None:
+    talk = live(close_timeout=5)
+    talk.client(speech(1000))
+    talk.upstream(final("one", (0.1, 0.4)))
+    talk.client({"type": "close"})
+
+    said = talk.wait(5)
+
+    (status,) = told(said, "status")
+    assert (status["state"], status["cause"], status["dropped_ms"]) == ("connected", "upstream_timeout", 600)
+    assert said[-1] == goodbye(1000)
+
+
+def test_a_long_session_moves_to_a_fresh_connection_at_a_quiet_moment() -> None:
+    talk = live(rotate_seconds=1500)
+    talk.wait(1499)
+    talk.client(speech(100))
+
+    assert talk.wait(1) == [dial(1)]
+    talk.client(speech(100))
+    assert talk.ready() == []
+    talk.client(speech(100))
+    said = talk.client(silence(200))
+    assert up(CLOSE, 0) in said
+    assert updated(said) == told(said, "status") == []
+    assert talk.client(pcm := speech(20)) == [up(pcm, 1)]
+
+
+def test_the_age_of_a_spare_counts() -> None:
+    talk = live(rotate_seconds=1500)
+    talk.wait(1500)
+    talk.ready(since=talk.now - 1100)
+    talk.client(silence(200))
+    assert talk.open == {1: True}
+    assert talk.wait(399) == []
+    assert talk.wait(1) == [dial(2)]
+
+
+def test_a_rotation_that_is_refused_is_not_tried_again_at_once() -> None:
+    talk = live(rotate_seconds=1500)
+    assert talk.wait(1500) == [dial(1)]
+
+    assert talk.lost(NO_SLOT) == []
+    assert talk.wait(59) == []
+    assert talk.wait(1) == [dial(2)]

@@ -1,0 +1,435 @@
+"""Extended TTS sessions in any order of events: what must hold whatever client and upstream do."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.tts.dialects import ExtendedTts
+from slng_sidecar.protocol.tts.options import TtsOptions
+from slng_sidecar.protocol.tts.session import TtsMachine
+from support.conversation import Conversation, Said, hung_up, odd_client_messages, odd_upstream_messages
+
+INIT: dict[str, Any] = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 16_000}}
+AUDIO_END = {"type": "audio_end"}
+CLEARED = {"type": "cleared"}
+AURA, SONIOX = "slng/deepgram/aura:2-en", "soniox/tts-rt:v1"
+BUSY = GatewayError("not_ready", "busy", status=503)
+REFUSED = GatewayError("config_error", "no such voice", status=400)
+
+
+@dataclass
+class Listener:
+    """An extended client, which holds every message against what it was promised.
+
+    Attributes:
+        sounding: the context whose sound may come now.
+        ended: the contexts that ended, and how.
+        heard: the sound of each context.
+        clears, updates: those that were not answered yet.
+    """
+
+    sounding: str | None = None
+    ended: dict[str, str] = field(default_factory=dict)
+    heard: dict[str, bytes] = field(default_factory=dict)
+    clears: Counter[str | None] = field(default_factory=Counter)
+    updates: set[str] = field(default_factory=set)
+
+    def hear(self, said: list[Said]) -> None:
+        for what in said:
+            if what[0] == "down":
+                self._hear(what[1])
+
+    def _hear(self, message: dict[str, Any] | bytes) -> None:
+        if isinstance(message, bytes):
+            assert self.sounding is not None, "sound came between contexts"
+            self.heard[self.sounding] += message
+            return
+        match message["type"]:
+            case "audio_start":
+                assert self.sounding is None, "a context began within another's sound"
+                self.sounding = message["context_id"]
+                assert self.sounding not in self.ended
+                assert self.sounding not in self.heard, "a context began twice"
+                self.heard[self.sounding] = b""
+            case "audio_end":
+                name = message["context_id"]
+                assert name not in self.ended, "a context ended twice"
+                self.ended[name] = message["reason"]
+                assert message["duration_ms"] == round(len(self.heard.get(name, b"")) / 32)
+                assert ("first_audio_ms" in message) == (name in self.heard)
+                if name == self.sounding:
+                    self.sounding = None
+                else:
+                    assert name not in self.heard
+            case "cleared":
+                name = message.get("context_id")
+                assert self.clears[name], "cleared was said without a clear"
+                self.clears[name] -= 1
+            case "updated":
+                assert message["id"] in self.updates, "an update was answered that was not asked for, or twice"
+                self.updates.remove(message["id"])
+            case kind:
+                assert kind in ("ready", "status")
+
+
+class AnyExtendedSpeech(RuleBasedStateMachine):
+    """Whatever both sides do: ``Conversation`` checks each command, and ``Listener`` each message to the client."""
+
+    @initialize(flush=st.sampled_from(["standalone", "inline"]), model=st.sampled_from([AURA, SONIOX]))
+    def start(self, flush: Any, model: str) -> None:
+        options = TtsOptions(model=model, flush=flush, rotate_seconds=1500, jitter=lambda: 0.5)
+        self.talk = Conversation(TtsMachine(options, ExtendedTts("1", "1")))
+        self.listener = Listener()
+        self.names: set[str] = set()
+        self.updates = 0
+        self.closing = False
+        self.follow(self.talk.client(INIT))
+
+    def follow(self, said: list[Said]) -> None:
+        self.listener.hear(said)
+        if self.talk.over:
+            assert not self.talk.open, "a connection was left behind"
+
+    @precondition(lambda self: not (self.talk.over or self.closing))
+    @rule(name=st.sampled_from("abcde"), words=st.sampled_from(["one", " ", ""]), flush=st.booleans())
+    def text(self, name: str, words: str, flush: bool) -> None:
+        if words or flush:
+            self.names.add(name)
+        self.follow(self.talk.client({"type": "text", "context_id": name, "text": words, "flush": flush}))
+
+    @precondition(lambda self: not (self.talk.over or self.closing))
+    @rule(name=st.sampled_from("abcde"))
+    def flush(self, name: str) -> None:
+        self.names.add(name)
+        self.follow(self.talk.client({"type": "flush", "context_id": name}))
+
+    @precondition(lambda self: not (self.talk.over or self.closing))
+    @rule(name=st.sampled_from([*"abcde", None]))
+    def clear(self, name: str | None) -> None:
+        self.listener.clears[name] += 1
+        self.follow(self.talk.client({"type": "clear", **({"context_id": name} if name else {})}))
+        assert not self.listener.clears[name]
+
+    @precondition(lambda self: not (self.talk.over or self.closing))
+    @rule(
+        fields=st.fixed_dictionaries(
+            {},
+            optional={
+                "voice": st.sampled_from(["v", "w", 7]),
+                "model": st.sampled_from([AURA, SONIOX, "x"]),
+                "config": st.sampled_from([{"speed": 1}, {"encoding": "mulaw"}, None, 3]),
+            },
+        )
+    )
+    def update(self, fields: dict[str, Any]) -> None:
+        self.updates += 1
+        self.listener.updates.add(str(self.updates))
+        self.follow(self.talk.client({"type": "update", "id": str(self.updates), **fields}))
+
+    @precondition(lambda self: not (self.talk.over or self.closing))
+    @rule(message=odd_client_messages("close", "stop", "init", "update", "clear", "flush", "text") | st.just(b"binary"))
+    def client(self, message: Any) -> None:
+        self.follow(self.talk.client(message))
+
+    @precondition(lambda self: not self.talk.over and len(self.talk.inits) > 2)
+    @rule(message=st.sampled_from(["close", "stop"]))
+    def close(self, message: str) -> None:
+        self.closing = True
+        self.follow(self.talk.client({"type": message}))
+
+    def some(self, data: st.DataObject, *, ready: bool) -> int | None:
+        numbers = [number for number, is_ready in self.talk.open.items() if is_ready == ready]
+        return data.draw(st.sampled_from(numbers)) if numbers else None
+
+    @rule(data=st.data())
+    def ready(self, data: st.DataObject) -> None:
+        if (number := self.some(data, ready=False)) is not None:
+            self.follow(became_ready(self.talk, number))
+
+    @rule(
+        data=st.data(),
+        message=st.sampled_from([bytes(32), AUDIO_END, {"type": "flushed"}, CLEARED, {"type": "error"}])
+        | odd_upstream_messages(),
+    )
+    def upstream(self, data: st.DataObject, message: Any) -> None:
+        if (number := self.some(data, ready=True)) is not None:
+            self.follow(self.talk.upstream(message, connection=number))
+
+    @rule(data=st.data(), ready=st.booleans(), error=st.sampled_from([BUSY, REFUSED, hung_up(), hung_up(1000)]))
+    def lost(self, data: st.DataObject, ready: bool, error: GatewayError) -> None:
+        if (number := self.some(data, ready=ready)) is not None:
+            self.follow(was_lost(self.talk, number, error))
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 1.0, 5.0, 15.0, 100.0]))
+    def time(self, seconds: float) -> None:
+        self.follow(self.talk.wait(seconds))
+
+    @invariant()
+    def all_has_ended_in_the_end(self) -> None:
+        if hasattr(self, "talk") and self.talk.over:
+            assert self.talk.machine.deadline is None
+            assert not self.listener.updates
+            assert self.listener.sounding is None
+            assert self.listener.ended.keys() <= self.names
+            assert self.listener.heard.keys() <= self.listener.ended.keys()
+
+
+TestAnyExtendedSpeech = AnyExtendedSpeech.TestCase
+TestAnyExtendedSpeech.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+def became_ready(talk: Conversation, number: int) -> list[Said]:
+    talk.open[number] = True
+    return talk._done(talk.machine.upstream_ready(number, json.dumps({"type": "ready"}), talk.now))
+
+
+def was_lost(talk: Conversation, number: int, error: GatewayError) -> list[Said]:
+    del talk.open[number]
+    return talk._done(talk.machine.upstream_lost(number, error, talk.now))
+
+
+def word(name: str, number: int) -> bytes:
+    """The sound of a context's text: a millisecond."""
+    return f"{name}/{number};".encode().ljust(32, b".")
+
+
+@dataclass
+class Provider:
+    """One upstream connection in good order: it says what it was told, and acknowledges a clear."""
+
+    voice: str
+    one_turn: bool
+    to_say: list[tuple[str, int]] = field(default_factory=list)
+    context: str | None = None  # whose turn is unfinished
+    flushed: bool = False
+    turns: int = 0
+    clearing: bool = False
+    late: bool = False  # it had ended before it could be dropped; that is acknowledged all the same
+
+    def take(self, message: dict[str, Any]) -> None:
+        if message["type"] == "clear":
+            self.clearing = True
+            return
+        assert not self.clearing, "something was sent before the clear was acknowledged"
+        if message["type"] == "text":
+            assert not self.flushed, "a turn began before the one before it had ended"
+            assert not (self.one_turn and self.turns), "a second turn on a line that takes one"
+            name, number, voice = message["text"].split("/")
+            assert self.context in (None, name), "two contexts on one line"
+            assert voice == self.voice or voice.startswith("bad"), "said with other settings than asked for"
+            self.context = name
+            self.to_say.append((name, int(number)))
+        if message["type"] == "flush" or message.get("flush"):
+            assert self.context, "a flush of nothing went up"
+            self.flushed = True
+
+    def over(self) -> None:
+        self.to_say.clear()
+        self.context, self.flushed = None, False
+        self.turns += 1
+
+
+class OrderlyExtendedSpeech(RuleBasedStateMachine):
+    """An upstream in good order that may drop or refuse: every text is said once, in order, or its context says why."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: dict[str, int] = {}  # how many each context has
+        self.flushed: set[str] = set()
+        self.providers: dict[int, Provider] = {}
+        self.voice = "v0"
+        self.updates = 0
+        self.drops: Counter[str] = Counter()  # how often each context was dropped before its sound
+
+    @initialize(flush=st.sampled_from(["standalone", "inline"]), model=st.sampled_from([AURA, SONIOX]))
+    def start(self, flush: Any, model: str) -> None:
+        self.model = model
+        options = TtsOptions(
+            model=model, flush=flush, context_idle=1e6, first_audio_timeout=1e6, terminal_timeout=1e6,
+            reconnect_seconds=1e6, jitter=lambda: 0.5,
+        )  # fmt: skip
+        self.talk = Conversation(TtsMachine(options, ExtendedTts("1", "1")))
+        self.listener = Listener()
+        self.follow(self.talk.client({**INIT, "voice": "v0"}))
+        self.becomes_ready(0)
+
+    def follow(self, said: list[Said]) -> None:
+        for what in said:
+            if what[0] == "up":
+                number = what[1]
+                if number not in self.providers:
+                    self.providers[number] = Provider(self.talk.inits[number]["voice"], self.model == SONIOX)
+                self.providers[number].take(what[2])
+            assert what[0] != "error" or what[2] == "goes on", "the session ended"
+        self.listener.hear(said)
+        for name, sound in self.listener.heard.items():
+            expected = b"".join(word(name, number) for number in range(self.texts[name]))
+            assert expected.startswith(sound), "something was lost, repeated, or said under a wrong name"
+            if self.listener.ended.get(name) == "completed":
+                assert sound == expected, "a context was completed, but not said whole"
+        for name, reason in self.listener.ended.items():
+            if reason == "completed":
+                assert name in self.flushed
+                assert name in self.listener.heard
+            if reason == "failed":
+                assert name in self.listener.heard or self.drops[name] > 1
+
+    # The client
+
+    @property
+    def growing(self) -> list[str]:
+        return [name for name in self.texts if name not in self.flushed and name not in self.listener.ended]
+
+    @rule(data=st.data(), new=st.booleans(), flush=st.booleans())
+    def text(self, data: st.DataObject, new: bool, flush: bool) -> None:
+        if new or not self.growing:
+            name = f"c{len(self.texts)}"
+            self.texts[name] = 0
+        else:
+            name = data.draw(st.sampled_from(self.growing))
+        words = f"{name}/{self.texts[name]}/{self.voice}"
+        self.texts[name] += 1
+        if flush:
+            self.flushed.add(name)
+        self.follow(self.talk.client({"type": "text", "context_id": name, "text": words, "flush": flush}))
+
+    @precondition(lambda self: self.growing)
+    @rule(data=st.data())
+    def flush(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.growing))
+        self.flushed.add(name)
+        self.follow(self.talk.client({"type": "flush", "context_id": name}))
+
+    @precondition(lambda self: self.texts and not any(self.providers[n].late for n in self.working))
+    @rule(data=st.data(), all_of_them=st.booleans())
+    def clear(self, data: st.DataObject, all_of_them: bool) -> None:
+        name = None if all_of_them else data.draw(st.sampled_from(list(self.texts)))
+        others = {other for other in self.texts if name not in (None, other)} - self.listener.ended.keys()
+        self.listener.clears[name] += 1
+        self.follow(self.talk.client({"type": "clear", **({"context_id": name} if name else {})}))
+        assert not self.listener.clears[name]
+        assert not others & self.listener.ended.keys(), "clearing one context ended another"
+        assert self.listener.ended.keys() >= (self.texts.keys() if name is None else {name})
+
+    @rule(voice=st.sampled_from(["v0", "v1", "v2", "bad1", "bad2"]))
+    def update(self, voice: str) -> None:
+        self.updates += 1
+        self.voice = voice
+        self.listener.updates.add(str(self.updates))
+        self.follow(self.talk.client({"type": "update", "id": str(self.updates), "voice": voice}))
+
+    # Upstream
+
+    @property
+    def working(self) -> list[int]:
+        return [number for number, ready in self.talk.open.items() if ready and number in self.providers]
+
+    @property
+    def opening(self) -> list[int]:
+        return [number for number, ready in self.talk.open.items() if not ready]
+
+    @precondition(lambda self: self.opening)
+    @rule(data=st.data())
+    def answers(self, data: st.DataObject) -> None:
+        self.becomes_ready(data.draw(st.sampled_from(self.opening)))
+
+    def becomes_ready(self, number: int) -> None:
+        voice = self.talk.inits[number]["voice"]
+        if voice.startswith("bad"):
+            if self.voice == voice:
+                # What comes next is said with what held before; which that is, the machine knows.
+                self.voice = "bad"
+            self.follow(was_lost(self.talk, number, REFUSED))
+            return
+        self.follow(became_ready(self.talk, number))
+        self.time(5)  # a life that counts
+
+    @precondition(lambda self: self.opening)
+    @rule(data=st.data())
+    def is_busy(self, data: st.DataObject) -> None:
+        self.follow(was_lost(self.talk, data.draw(st.sampled_from(self.opening)), BUSY))
+
+    @precondition(lambda self: any(self.providers[number].to_say for number in self.working))
+    @rule(data=st.data())
+    def sound(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from([n for n in self.working if self.providers[n].to_say]))
+        self.says(number)
+
+    def says(self, number: int) -> None:
+        self.follow(self.talk.upstream(word(*self.providers[number].to_say.pop(0)), connection=number))
+
+    @precondition(lambda self: any(self.providers[number].flushed for number in self.working))
+    @rule(data=st.data(), twice=st.booleans(), closes=st.booleans())
+    def end(self, data: st.DataObject, twice: bool, closes: bool) -> None:
+        number = data.draw(st.sampled_from([n for n in self.working if self.providers[n].flushed]))
+        self.ends(number)
+        if twice and number in self.talk.open:
+            self.follow(self.talk.upstream(AUDIO_END, connection=number))
+        if closes and number in self.talk.open:
+            self.follow(was_lost(self.talk, number, hung_up(1000)))
+
+    def ends(self, number: int) -> None:
+        provider = self.providers[number]
+        while provider.to_say and number in self.talk.open:
+            self.says(number)
+        provider.late, provider.clearing = provider.clearing, False
+        provider.over()
+        self.follow(self.talk.upstream(AUDIO_END, connection=number))
+
+    @precondition(lambda self: any(self.providers[n].clearing or self.providers[n].late for n in self.working))
+    @rule(data=st.data())
+    def confirms(self, data: st.DataObject) -> None:
+        number = data.draw(
+            st.sampled_from([n for n in self.working if self.providers[n].clearing or self.providers[n].late])
+        )
+        self.confirm(number)
+
+    def confirm(self, number: int) -> None:
+        provider = self.providers[number]
+        if provider.clearing:
+            provider.over()
+        provider.late = provider.clearing = False
+        self.follow(self.talk.upstream(CLEARED, connection=number))
+
+    @precondition(lambda self: any(self.talk.open.values()))
+    @rule(data=st.data(), code=st.sampled_from([1006, 1011]))
+    def drops_out(self, data: st.DataObject, code: int) -> None:
+        number = data.draw(st.sampled_from([number for number, ready in self.talk.open.items() if ready]))
+        if (provider := self.providers.get(number)) is not None and provider.context and not provider.clearing:
+            self.drops[provider.context] += 1
+        self.follow(was_lost(self.talk, number, hung_up(code)))
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 20.0]))
+    def time(self, seconds: float) -> None:
+        self.follow(self.talk.wait(seconds))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "talk"):
+            return
+        while self.growing:
+            name = self.growing[0]
+            self.flushed.add(name)
+            self.follow(self.talk.client({"type": "flush", "context_id": name}))
+        for _ in range(8 * (len(self.texts) + self.updates) + 8):
+            for number in self.opening:
+                if number in self.talk.open:
+                    self.becomes_ready(number)
+            for number in self.working:
+                if number in self.talk.open and (self.providers[number].clearing or self.providers[number].late):
+                    self.confirm(number)
+                elif number in self.talk.open and self.providers[number].flushed:
+                    self.ends(number)
+            self.time(5)
+        assert self.listener.ended.keys() == self.texts.keys(), "a context never ended"
+        assert not self.listener.updates, "an update was never answered"
+
+
+TestOrderlyExtendedSpeech = OrderlyExtendedSpeech.TestCase
+TestOrderlyExtendedSpeech.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+
+import pytest
+from slng_sidecar.simulator import BadManners, Manners, Simulator, SimulatorOptions, parse_manners, parse_script
+from slng_sidecar.simulator.faults import KINDS, MOMENTS, actions
+from support.paths import ROOT
+
+PAGE = ROOT / "docs" / "simulator.md"
+
+
+def test_reads_manners_as_people_write_them() -> None:
+    given = ["terminal=flushed", "pace=2.5", "segments=true", "confidence=null", "max_reason=too long"]
+    assert parse_manners(given) == {
+        "terminal": "flushed",
+        "pace": 2.5,
+        "segments": True,
+        "confidence": None,
+        "max_reason": "too long",
+    }
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("mood=1", "no manner 'mood'"),
+        ("pace", "name=value"),
+        ("pace=fast", "pace takes a number"),
+        ("pace=NaN", "pace takes a number"),
+        ("finals=1.5", "finals takes a whole number"),
+        ("segments=1", "segments takes true or false"),
+        ("confidence=2", "confidence takes a number of 0 to 1"),
+        ("terminal=bang", "terminal takes one of"),
+    ],
+)
+def test_refuses_manners_that_cannot_be(assignment: str, says: str) -> None:
+    with pytest.raises(BadManners, match=says):
+        parse_manners([assignment])
+
+
+def test_a_route_comes_after_the_manners_of_all_and_before_the_overrides() -> None:
+    options = SimulatorOptions.fast(manners={"after_turn": "open", "final_ms": 7}, terminal="flushed")
+    simulator = Simulator(options)
+    rime = simulator.manners_for("tts", "slng/rime/arcana:3-en")
+    assert (rime.after_turn, rime.terminal) == ("close", "flushed")
+    assert simulator.manners_for("stt", "gradium/stt:default").final_ms == 400
+    forced = Simulator(SimulatorOptions.fast(after_turn="open"))
+    assert forced.manners_for("tts", "slng/rime/arcana:3-en").after_turn == "open"
+
+
+def test_a_route_brings_no_latency_where_there_is_to_be_none() -> None:
+    assert Simulator(SimulatorOptions.fast()).manners_for("stt", "slng/deepgram/nova:3-en").final_ms == 0
+    assert Simulator(SimulatorOptions()).manners_for("stt", "slng/deepgram/nova:3-en").final_ms == 400
+
+
+def test_the_page_names_every_manner_fault_and_moment() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    wanted = {*(field.name for field in fields(Manners)), *actions(), *MOMENTS, *KINDS}
+    wanted |= {name for arguments in actions().values() for name in arguments}
+    assert {name for name in wanted if f"`{name}`" not in page} == set()
+
+
+def test_the_faults_on_the_page_are_understood() -> None:
+    scripts = re.findall(r"-d '(.*)'", PAGE.read_text(encoding="utf-8"))
+    assert len(scripts) > 5
+    for script in scripts:
+        parse_script(json.loads(script))
+
+
+def test_the_page_gives_the_defaults_of_every_manner() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for field in fields(Manners):
+        default = "empty" if field.default == "" else json.dumps(field.default).strip('"')
+        assert f"| `{field.name}` | `{default}` |" in page

@@ -1,0 +1,87 @@
+"""Bots around the plugin's services, with the sidecar and the simulator as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipecat.frames.frames import InputAudioRawFrame
+
+from support.pipelines import RunningPipeline
+from support.processes import Running, started
+
+SIGNAL = "slng/simulator/signal:1"
+FRAME = 0.02
+
+
+@dataclass(slots=True)
+class SimulatorProcess:
+    """A simulator in a process of its own."""
+
+    running: Running
+    url: str
+
+    async def inject(self, **fault: Any) -> None:
+        """Add a fault to its script."""
+        await asyncio.to_thread(self._ask, "POST", "/_sim/faults", json.dumps(fault).encode())
+
+    async def forget_faults(self) -> None:
+        """Take its script of faults away."""
+        await asyncio.to_thread(self._ask, "DELETE", "/_sim/faults", None)
+
+    async def log(self) -> list[dict[str, Any]]:
+        """Give its records."""
+        answer = await asyncio.to_thread(self._ask, "GET", "/_sim/log", None)
+        records: list[dict[str, Any]] = json.loads(answer)["records"]
+        return records
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> bytes:
+        request = urllib.request.Request(self.url.replace("ws:", "http:") + path, data=body, method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=10) as response:
+                content: bytes = response.read()
+                return content
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
+
+
+@contextlib.asynccontextmanager
+async def simulator_process(**manners: Any) -> AsyncIterator[SimulatorProcess]:
+    """Run ``slng-sidecar simulate`` with the numbered signal; manners as ``--set`` takes them."""
+    sets = [part for name, value in manners.items() for part in ("--set", f"{name}={value}")]
+    async with started("simulate", "--port", "0", "--speech", "signal", *sets) as running:
+        yield SimulatorProcess(running, (await running.says(r"at (ws://\S+)")).group(1))
+
+
+@contextlib.asynccontextmanager
+async def sidecar_process(upstream: str, port: int, **settings: str) -> AsyncIterator[Running]:
+    """Run ``slng-sidecar serve`` with an upstream on a port."""
+    env = {"SLNG_API_KEY": "a-key-of-slng", "SLNG_BASE_URL": upstream, **settings}
+    async with started("serve", "--port", str(port), cwd=None, **env) as running:
+        running.url = (await running.says(r"slng-sidecar \S+ at (http://\S+?),?\s")).group(1)
+        yield running
+
+
+def free_port() -> int:
+    """Give a port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def speak_at_pace(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:
+    """Send audio as a microphone does, a frame every 20 ms."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    for number, frame in enumerate(frames):
+        await asyncio.sleep(start + number * FRAME - loop.time())
+        await pipeline.send(frame)

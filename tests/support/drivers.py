@@ -1,0 +1,173 @@
+"""A client that runs under another environment's Python, driven over its stdin and heard over its stdout.
+
+``make interop-envs`` makes the environments. A driver (``tests/interop/drivers``) reads one JSON object a line as what
+to do, and writes one JSON object a line for what it sees. It ends when its stdin does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
+
+from support.paths import ROOT
+from support.processes import environment
+from support.running import running_gateway
+
+DRIVERS = ROOT / "tests" / "interop" / "drivers"
+WAIT = 30.0
+LINE = 64 << 20
+DIRECTLY, SIDECAR = "directly", "through the sidecar"
+
+
+def python_of(name: str) -> Path:
+    """Give the Python of an environment, or skip where it was not made; CI must have it."""
+    made = ROOT / ".interop" / name
+    if not (made / ".made").exists():
+        assert not os.environ.get("CI"), f"CI must have the environment {name}: make interop-envs makes it"
+        pytest.skip("make interop-envs makes it")
+    return made / "bin" / "python"
+
+
+class Driver:
+    """A driver that runs; ``events`` is all that it said so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._abandoned = False
+        self.events: list[dict[str, Any]] = []
+        self.log = ""
+
+    async def listen(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            self.events.append(json.loads(line))
+            self._changed.set()
+        self._ended = True
+        self._changed.set()
+
+    async def keep_log(self) -> None:
+        assert self._process.stderr is not None
+        while line := await self._process.stderr.readline():
+            self.log += line.decode(errors="replace")
+
+    async def send(self, do: str, **command: Any) -> None:
+        """Have it do something; bytes go as base64."""
+        assert self._process.stdin is not None
+        for name, value in command.items():
+            if isinstance(value, bytes):
+                command[name] = base64.b64encode(value).decode()
+        self._process.stdin.write(json.dumps({"do": do, **command}).encode() + b"\n")
+        await self._process.stdin.drain()
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until the condition holds; it is looked at after each event."""
+        try:
+            async with asyncio.timeout(WAIT):
+                while not condition():
+                    assert not self._ended, f"the driver ended:\n{self.log[-4000:]}"
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            kinds = [(event["is"], event.get("text") or event.get("error")) for event in self.events[-40:]]
+            pytest.fail(f"it did not come; the last events: {kinds}\n{self.log[-4000:]}")
+
+    def abandon(self) -> None:
+        """End it at once: a client that lost its line may take long to end."""
+        self._abandoned = True
+        self._process.kill()
+
+    async def end(self) -> None:
+        """Have it end, which it must do well."""
+        assert self._process.stdin is not None
+        if not self._abandoned:
+            self._process.stdin.close()
+            async with asyncio.timeout(WAIT):
+                assert await self._process.wait() == 0, self.log[-4000:]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Give the events of a kind."""
+        return [event for event in self.events if event["is"] == kind]
+
+    def words(self, kind: str) -> list[str]:
+        """Give the words of all texts of a kind."""
+        return " ".join(event["text"] for event in self.of(kind)).split()
+
+    def sound(self, kind: str, after: str = "") -> bytes:
+        """Give the sound of all events of a kind, or of those after the first event of another."""
+        events = self.events
+        if after:
+            events = events[next(index for index, event in enumerate(events) if event["is"] == after) :]
+        return b"".join(base64.b64decode(event["audio"]) for event in events if event["is"] == kind)
+
+
+@contextlib.asynccontextmanager
+async def driving(name: str, script: str, **options: Any) -> AsyncIterator[Driver]:
+    """Run a driver while the block runs; it must then end well.
+
+    Args:
+        name: the environment.
+        script: the driver's file.
+        options: what it is told first.
+    """
+    process = await asyncio.create_subprocess_exec(
+        python_of(name), DRIVERS / script, json.dumps(options),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment(PYTHONPATH=str(ROOT / "tests")), limit=LINE,
+    )  # fmt: skip
+    driver = Driver(process)
+    readers = [asyncio.create_task(driver.listen()), asyncio.create_task(driver.keep_log())]
+    try:
+        await driver.until(lambda: driver.of("started"))
+        yield driver
+        await driver.end()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await asyncio.gather(*readers)
+
+
+def numbers(sound: bytes, rate: int = 16_000) -> list[int]:
+    """Give the numbers of the whole words in sound."""
+    return [word.number for word in signal.decode(sound, rate) if word.whole]
+
+
+def whole_words(sound: bytes, rate: int = 16_000) -> list[int]:
+    """Give the numbers of the words in sound, each of which must be whole."""
+    found = signal.decode(sound, rate)
+    assert all(word.whole for word in found), found
+    return [word.number for word in found]
+
+
+def speech(words: range, rate: int = 16_000) -> bytes:
+    """Say numbered words, with 400 ms of silence after each fourth."""
+    return signal.encode([signal.Word(number, gap=20 if number % 4 == 0 else 0) for number in words], rate)
+
+
+@contextlib.asynccontextmanager
+async def upstream_at(
+    way: str, options: SimulatorOptions | None = None, **settings: Any
+) -> AsyncIterator[tuple[str, Simulator]]:
+    """Run a simulator, and a sidecar in front of it unless ``way`` is ``DIRECTLY``; give the host and port to talk to.
+
+    Args:
+        settings: the sidecar's.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(running_simulator(options or SimulatorOptions.fast()))
+        url = simulator.url
+        if way == SIDECAR:
+            url = await stack.enter_async_context(running_gateway(url, **settings))
+        yield url.partition("://")[2], simulator

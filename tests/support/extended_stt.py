@@ -1,0 +1,60 @@
+"""An STT session of the extended dialect, as the tests talk to it."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.stt.dialects import ExtendedStt
+from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
+
+from support.conversation import Conversation, Said, dial, down
+
+INIT = {"type": "init", "config": {"sample_rate": 16_000, "language": "en"}}
+FINALIZE, CLOSE = {"type": "finalize"}, {"type": "close"}
+NO_SLOT = GatewayError("rate_limit", "too many concurrent connections")
+
+
+def speech(ms: int, level: int = 8000) -> bytes:
+    """Sound as loud as speech."""
+    return array("h", [level, -level] * (ms * 8)).tobytes()
+
+
+def silence(ms: int) -> bytes:
+    return bytes(ms * 32)
+
+
+def final(text: str, *spans: tuple[float, float], **fields: Any) -> dict[str, Any]:
+    """A final, with word times in seconds of its connection's audio where spans are given."""
+    words = [{"word": w, "start": s[0], "end": s[1]} for w, s in zip(text.split(), spans, strict=False)]
+    return {"type": "final_transcript", "transcript": text, **({"words": words} if words else {}), **fields}
+
+
+def live(**options: Any) -> Conversation:
+    options.setdefault("jitter", lambda: 0.5)
+    talk = Conversation(SttMachine(SttOptions(**options), ExtendedStt("1.2.3", "7")))
+    assert talk.client(INIT) == [dial(0)]
+    assert talk.ready(slng_request_id="r") == [
+        down(
+            {
+                "type": "ready",
+                "session_id": "s1",
+                "slng_request_id": "r",
+                "sidecar": {"version": "1.2.3", "session": "7"},
+            }
+        )
+    ]
+    return talk
+
+
+def told(said: list[Said], kind: str) -> list[dict[str, Any]]:
+    return [what[1] for what in said if what[0] == "down" and what[1]["type"] == kind]
+
+
+def sent(said: list[Said], connection: int) -> bytes:
+    return b"".join(what[2] for what in said if what[:2] == ("up", connection) and isinstance(what[2], bytes))
+
+
+def finalized(name: str | None, outcome: str, covered_ms: int) -> Said:
+    return down({"type": "finalized", "finalize_id": name, "outcome": outcome, "covered_ms": covered_ms})

@@ -1,0 +1,19 @@
+"""The names of all metrics, as they are scraped."""
+
+from __future__ import annotations
+
+from slng_sidecar.telemetry.metrics import Metrics
+
+_SAMPLES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
+
+
+def metric_types() -> dict[str, str]:
+    """Give the type of each metric, by its name: a histogram's without ``_bucket`` and the like."""
+    endings = {"counter": "_total", "info": "_info"}
+    return {family.name + endings.get(family.type, ""): family.type for family in Metrics().registry.collect()}
+
+
+def metric_names() -> set[str]:
+    """Give the names of all samples that there can be."""
+    families = Metrics().registry.collect()
+    return {family.name + ending for family in families for ending in _SAMPLES.get(family.type, ("",))}

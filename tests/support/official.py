@@ -1,0 +1,62 @@
+"""The official ``pipecat-slng`` 0.7.0 pointed at the simulator, directly or through a sidecar, and what comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from pipecat.frames.frames import InputAudioRawFrame, TranscriptionFrame, TTSAudioRawFrame, TTSStoppedFrame
+from pipecat_slng import WorldPart
+from slng_sidecar.engines import signal
+from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
+
+from support.pipelines import RunningPipeline
+from support.running import AURA, NOVA, running_gateway
+
+__all__ = ["AURA", "NOVA", "audio_frames", "have_ended", "heard", "spoken", "upstream", "was_spoken"]
+
+
+@contextlib.asynccontextmanager
+async def upstream(
+    way: str, monkeypatch: pytest.MonkeyPatch, options: SimulatorOptions | None = None
+) -> AsyncIterator[Simulator]:
+    """Run a simulator and point the plugin at it, or at a sidecar in front of it whose filter is set like theirs."""
+    async with contextlib.AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(running_simulator(options or SimulatorOptions.fast()))
+        url = simulator.url
+        if way != "directly":
+            gateway = await stack.enter_async_context(
+                running_gateway(simulator.url, sidecar_confidence_scope="partials")
+            )
+            url = gateway.replace("http:", "ws:")
+        monkeypatch.setattr(
+            WorldPart, "bridge_url", lambda _self, kind, model: f"{url}/v1/bridges/unmute/{kind}/{model}"
+        )
+        yield simulator
+
+
+def audio_frames(words: range, frame_bytes: int = 640) -> list[InputAudioRawFrame]:
+    pcm = signal.encode([signal.Word(number, gap=20 if number % 4 == 0 else 0) for number in words])
+    return [
+        InputAudioRawFrame(audio=pcm[start : start + frame_bytes], sample_rate=16_000, num_channels=1)
+        for start in range(0, len(pcm), frame_bytes)
+    ]
+
+
+def spoken(pipeline: RunningPipeline) -> list[str]:
+    return " ".join(frame.text for frame in pipeline.down(TranscriptionFrame)).split()
+
+
+def was_spoken(pipeline: RunningPipeline, word: str) -> bool:
+    return word in spoken(pipeline)
+
+
+def have_ended(pipeline: RunningPipeline, turns: int) -> bool:
+    return len(pipeline.down(TTSStoppedFrame)) == turns
+
+
+def heard(pipeline: RunningPipeline) -> list[int]:
+    found = signal.decode(b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame)))
+    assert all(word.whole for word in found)
+    return [word.number for word in found]
