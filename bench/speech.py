@@ -34,12 +34,12 @@ class Speech:
 def speech(seed: int, seconds: float, *, pauses: bool = True) -> Speech:
     """Make words of 100 to 300 ms with 40 to 80 ms between them, and, with pauses, 300 to 600 ms after each seventh."""
     rng = random.Random(seed)
-    words: list[signal.Word] = []
+    words: list[signal.SignalWord] = []
     total = 0.0
     while total < seconds:
         number = len(words) + 1
         gap = rng.randint(15, 30) if pauses and rng.random() < 1 / 7 else rng.choice([2, 3, 4])
-        word = signal.Word(number, frames=rng.randint(5, 15), gap=gap)
+        word = signal.SignalWord(number, frames=rng.randint(5, 15), gap=gap)
         words.append(word)
         total += ((word.frames or 0) + gap) * FRAME_SECONDS
     return Speech([word.number for word in words], signal.encode(words, RATE))
@@ -52,11 +52,11 @@ def two_sentences(seed: int, first: float = 1.2, silence: float = 1.2, second: f
     they are found again.
     """
     rng = random.Random(seed)
-    words: list[signal.Word] = []
+    words: list[signal.SignalWord] = []
     for seconds in (first, second):
         frames = 0
         while frames * FRAME_SECONDS < seconds:
-            words.append(signal.Word(len(words) + 1, frames=rng.randint(5, 15), gap=2))
+            words.append(signal.SignalWord(len(words) + 1, frames=rng.randint(5, 15), gap=2))
             frames += (words[-1].frames or 0) + 2
         words[-1] = replace(words[-1], gap=round(silence / FRAME_SECONDS))
     said = Speech([word.number for word in words], signal.encode(words, RATE))

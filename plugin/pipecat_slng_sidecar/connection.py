@@ -1,6 +1,6 @@
 """The WebSocket to the sidecar: one task that connects, sends, receives, and connects again.
 
-What is said is not decided here. A ``Script`` gives the opening of each connection and then one message after the
+What is said is not decided here. A ``ReplayQueue`` gives the opening of each connection and then one message after the
 other, so that what must be said again on a new connection is the script's knowledge alone, and nothing that calls a
 service ever waits for the network.
 """
@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 
 from pipecat_slng_sidecar.failures import Failure, failure_of, failure_of_reply
 from pipecat_slng_sidecar.options import SUBPROTOCOL, Address
-from pipecat_slng_sidecar.stall_guard import SEND_TIMEOUT, Outgoing
+from pipecat_slng_sidecar.stall_guard import SEND_TIMEOUT, StallGuard
 
 # A restart of the sidecar takes a second or two; after OUTAGE seconds without it the service gives up (issue of the
 # plugin: "50-500 ms, for 30 s before it is permanent"), and looks only now and then whether it is back.
@@ -37,7 +37,7 @@ _PING_INTERVAL, _PING_TIMEOUT = 8.0, 18.0
 _NO_PROXY: dict[str, Any] = {"proxy": None} if "proxy" in inspect.signature(connect.__init__).parameters else {}
 
 
-class Script(Protocol):
+class ReplayQueue(Protocol):
     """What is said on a connection, in its order."""
 
     def opening(self) -> tuple[str, dict[str, Any]]:
@@ -53,7 +53,7 @@ class Script(Protocol):
         ...
 
 
-class Link:
+class SidecarConnection:
     """A service's connection to the sidecar, for as long as the service lives.
 
     Mutable, and only by its own task: ``_up``, whether the sidecar has said ``ready``; ``_draining``, whether it is
@@ -67,7 +67,7 @@ class Link:
         address: Address,
         kind: str,
         headers: dict[str, str],
-        script: Script,
+        queue: ReplayQueue,
         *,
         on_message: Callable[[dict[str, Any]], Awaitable[None]],
         on_audio: Callable[[bytes], Awaitable[None]],
@@ -89,7 +89,7 @@ class Link:
         self._address = address
         self._kind = kind
         self._headers = headers
-        self._script = script
+        self._queue = queue
         self._on_message = on_message
         self._on_audio = on_audio
         self._on_up = on_up
@@ -156,7 +156,7 @@ class Link:
             try:
                 failure = await self._converse()
             finally:
-                self._script.closed()
+                self._queue.closed()
                 was_up, self._up = self._up, False
                 if was_up:
                     await self._owner._call_event_handler("on_disconnected")
@@ -174,13 +174,13 @@ class Link:
 
     async def _converse(self) -> Failure:
         """Hold one connection from its dialling to its end; give what ended it."""
-        model, init = self._script.opening()
+        model, init = self._queue.opening()
         self._draining = False
         try:
             async with self._dial(model) as websocket:
                 if websocket.subprotocol != SUBPROTOCOL:
                     return self._not_ours("does not speak its protocol")
-                with Outgoing(websocket) as outgoing:
+                with StallGuard(websocket) as outgoing:
                     await outgoing.send(json.dumps(init))
                     return await self._exchange(websocket, outgoing)
         except InvalidStatus as error:
@@ -205,7 +205,7 @@ class Link:
         uri = self._address.websocket(self._kind, model)
         return unix_connect(self._address.socket, uri, **options) if self._address.socket else connect(uri, **options)
 
-    async def _exchange(self, websocket: ClientConnection, outgoing: Outgoing) -> Failure:
+    async def _exchange(self, websocket: ClientConnection, outgoing: StallGuard) -> Failure:
         sending = asyncio.create_task(self._send(outgoing))
         try:
             return await self._receive(websocket, outgoing)
@@ -214,15 +214,15 @@ class Link:
             with contextlib.suppress(asyncio.CancelledError):
                 await sending
 
-    async def _send(self, outgoing: Outgoing) -> None:
+    async def _send(self, outgoing: StallGuard) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
                 self._something.clear()
-                while (message := self._script.next()) is not None:
+                while (message := self._queue.next()) is not None:
                     await outgoing.send(message)
                 await self._something.wait()
 
-    async def _receive(self, websocket: ClientConnection, outgoing: Outgoing) -> Failure:
+    async def _receive(self, websocket: ClientConnection, outgoing: StallGuard) -> Failure:
         last: Failure | None = None
         try:
             async for data in websocket:

@@ -13,7 +13,7 @@ _MARKS = re.compile(r"[^\w']+")
 _MOST_WORDS = 120
 
 
-class Repeats:
+class ReplayDeduplicator:
     """What was told of audio that may go up again.
 
     ``_told`` is that, as words without case and marks. ``_due`` is what a new connection may repeat of it, from the

@@ -13,7 +13,7 @@ A sidecar whose upstream is stuck holds us back until that deadline of its own, 
 """
 
 _LOOKS = 5
-# Longer than the wait for the answer to a close (``link``), shorter than Pipecat's for a task to end (1 s).
+# Longer than the wait for the answer to a close (``connection``), shorter than Pipecat's for a task to end (1 s).
 _CLOSE_TIMEOUT = 0.7
 
 
@@ -24,7 +24,7 @@ class _Connection(Protocol):
     async def send(self, message: str | bytes) -> None: ...
 
 
-class Outgoing:
+class StallGuard:
     """What goes out on one connection, watched while the ``with`` block runs.
 
     A send waits for a sidecar that reads slowly, as long as it goes on reading. Where it takes nothing for

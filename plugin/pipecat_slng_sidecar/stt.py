@@ -28,7 +28,7 @@ from pipecat.utils.time import time_now_iso8601
 from pipecat.utils.tracing.service_decorators import traced_stt
 from pipecat.utils.types import NOT_GIVEN, NotGiven, is_given
 
-from pipecat_slng_sidecar.connection import Link
+from pipecat_slng_sidecar.connection import SidecarConnection
 from pipecat_slng_sidecar.failures import failure_of
 from pipecat_slng_sidecar.options import (
     DEFAULT_STT_MODEL,
@@ -40,8 +40,8 @@ from pipecat_slng_sidecar.options import (
     not_needed,
     request_headers,
 )
-from pipecat_slng_sidecar.replay_dedup import Repeats
-from pipecat_slng_sidecar.stt_replay_queue import AudioSpool, Voicing
+from pipecat_slng_sidecar.replay_dedup import ReplayDeduplicator
+from pipecat_slng_sidecar.stt_replay_queue import SessionInit, SttReplayQueue
 from pipecat_slng_sidecar.updates import Updates
 
 # As much as the sidecar keeps by default (SIDECAR_REPLAY_SECONDS), and as long as an outage may last.
@@ -166,12 +166,12 @@ class SlngSTTService(STTService):
         self._standby = warm_standby_enabled
         self._address = address
         self._headers = headers
-        self._spool: AudioSpool | None = None
-        self._link: Link | None = None
+        self._queue: SttReplayQueue | None = None
+        self._connection: SidecarConnection | None = None
         self._ids = itertools.count(1)
         self._finalize_id: str | None = None
         self._updates = Updates()
-        self._repeats = Repeats()
+        self._repeats = ReplayDeduplicator()
 
     def can_generate_metrics(self) -> bool:
         """Say that metrics come: TTFB and usage."""
@@ -180,27 +180,27 @@ class SlngSTTService(STTService):
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own
         """Begin to connect; nothing waits for it."""
         await super().setup(setup)
-        self._spool = AudioSpool(self._voicing(), self.sample_rate, _KEEP_SECONDS)
-        self._link = Link(
-            self, self._address, "stt", self._headers, self._spool,
+        self._queue = SttReplayQueue(self._session_init(), self.sample_rate, _KEEP_SECONDS)
+        self._connection = SidecarConnection(
+            self, self._address, "stt", self._headers, self._queue,
             on_message=self._take, on_audio=_ignore,
             on_up=self._came_up, on_lost=self._lost, on_given_up=self._given_up,
         )  # fmt: skip
-        self._link.start()
+        self._connection.start()
 
     async def start(self, frame: StartFrame) -> None:
         """Let transcripts out."""
         await super().start(frame)
-        if self._link:
-            self._link.release()
+        if self._connection:
+            self._connection.release()
 
     async def stop(self, frame: EndFrame) -> None:
         """Wait for the last words, then close."""
         await super().stop(frame)
-        if self._link and self._spool:
+        if self._connection and self._queue:
             self._updates.forget()
-            self._spool.end()
-            await self._link.finish(_LAST_WORDS)
+            self._queue.end()
+            await self._connection.finish(_LAST_WORDS)
 
     async def cancel(self, frame: CancelFrame) -> None:
         """Close at once."""
@@ -213,23 +213,23 @@ class SlngSTTService(STTService):
         await self._stop_link()
 
     async def _stop_link(self) -> None:
-        if self._link:
-            await self._link.stop()
+        if self._connection:
+            await self._connection.stop()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Ask for the rest of an utterance when the VAD hears its end."""
         await super().process_frame(frame, direction)
-        if isinstance(frame, VADUserStoppedSpeakingFrame) and self._spool and self._link and self.is_usable:
+        if isinstance(frame, VADUserStoppedSpeakingFrame) and self._queue and self._connection and self.is_usable:
             self._finalize_id = f"f{next(self._ids)}"
             self.request_finalize()
-            self._spool.finalize(self._finalize_id)
-            self._link.wake()
+            self._queue.finalize(self._finalize_id)
+            self._connection.wake()
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
         """Put audio into the spool; transcripts come by themselves."""
-        if self._spool and self._link:
-            self._spool.append(audio)
-            self._link.wake()
+        if self._queue and self._connection:
+            self._queue.append(audio)
+            self._connection.wake()
         yield None
 
     # Settings
@@ -242,14 +242,14 @@ class SlngSTTService(STTService):
         elif self._language_by_model and is_given(delta.model) and delta.model:
             delta.language = language_of_model(delta.model)
         changed = await super()._update_settings(delta)
-        if changed and self._spool and self._link:
-            after = self._voicing()
-            self._spool.update(self._updates.message(changed, after), after)
-            self._link.wake()
-            self._link.start()
+        if changed and self._queue and self._connection:
+            after = self._session_init()
+            self._queue.update(self._updates.message(changed, after), after)
+            self._connection.wake()
+            self._connection.start()
         return changed
 
-    def _voicing(self) -> Voicing:
+    def _session_init(self) -> SessionInit:
         settings = self._settings
         config: dict[str, Any] = {"sample_rate": self.sample_rate, "encoding": self._encoding}
         if settings.language:
@@ -263,14 +263,14 @@ class SlngSTTService(STTService):
             init["confidence_scope"] = self._confidence_scope
         if self._standby:
             init["standby"] = True
-        return Voicing(str(settings.model), init)
+        return SessionInit(str(settings.model), init)
 
     # What the sidecar says
 
     async def _take(self, message: dict[str, Any]) -> None:
-        assert self._spool is not None
+        assert self._queue is not None
         if (covered := message.get("covered_ms")) is not None:
-            self._spool.covered(covered)
+            self._queue.covered(covered)
         match message["type"]:
             case "partial_transcript":
                 await self._partial(message)
@@ -317,9 +317,9 @@ class SlngSTTService(STTService):
 
     async def _finalized(self, message: dict[str, Any]) -> None:
         """End the wait for an answer that brought no transcript."""
-        assert self._spool is not None
+        assert self._queue is not None
         finalize_id, outcome = str(message.get("finalize_id")), message.get("outcome")
-        self._spool.answered(finalize_id)
+        self._queue.answered(finalize_id)
         if finalize_id != self._finalize_id or outcome == "final":
             return
         if outcome == "timeout":
@@ -331,9 +331,9 @@ class SlngSTTService(STTService):
     # Changes of the link
 
     async def _came_up(self) -> None:
-        assert self._spool is not None
+        assert self._queue is not None
         self._updates.forget()
-        lost = self._spool.take_lost_ms()
+        lost = self._queue.take_lost_ms()
         if lost:
             await self.push_error(
                 f"{lost} ms of audio were not transcribed: the sidecar was away for longer than {_KEEP_SECONDS:.0f} s "
@@ -345,8 +345,8 @@ class SlngSTTService(STTService):
         self._repeats.lost()
 
     async def _given_up(self) -> None:
-        assert self._spool is not None
-        self._spool.clear()
+        assert self._queue is not None
+        self._queue.clear()
 
 
 def _heard(message: dict[str, Any]) -> tuple[str, Language | None]:

@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Voicing:
+class SessionInit:
     """The settings of a stretch: what ``init`` has to say where a connection begins in it."""
 
     model: str
@@ -37,27 +37,27 @@ class _Finalize:
 @dataclass(slots=True)
 class _Update:
     message: str
-    after: Voicing
+    after: SessionInit
 
 
 _Entry = _Audio | _Finalize | _Update
 
 
-class AudioSpool:
+class SttReplayQueue:
     """Audio, finalizes and updates in their order, kept until the sidecar is done with them.
 
-    ``_sent`` went out on this connection and goes again on the next one; ``_unsent`` follows it. ``_voicing`` holds
-    where the oldest of both begins. ``_base`` is the position of this connection's first byte.
+    ``_sent`` went out on this connection and goes again on the next one; ``_unsent`` follows it. ``_session_init``
+    holds where the oldest of both begins. ``_base`` is the position of this connection's first byte.
     """
 
-    def __init__(self, voicing: Voicing, sample_rate: int, keep_seconds: float) -> None:
+    def __init__(self, session_init: SessionInit, sample_rate: int, keep_seconds: float) -> None:
         """Start empty.
 
         Args:
             voicing: the settings to begin with.
             keep_seconds: how much audio is kept at most; beyond it the oldest is given up.
         """
-        self._voicing = voicing
+        self._session_init = session_init
         self._bytes_per_ms = sample_rate * 2 / 1000
         self._limit = int(keep_seconds * 1000 * self._bytes_per_ms)
         self._sent: deque[_Entry] = deque()
@@ -68,7 +68,7 @@ class AudioSpool:
         self._connected = self._ending = False
 
     def __repr__(self) -> str:
-        return f"AudioSpool(kept={self.kept_ms} ms, sent={len(self._sent)}, unsent={len(self._unsent)})"
+        return f"SttReplayQueue(kept={self.kept_ms} ms, sent={len(self._sent)}, unsent={len(self._unsent)})"
 
     @property
     def kept_ms(self) -> int:
@@ -87,7 +87,7 @@ class AudioSpool:
         """Ask, at this place in the audio, for what was said so far."""
         self._unsent.append(_Finalize(finalize_id))
 
-    def update(self, message: dict[str, Any], after: Voicing) -> None:
+    def update(self, message: dict[str, Any], after: SessionInit) -> None:
         """Change the settings at this place in the audio; ``after`` is what then holds."""
         self._unsent.append(_Update(json.dumps(message), after))
 
@@ -99,7 +99,7 @@ class AudioSpool:
         """Give up all that is kept; settings stay as they were last asked for."""
         for entry in (*self._sent, *self._unsent):
             if isinstance(entry, _Update):
-                self._voicing = entry.after
+                self._session_init = entry.after
             elif isinstance(entry, _Audio):
                 self._lost += len(entry.data)
         self._sent.clear()
@@ -141,11 +141,11 @@ class AudioSpool:
                     continue
                 self._base = min(self._base, entry.start)
             elif isinstance(entry, _Update) and not self._unsent:
-                self._voicing = entry.after
+                self._session_init = entry.after
                 continue
             self._unsent.append(entry)
         self._connected = True
-        return self._voicing.model, self._voicing.init
+        return self._session_init.model, self._session_init.init
 
     def next(self) -> str | bytes | None:
         """Give what is to be sent next."""
@@ -174,7 +174,7 @@ class AudioSpool:
                     return
                 self._kept -= len(entry.data)
             elif isinstance(entry, _Update):
-                self._voicing = entry.after
+                self._session_init = entry.after
             elif entry.id in self._answered:
                 self._answered.discard(entry.id)
             else:

@@ -24,12 +24,12 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.tracing.service_decorators import traced_tts
 from pipecat.utils.types import NOT_GIVEN, NotGiven
 
-from pipecat_slng_sidecar.connection import Link
+from pipecat_slng_sidecar.connection import SidecarConnection
 from pipecat_slng_sidecar.failures import failure_of
 from pipecat_slng_sidecar.options import DEFAULT_TTS_MODEL, WorldPart, check_encoding
-from pipecat_slng_sidecar.stt_replay_queue import Voicing
+from pipecat_slng_sidecar.stt_replay_queue import SessionInit
 from pipecat_slng_sidecar.tts_base import SlngSpeechService, SlngTTSSettings, WholeSamples
-from pipecat_slng_sidecar.tts_replay_queue import SpeechScript, Utterance
+from pipecat_slng_sidecar.tts_replay_queue import TtsReplayQueue, Utterance
 from pipecat_slng_sidecar.updates import Updates
 
 _ENCODINGS = ("linear16", "mulaw", "alaw", "mp3", "opus")
@@ -137,8 +137,8 @@ class SlngTTSService(SlngSpeechService):
         )
         self._encoding = encoding
         self._standby = warm_standby_enabled
-        self._script: SpeechScript | None = None
-        self._link: Link | None = None
+        self._queue: TtsReplayQueue | None = None
+        self._connection: SidecarConnection | None = None
         self._speeches: dict[str, _Speech] = {}
         # Contexts that Pipecat itself completes, the newest last; others have one text each.
         self._turns: deque[str] = deque(maxlen=16)
@@ -156,30 +156,30 @@ class SlngTTSService(SlngSpeechService):
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own
         """Begin to connect; nothing waits for it."""
         await super().setup(setup)
-        self._script = SpeechScript(self._voicing())
-        self._link = Link(
-            self, self._address, "tts", self._headers, self._script,
+        self._queue = TtsReplayQueue(self._session_init())
+        self._connection = SidecarConnection(
+            self, self._address, "tts", self._headers, self._queue,
             on_message=self._take, on_audio=self._sound,
             on_up=self._came_up, on_lost=self._lost, on_given_up=self._given_up,
         )  # fmt: skip
-        self._link.start()
+        self._connection.start()
 
     async def start(self, frame: StartFrame) -> None:
         """Let audio out."""
         await super().start(frame)
-        if self._link:
-            self._link.release()
+        if self._connection:
+            self._connection.release()
 
     async def stop(self, frame: EndFrame) -> None:
         """Let what is being said be said, then close. What waits for a sidecar that is away is given up."""
         self._stopping = True
-        if self._link and self._link.is_down:
+        if self._connection and self._connection.is_down:
             await self._given_up()
         await super().stop(frame)
-        if self._link and self._script:
+        if self._connection and self._queue:
             self._updates.forget()
-            self._script.end()
-            await self._link.finish(_LAST_WORDS)
+            self._queue.end()
+            await self._connection.finish(_LAST_WORDS)
 
     async def cancel(self, frame: CancelFrame) -> None:
         """Close at once."""
@@ -192,8 +192,8 @@ class SlngTTSService(SlngSpeechService):
         await self._stop_link()
 
     async def _stop_link(self) -> None:
-        if self._link:
-            await self._link.stop()
+        if self._connection:
+            await self._connection.stop()
 
     # What Pipecat wants said
 
@@ -204,21 +204,21 @@ class SlngTTSService(SlngSpeechService):
     @traced_tts
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """Hand text on; its audio comes by itself."""
-        assert self._script is not None
-        assert self._link is not None
-        if self._script.waiting + len(text) > _MOST_TEXT:
+        assert self._queue is not None
+        assert self._connection is not None
+        if self._queue.waiting + len(text) > _MOST_TEXT:
             await self.push_error(
-                f"Text is dropped: {self._script.waiting} characters wait to be said already.",
+                f"Text is dropped: {self._queue.waiting} characters wait to be said already.",
                 category=ErrorCategory.APPLICATION,
             )
         else:
             speech = self._speeches.setdefault(context_id, _Speech())
             if speech.utterance is None:
-                speech.utterance = self._script.begin(context_id)
-            self._script.say(speech.utterance, text)
+                speech.utterance = self._queue.begin(context_id)
+            self._queue.say(speech.utterance, text)
             if context_id not in self._turns:
                 await self.flush_audio(context_id)
-            self._link.wake()
+            self._connection.wake()
             await self.start_tts_usage_metrics(text)
         yield None
 
@@ -231,10 +231,10 @@ class SlngTTSService(SlngSpeechService):
                 await self._finish(each)
             else:
                 speech.complete = True
-                assert self._script is not None
-                self._script.flush(speech.utterance)
-        if self._link:
-            self._link.wake()
+                assert self._queue is not None
+                self._queue.flush(speech.utterance)
+        if self._connection:
+            self._connection.wake()
 
     async def append_to_audio_context(self, context_id: str | None, frame: Any) -> None:
         """Keep the text of a sentence back until sound follows it: what was never heard was not said."""
@@ -256,26 +256,26 @@ class SlngTTSService(SlngSpeechService):
 
     def _forget(self, context_id: str) -> None:
         speech = self._speeches.pop(context_id, None)
-        if speech is None or self._script is None or self._link is None:
+        if speech is None or self._queue is None or self._connection is None:
             return
         if speech.utterance is not None:
-            self._script.clear(speech.utterance)
-            self._link.wake()
-        self._script.forget(context_id)
+            self._queue.clear(speech.utterance)
+            self._connection.wake()
+        self._queue.forget(context_id)
 
     # Settings
 
     async def _update_settings(self, delta: TTSSettings) -> dict[str, Any]:  # type: ignore[override] # as Pipecat's
         """Change settings for what is said from here on."""
         changed = await super()._update_settings(delta)
-        if changed and self._script and self._link:
-            after = self._voicing()
-            self._script.update(self._updates.message(changed, after), after)
-            self._link.wake()
-            self._link.start()
+        if changed and self._queue and self._connection:
+            after = self._session_init()
+            self._queue.update(self._updates.message(changed, after), after)
+            self._connection.wake()
+            self._connection.start()
         return changed
 
-    def _voicing(self) -> Voicing:
+    def _session_init(self) -> SessionInit:
         config = {"encoding": self._encoding, "sample_rate": self.sample_rate, **self.asked_config()}
         if self._settings.language:
             config["language"] = str(self._settings.language)
@@ -284,7 +284,7 @@ class SlngTTSService(SlngSpeechService):
             init["voice"] = str(self._settings.voice)
         if self._standby:
             init["standby"] = True
-        return Voicing(str(self._settings.model), init)
+        return SessionInit(str(self._settings.model), init)
 
     # What the sidecar says
 
@@ -308,8 +308,8 @@ class SlngTTSService(SlngSpeechService):
                 await self.say_why(utterance.context_id if utterance else None, failure)
 
     def _live(self, message: dict[str, Any]) -> Utterance | None:
-        assert self._script is not None
-        return self._script.live(str(message.get("context_id")))
+        assert self._queue is not None
+        return self._queue.live(str(message.get("context_id")))
 
     async def _sound(self, data: bytes) -> None:
         utterance = self._sounding
@@ -317,8 +317,8 @@ class SlngTTSService(SlngSpeechService):
         if utterance is None or speech is None or speech.utterance is not utterance:
             return
         if not utterance.voiced:
-            assert self._script is not None
-            self._script.sounds(utterance)
+            assert self._queue is not None
+            self._queue.sounds(utterance)
             await self.stop_ttfb_metrics()
         await self._tell(utterance.context_id, speech)
         if audio := self._whole.take(data):
@@ -340,8 +340,8 @@ class SlngTTSService(SlngSpeechService):
 
     async def _over(self, utterance: Utterance) -> None:
         """End what an utterance spoke for, unless more text is to come for it."""
-        assert self._script is not None
-        self._script.ended(utterance)
+        assert self._queue is not None
+        self._queue.ended(utterance)
         speech = self._speeches.get(utterance.context_id)
         if speech is not None and speech.utterance is utterance:
             speech.utterance = None
@@ -351,8 +351,8 @@ class SlngTTSService(SlngSpeechService):
 
     async def _finish(self, context_id: str) -> None:
         self._speeches.pop(context_id, None)
-        if self._script:
-            self._script.forget(context_id)
+        if self._queue:
+            self._queue.forget(context_id)
         if self.audio_context_available(context_id):
             await self.append_to_audio_context(context_id, TTSStoppedFrame(context_id=context_id))
             await self.remove_audio_context(context_id)
@@ -363,16 +363,16 @@ class SlngTTSService(SlngSpeechService):
         self._updates.forget()
 
     async def _lost(self) -> None:
-        assert self._script is not None
+        assert self._queue is not None
         self._sounding = None
-        for utterance in self._script.take_broken():
+        for utterance in self._queue.take_broken():
             await self._over(utterance)
         # The pipeline is held up until all is said, so a sidecar that goes away meanwhile is not waited for as long.
-        if self._stopping and self._link is not None and self._link.down_for > _LAST_WORDS:
+        if self._stopping and self._connection is not None and self._connection.down_for > _LAST_WORDS:
             await self._given_up()
 
     async def _given_up(self) -> None:
-        assert self._script is not None
-        self._script.take_all()
+        assert self._queue is not None
+        self._queue.take_all()
         for context_id in list(self._speeches):
             await self._finish(context_id)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipecat_slng_sidecar.stt_replay_queue import Voicing
+from pipecat_slng_sidecar.stt_replay_queue import SessionInit
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +45,7 @@ class _Said:
 @dataclass(slots=True)
 class _Update:
     message: str
-    after: Voicing
+    after: SessionInit
 
 
 @dataclass(slots=True)
@@ -56,15 +56,15 @@ class _Clear:
 _Entry = _Said | _Update | _Clear
 
 
-class SpeechScript:
+class TtsReplayQueue:
     """Texts, flushes and updates in their order, kept until sound has come for them.
 
     ``_sent`` went out on this connection and goes again on the next one as long as its utterance is silent; ``_unsent``
-    follows it. ``_voicing`` holds where the oldest of both begins.
+    follows it. ``_session_init`` holds where the oldest of both begins.
     """
 
-    def __init__(self, voicing: Voicing) -> None:
-        self._voicing = voicing
+    def __init__(self, session_init: SessionInit) -> None:
+        self._session_init = session_init
         self._sent: deque[_Said | _Update] = deque()
         self._unsent: deque[_Entry] = deque()
         self._live: dict[str, Utterance] = {}
@@ -72,7 +72,7 @@ class SpeechScript:
         self._ending = False
 
     def __repr__(self) -> str:
-        return f"SpeechScript(live={list(self._live)}, sent={len(self._sent)}, unsent={len(self._unsent)})"
+        return f"TtsReplayQueue(live={list(self._live)}, sent={len(self._sent)}, unsent={len(self._unsent)})"
 
     @property
     def waiting(self) -> int:
@@ -107,7 +107,7 @@ class SpeechScript:
         if utterance.sent:
             self._unsent.appendleft(_Clear(json.dumps({"type": "clear", "context_id": utterance.id})))
 
-    def update(self, message: dict[str, Any], after: Voicing) -> None:
+    def update(self, message: dict[str, Any], after: SessionInit) -> None:
         """Change the settings for what is said from here on; ``after`` is what then holds."""
         self._unsent.append(_Update(json.dumps(message), after))
 
@@ -142,7 +142,7 @@ class SpeechScript:
         every = list(self._live.values())
         for entry in (*self._sent, *self._unsent):
             if isinstance(entry, _Update):
-                self._voicing = entry.after
+                self._session_init = entry.after
         self._live.clear()
         self._sent.clear()
         self._unsent.clear()
@@ -159,10 +159,10 @@ class SpeechScript:
             utterance.repeated, utterance.sent = utterance.repeated or utterance.sent, False
         for entry in again:
             if isinstance(entry, _Update) and not self._unsent:
-                self._voicing = entry.after
+                self._session_init = entry.after
             elif not isinstance(entry, _Clear):
                 self._unsent.append(entry)
-        return self._voicing.model, self._voicing.init
+        return self._session_init.model, self._session_init.init
 
     def next(self) -> str | None:
         """Give what is to be sent next."""
@@ -193,7 +193,7 @@ class SpeechScript:
         remaining: deque[_Said | _Update] = deque()
         for entry in self._sent:
             if isinstance(entry, _Update) and not remaining:
-                self._voicing = entry.after
+                self._session_init = entry.after
             elif kept(entry):
                 remaining.append(entry)
         self._sent = remaining

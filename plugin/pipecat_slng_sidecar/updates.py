@@ -9,7 +9,7 @@ from typing import Any
 from pipecat.services.settings import ServiceSettings
 from pipecat.utils.types import is_given
 
-from pipecat_slng_sidecar.stt_replay_queue import Voicing
+from pipecat_slng_sidecar.stt_replay_queue import SessionInit
 
 
 class Updates:
@@ -22,7 +22,7 @@ class Updates:
         self._ids = itertools.count(1)
         self._before: dict[str, dict[str, Any]] = {}
 
-    def message(self, changed: dict[str, Any], after: Voicing) -> dict[str, Any]:
+    def message(self, changed: dict[str, Any], after: SessionInit) -> dict[str, Any]:
         """Give the ``update`` that says what changed.
 
         Args:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from slng_sidecar.audio import codecs, resampling
 from slng_sidecar.audio.decoding import Decoding, Expected, TooLong
 from slng_sidecar.audio.wav import wav_header
-from slng_sidecar.audio.wav_reader import UnreadableSound
+from slng_sidecar.audio.wav_reader import UnreadableAudio
 from support.processes import need
 
 RATE = 16_000
@@ -163,7 +163,7 @@ async def test_headerless_samples_are_what_they_are_said_to_be(expected: Expecte
     ],
 )
 async def test_what_is_no_sound_is_refused(file: bytes, says: str) -> None:
-    with pytest.raises(UnreadableSound, match=says):
+    with pytest.raises(UnreadableAudio, match=says):
         await decoded(file)
 
 
@@ -177,7 +177,7 @@ async def test_a_file_that_names_another_one_does_not_have_it_opened(
     monkeypatch.chdir(tmp_path)
     secret = tmp_path / "secret.wav"
     secret.write_bytes(wav_header(RATE) + PCM)
-    with pytest.raises(UnreadableSound):
+    with pytest.raises(UnreadableAudio):
         await decoded(list_.format(name.format(path=secret)).encode())
 
 
@@ -186,7 +186,7 @@ async def test_a_film_without_sound_is_refused(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=s=64x64:d=1", str(film)]
     subprocess.run(command, check=True)
-    with pytest.raises(UnreadableSound, match="without sound"):
+    with pytest.raises(UnreadableAudio, match="without sound"):
         await decoded(film.read_bytes())
 
 
@@ -246,7 +246,7 @@ def test_damaged_files_give_sound_or_a_named_refusal(damaged: tuple[str, list[tu
 
 
 def decode_or_refuse(form: str, damage: list[tuple[int, int]], end: int) -> None:
-    """Decode a file of which bytes were changed and the end cut off, which may fail by ``UnreadableSound`` only."""
+    """Decode a file of which bytes were changed and the end cut off, which may fail by ``UnreadableAudio`` only."""
     file = bytearray(written(tone(RATE, 0.5), RATE, form))
     for at, byte in damage:
         file[at % len(file)] = byte
@@ -254,7 +254,7 @@ def decode_or_refuse(form: str, damage: list[tuple[int, int]], end: int) -> None
     async def attempt() -> None:
         try:
             _, pcm = await decoded(bytes(file[: end or None]))
-        except (UnreadableSound, TooLong):
+        except (UnreadableAudio, TooLong):
             return
         assert len(pcm) % 2 == 0
 
@@ -272,5 +272,5 @@ async def test_without_the_codecs_wav_is_read_and_the_rest_named(monkeypatch: py
     assert (rate, len(pcm)) == (48_000, 2 * int(1.5 * 48_000))
     with pytest.raises(codecs.CodecsMissing):
         await decoded(written(tone(RATE), RATE, "FLAC"))
-    with pytest.raises(UnreadableSound, match="96000 Hz"):
+    with pytest.raises(UnreadableAudio, match="96000 Hz"):
         await decoded(written(tone(96_000), 96_000, "WAV"))

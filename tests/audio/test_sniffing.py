@@ -10,15 +10,15 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slng_sidecar.audio.sniffing import SoundReader
+from slng_sidecar.audio.sniffing import SniffingReader
 from slng_sidecar.audio.wav import wav_header
-from slng_sidecar.audio.wav_reader import UnreadableSound
+from slng_sidecar.audio.wav_reader import UnreadableAudio
 
 PCM = array("h", range(-500, 500)).tobytes()
 
 
 def read(data: bytes, *cuts: int, content_type: str = "", rate: int = 24_000) -> tuple[int, bytes]:
-    reader = SoundReader(content_type, rate)
+    reader = SniffingReader(content_type, rate)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     samples = b"".join(reader.feed(data[start:end]) for start, end in itertools.pairwise(places))
     return reader.sample_rate, samples + reader.end()
@@ -82,7 +82,7 @@ def test_two_headers_of_different_streams_are_a_chance_as_well() -> None:
 )
 @pytest.mark.parametrize("cuts", [(), (1, 2, 3, 5), tuple(range(0, 3000, 7))])
 def test_what_is_no_sound_for_us_is_refused_by_name(body: bytes, name: str, cuts: tuple[int, ...]) -> None:
-    with pytest.raises(UnreadableSound, match=name):
+    with pytest.raises(UnreadableAudio, match=name):
         read(body, *cuts)
 
 
@@ -93,7 +93,7 @@ def test_mp3_of_every_generation_is_known_by_two_frames(layer: str) -> None:
     soundfile.write(file, numpy.zeros(rate), rate, format="MP3")
     body = file.getvalue()
     body = body[body.index(b"\xff", 0) :]
-    with pytest.raises(UnreadableSound, match="MP3"):
+    with pytest.raises(UnreadableAudio, match="MP3"):
         read(body)
 
 
@@ -107,7 +107,7 @@ def test_mp3_of_every_generation_is_known_by_two_frames(layer: str) -> None:
     ],
 )
 def test_a_label_that_says_that_it_is_none_is_believed_of_bytes_without_a_header(label: str, name: str) -> None:
-    with pytest.raises(UnreadableSound, match=name):
+    with pytest.raises(UnreadableAudio, match=name):
         read(PCM, content_type=label)
 
 
@@ -131,7 +131,7 @@ def test_any_bytes_split_anywhere_give_the_same_samples_or_the_same_refusal(
     def outcome(*cuts: int) -> tuple[int, bytes] | str:
         try:
             return read(data, *cuts, content_type=label)
-        except UnreadableSound as error:
+        except UnreadableAudio as error:
             return str(error)
 
     whole = outcome()
@@ -141,7 +141,7 @@ def test_any_bytes_split_anywhere_give_the_same_samples_or_the_same_refusal(
 
 
 def test_a_body_of_any_length_is_held_in_bounded_memory() -> None:
-    reader = SoundReader("audio/wav")
+    reader = SniffingReader("audio/wav")
     reader.feed(wav_header(24_000))
     piece = bytes(65_536)
     tracemalloc.start()

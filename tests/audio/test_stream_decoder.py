@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slng_sidecar.audio.codecs import CodecEncoder
-from slng_sidecar.audio.stream_decoder import ArrivingSound
+from slng_sidecar.audio.stream_decoder import StreamDecoder
 
 RATE = 24_000
 TONE = (0.5 * numpy.sin(2 * numpy.pi * 440 * numpy.arange(RATE) / RATE) * 32_767).astype("<i2").tobytes()
@@ -20,7 +20,7 @@ FILES = {name: encoded(name) for name in ("mp3", "opus")}
 
 
 def decoded(encoding: str, data: bytes, piece: int, rate: int = RATE) -> tuple[bytes, int]:
-    sound = ArrivingSound(encoding, rate)
+    sound = StreamDecoder(encoding, rate)
     parts = [sound.feed(data[at : at + piece]) for at in range(0, len(data), piece)]
     return b"".join([*parts, sound.end()]), sound.skipped
 
@@ -45,7 +45,7 @@ def test_where_the_messages_are_cut_makes_no_difference(encoding: str, piece: in
 
 @pytest.mark.parametrize("encoding", FILES)
 def test_sound_leaves_while_more_is_to_come(encoding: str) -> None:
-    sound = ArrivingSound(encoding, RATE)
+    sound = StreamDecoder(encoding, RATE)
     half = len(FILES[encoding]) // 2
     assert 0.3 < len(sound.feed(FILES[encoding][:half])) / 2 / RATE < 0.7
 

@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slng_sidecar.audio.samples import SampleFormat
-from slng_sidecar.audio.wav_reader import FIRST_LIE, UnreadableSound, WavReader
+from slng_sidecar.audio.wav_reader import FIRST_LIE, UnreadableAudio, WavReader
 
 SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # What libsndfile writes into a WAV that we refuse, with how we call it.
@@ -87,7 +87,7 @@ def test_it_reads_what_soundfile_writes_as_soundfile_does(form: str, subtype: st
 
 @pytest.mark.parametrize("subtype", OTHERS)
 def test_what_it_does_not_read_of_that_is_refused_by_name(subtype: str) -> None:
-    with pytest.raises(UnreadableSound, match=OTHERS[subtype]):
+    with pytest.raises(UnreadableAudio, match=OTHERS[subtype]):
         read(written(numpy.zeros(4_000), 8_000, subtype, "WAV"))
 
 
@@ -180,7 +180,7 @@ def test_a_header_may_come_byte_by_byte() -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(file: bytes, says: str) -> None:
-    with pytest.raises(UnreadableSound, match=says):
+    with pytest.raises(UnreadableAudio, match=says):
         read(file)
 
 
@@ -190,7 +190,7 @@ def test_it_holds_no_more_than_a_header_whatever_its_chunks_say() -> None:
     for _ in range(100):
         reader.feed(bytes(100_000))
         assert len(reader._waiting) < 64
-    with pytest.raises(UnreadableSound):
+    with pytest.raises(UnreadableAudio):
         reader.end()
 
 
@@ -218,7 +218,7 @@ def test_any_bytes_split_anywhere_give_the_same_samples_or_the_same_refusal(data
     def outcome(*cuts: int) -> tuple[int, bytes] | str:
         try:
             reader, pcm = read(data, *cuts)
-        except UnreadableSound as error:
+        except UnreadableAudio as error:
             return str(error)
         assert len(pcm) % 2 == 0
         return reader.sample_rate, pcm
@@ -243,7 +243,7 @@ def test_a_damaged_header_gives_what_soundfile_reads_or_a_refusal(
         file[at] = byte
     try:
         reader, pcm = read(bytes(file))
-    except UnreadableSound:
+    except UnreadableAudio:
         return
     try:
         with soundfile.SoundFile(io.BytesIO(bytes(file))) as theirs:

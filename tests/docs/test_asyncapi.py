@@ -207,7 +207,7 @@ def text(name: str, words: str) -> list[dict[str, Any]]:
 
 
 def speech(first: int, last: int) -> bytes:
-    return signal.encode([signal.Word(n, gap=20 if n == last else 0) for n in range(first, last + 1)])
+    return signal.encode([signal.SignalWord(n, gap=20 if n == last else 0) for n in range(first, last + 1)])
 
 
 async def test_an_extended_ear_speaks_as_the_document_says() -> None:
@@ -228,7 +228,7 @@ async def test_an_extended_ear_speaks_as_the_document_says() -> None:
             {"type": "update", "config": {"language": "fr"}}, bytes(16_000),
         )  # fmt: skip
         assert [(await talk.until("updated"))["id"] for _ in range(2)] == ["u1", None]
-        simulator.inject(do="manners", kind="stt", when="now", set={"confidence": 0.2})
+        simulator.inject(do="profile", kind="stt", when="now", set={"confidence": 0.2})
         await session.send(speech(7, 9), {"type": "finalize", "id": "f2"})
         assert (await talk.until("finalized"))["outcome"] == "dropped"
         simulator.inject(do="drop", kind="stt", when="now")
@@ -301,7 +301,7 @@ async def test_a_plain_voice_speaks_as_the_document_says() -> None:
         session = Checked(talk, "tts", extended=False)
         await session.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
         await talk.until("flushed")
-        simulator.inject(do="manners", kind="tts", when="now", set={"terminal": "audio_end", "pace": 10})
+        simulator.inject(do="profile", kind="tts", when="now", set={"terminal": "audio_end", "pace": 10})
         await session.send({"type": "text", "text": "n3", "flush": True}, {"type": "keepalive"})
         await talk.until("audio_end")
         await session.send({"type": "text", "text": "n4 " * 40, "flush": True}, {"type": "clear"}, {"type": "cancel"})

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.matrix, pytest.mark.timeout(180)]
 async def hear(talk: Talk, number: int, back: asyncio.Event) -> Counter[str]:
     """Speak for as long as it takes; every word must be told once, every finalize answered."""
     run = hearing_runs.Troubled(talk, random.Random(number), pace=1, answer_within=4)
-    words = [signal.Word(each, frames=10, gap=20 if each % 4 == 0 else 3) for each in range(1, 121)]
+    words = [signal.SignalWord(each, frames=10, gap=20 if each % 4 == 0 else 3) for each in range(1, 121)]
     pcm = signal.encode(words, hearing_runs.RATE)
     await talk.send(hearing_runs.INIT)
     listening = asyncio.create_task(run.listen())

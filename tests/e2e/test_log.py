@@ -13,7 +13,7 @@ from support.processes import Running, serving
 from support.running import STT_INIT, TTS_INIT, talking
 
 CALL = {"X-SLNG-Session-Id": "call-7", "X-SLNG-Agent-Id": "agent-1"}
-SOUND = signal.encode([signal.Word(number) for number in range(1, 9)])
+SOUND = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
 
 
 def events(sidecar: Running, **fields: Any) -> list[dict[str, Any]]:

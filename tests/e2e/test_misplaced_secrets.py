@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from pipecat_slng_sidecar.options import Address as PluginsAddress
-from slng_sidecar.cli.address import Address
+from slng_sidecar.cli.address import SidecarAddress
 from slng_sidecar.config import load_settings
 from slng_sidecar.keys import SECRETS, ConfigError
 from slng_sidecar.telemetry.log import setup_logging
@@ -66,7 +66,7 @@ def test_a_base_url_with_a_secret_in_it_is_refused_without_it(monkeypatch: pytes
 
 @pytest.mark.parametrize("url", [f"http://user:{KEY}@sidecar:8765", f"user:{KEY}@sidecar:8765"])
 def test_an_address_of_the_sidecar_is_shown_without_what_stands_before_the_at_sign(url: str) -> None:
-    for make in (lambda: PluginsAddress.of(url), lambda: Address.of(url, None)):
+    for make in (lambda: PluginsAddress.of(url), lambda: SidecarAddress.of(url, None)):
         try:
             shown = f"{make()} {make()!r}"
         except ValueError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from slng_sidecar.simulator import recognise, speak
+from slng_sidecar.simulator import recognize, speak
 from support.processes import need, run
 
 SENTENCES = (
@@ -40,7 +40,7 @@ async def test_a_spoken_wav_at_real_time_comes_out_as_the_recogniser_hears_it_di
     tmp_path: Path, shared_gateway: str
 ) -> None:
     sound = [await asyncio.to_thread(speak, sentence) for sentence in SENTENCES]
-    directly = [await asyncio.to_thread(recognise, pcm) for pcm in sound]
+    directly = [await asyncio.to_thread(recognize, pcm) for pcm in sound]
     assert all(directly)
     files = [write_wav(tmp_path / f"{number}.wav", pcm) for number, pcm in enumerate(sound)]
     done = await asyncio.gather(*(run("transcribe", file, "--url", shared_gateway) for file in files))
@@ -52,7 +52,7 @@ async def test_a_spoken_wav_at_real_time_comes_out_as_the_recogniser_hears_it_di
 async def test_a_long_text_of_several_utterances_keeps_their_order(tmp_path: Path, shared_gateway: str) -> None:
     pause = bytes(2 * 16_000)
     pcm = b"".join([await asyncio.to_thread(speak, sentence) + pause for sentence in SENTENCES])
-    directly = await asyncio.to_thread(recognise, pcm)
+    directly = await asyncio.to_thread(recognize, pcm)
     done = await run("transcribe", write_wav(tmp_path / "long.wav", pcm), "--pace", "4", "--url", shared_gateway)
     assert " ".join(done.out.split()) == directly
     assert len(done.out.splitlines()) >= len(SENTENCES)
@@ -68,7 +68,7 @@ async def test_what_is_said_can_be_read_and_has_speech_in_it(tmp_path: Path, sha
     assert (read_rate, samples.ndim) == (rate, 1)
     assert 1.5 < len(samples) / rate < 6
     assert abs(samples).max() > 3000
-    heard = await asyncio.to_thread(recognise, samples.tobytes(), rate)
+    heard = await asyncio.to_thread(recognize, samples.tobytes(), rate)
     assert words_in_common(sentence, heard) >= 0.4
 
 

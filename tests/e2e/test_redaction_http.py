@@ -72,7 +72,7 @@ IN_REPLIES: list[dict[str, Any]] = [
 ]
 IN_REPLIES += [
     {"do": "refuse", "status": 200, "body": LEAKY, "content_type": f"text/{LEAKY}"},
-    {"do": "manners", "set": {"break_bytes": 2000}},
+    {"do": "profile", "set": {"break_bytes": 2000}},
 ]
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import soxr
-from slng_sidecar.simulator import recognise, speak
+from slng_sidecar.simulator import recognize, speak
 from support.paths import ROOT
 from support.processes import serving
 from support.transports import RoomTransport
@@ -58,7 +58,7 @@ class Visitor:
                 await asyncio.sleep(0.1)
         sound = self._room.heard()[self._heard :]
         self._heard += len(sound)
-        return await asyncio.to_thread(lambda: recognise(_at_rate(sound, self._room.out_rate)))
+        return await asyncio.to_thread(lambda: recognize(_at_rate(sound, self._room.out_rate)))
 
 
 def _loud(pcm: bytes) -> bytes:

@@ -28,7 +28,9 @@ async def test_sessions_contexts_and_finalizes_are_spans_and_no_word_is_in_them(
                 await talk.send({"type": "flush", "context_id": "a"})
                 await talk.until("audio_end")
             async with talking(sidecar.url, "stt", SIGNAL, subprotocol="slng-sidecar.v1") as talk:
-                await talk.send(STT_INIT, signal.encode([signal.Word(1), signal.Word(2)]), {"type": "finalize"})
+                await talk.send(
+                    STT_INIT, signal.encode([signal.SignalWord(1), signal.SignalWord(2)]), {"type": "finalize"}
+                )
                 await talk.until("finalized")
         [tts], [stt] = collector.named("tts session"), collector.named("stt session")
         [context], [finalize] = collector.named("context"), collector.named("finalize")

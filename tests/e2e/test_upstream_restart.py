@@ -7,7 +7,7 @@ import wave
 from pathlib import Path
 
 import pytest
-from slng_sidecar.simulator import recognise, speak
+from slng_sidecar.simulator import recognize, speak
 from support.processes import COMMAND, environment, serving, started
 
 SENTENCES = (
@@ -35,7 +35,7 @@ def without_repeats(words: list[str], expected: list[str]) -> list[str]:
 async def test_a_killed_upstream_costs_the_transcript_nothing(tmp_path: Path) -> None:
     pause = bytes(2 * 16_000)
     pcm = b"".join([await asyncio.to_thread(speak, sentence) + pause for sentence in SENTENCES])
-    undisturbed = (await asyncio.to_thread(recognise, pcm)).split()
+    undisturbed = (await asyncio.to_thread(recognize, pcm)).split()
     path = tmp_path / "long.wav"
     with wave.open(str(path), "wb") as sound:
         sound.setparams((1, 2, 16_000, 0, "NONE", ""))

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slng_sidecar.engines import signal
 from slng_sidecar.engines.pcm import to_alaw, to_mulaw
-from slng_sidecar.engines.signal import Decoder, Heard, Word
+from slng_sidecar.engines.signal import DecodedWord, Decoder, SignalWord
 
 RATES = st.sampled_from((8000, 16_000, 22_050, 24_000, 48_000))
 WORDS = st.lists(
     st.builds(
-        Word,
+        SignalWord,
         st.integers(0, signal.MAX_NUMBER),
         st.none() | st.integers(signal.MIN_FRAMES, signal.MAX_FRAMES),
         st.integers(0, 5),
@@ -28,13 +28,15 @@ def _frame(rate: int) -> int:
     return 2 * (rate * signal.FRAME_MS // 1000)
 
 
-def _heard(pieces: list[bytes], rate: int) -> list[Heard]:
+def _heard(pieces: list[bytes], rate: int) -> list[DecodedWord]:
     decoder = Decoder(rate)
     return [word for piece in pieces for word in decoder.feed(piece)] + decoder.end()
 
 
 @given(WORDS, RATES, st.data())
-def test_every_word_is_read_back_however_the_sound_is_split(words: list[Word], rate: int, data: st.DataObject) -> None:
+def test_every_word_is_read_back_however_the_sound_is_split(
+    words: list[SignalWord], rate: int, data: st.DataObject
+) -> None:
     sound = signal.encode(words, rate)
     cuts = sorted({0, len(sound), *data.draw(st.lists(st.integers(0, len(sound)), max_size=12))})
     heard = _heard([sound[a:b] for a, b in pairwise(cuts)], rate)
@@ -44,7 +46,7 @@ def test_every_word_is_read_back_however_the_sound_is_split(words: list[Word], r
 
 @given(WORDS, RATES, st.data())
 def test_sound_cut_anywhere_is_read_from_the_next_whole_frame(
-    words: list[Word], rate: int, data: st.DataObject
+    words: list[SignalWord], rate: int, data: st.DataObject
 ) -> None:
     sound = signal.encode(words, rate)
     start = data.draw(st.integers(0, len(sound)), label="start")
@@ -63,7 +65,7 @@ def test_sound_cut_anywhere_is_read_from_the_next_whole_frame(
 
 @given(WORDS.filter(bool), RATES, st.data())
 def test_a_lost_piece_leaves_a_fragment_and_everything_else_whole(
-    words: list[Word], rate: int, data: st.DataObject
+    words: list[SignalWord], rate: int, data: st.DataObject
 ) -> None:
     index = data.draw(st.integers(0, len(words) - 1))
     before, lost, after = words[:index], words[index], words[index + 1 :]
@@ -91,7 +93,7 @@ def test_a_repeated_word_is_heard_twice() -> None:
 
 
 def test_a_word_broken_by_silence_is_two_fragments() -> None:
-    sound = signal.encode([Word(7, frames=10)])
+    sound = signal.encode([SignalWord(7, frames=10)])
     half = len(sound) // 2
     heard = signal.decode(sound[:half] + bytes(3200) + sound[half:])
     assert [(word.text, word.frames) for word in heard] == [("frag:7", 5), ("frag:7", 5)]
@@ -99,7 +101,7 @@ def test_a_word_broken_by_silence_is_two_fragments() -> None:
 
 def test_a_fragment_is_reported_once_silence_shows_that_it_ended() -> None:
     decoder = Decoder()
-    sound = signal.encode([Word(7, frames=10)])
+    sound = signal.encode([SignalWord(7, frames=10)])
     assert decoder.feed(sound[: len(sound) // 2]) == []
     assert decoder.in_word
     (heard,) = decoder.feed(bytes(3200))
@@ -108,7 +110,7 @@ def test_a_fragment_is_reported_once_silence_shows_that_it_ended() -> None:
 
 
 def test_a_frame_with_a_wrong_bit_is_not_believed() -> None:
-    sound = bytearray(signal.encode([Word(7, frames=10)]))
+    sound = bytearray(signal.encode([SignalWord(7, frames=10)]))
     third, run = 3 * 640, 8
     for at in range(third + 30 * run, third + 31 * run):  # a bit of the number
         sound[at] ^= 0xFF
@@ -117,12 +119,14 @@ def test_a_frame_with_a_wrong_bit_is_not_believed() -> None:
 
 
 def test_a_frame_that_broke_off_does_not_hide_the_next_one() -> None:
-    begun = signal.encode([Word(7, frames=10)])[: 2 * 4 * 40]
+    begun = signal.encode([SignalWord(7, frames=10)])[: 2 * 4 * 40]
     assert [word.text for word in signal.decode(begun + signal.encode([8]))] == ["n8"]
 
 
 def test_says_where_words_stand() -> None:
-    (first, second) = signal.decode(bytes(640) + signal.encode([Word(1, frames=5, gap=2), Word(2, frames=6)]))
+    (first, second) = signal.decode(
+        bytes(640) + signal.encode([SignalWord(1, frames=5, gap=2), SignalWord(2, frames=6)])
+    )
     assert (first.start_ms, first.end_ms) == (20, 120)
     assert (second.start_ms, second.end_ms) == (160, 280)
 
@@ -145,7 +149,9 @@ def test_a_text_names_its_words_or_gets_running_numbers() -> None:
     assert [word.number for word in words] == [17, 50, 3, 51]
 
 
-@pytest.mark.parametrize("word", [Word(-1), Word(signal.MAX_NUMBER + 1), Word(1, frames=4), Word(1, frames=26)])
-def test_refuses_words_that_cannot_be_spelt(word: Word) -> None:
+@pytest.mark.parametrize(
+    "word", [SignalWord(-1), SignalWord(signal.MAX_NUMBER + 1), SignalWord(1, frames=4), SignalWord(1, frames=26)]
+)
+def test_refuses_words_that_cannot_be_spelt(word: SignalWord) -> None:
     with pytest.raises(ValueError, match="word"):
         signal.encode([word])

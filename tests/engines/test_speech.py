@@ -10,13 +10,13 @@ from itertools import pairwise
 import pytest
 from slng_sidecar.engines import pcm as sound
 from slng_sidecar.engines import speech
-from slng_sidecar.engines.speech import Segment, Segmenter, recognise_segment
+from slng_sidecar.engines.speech import SpeechSegment, SpeechSegmenter, recognize_segment
 from slng_sidecar.engines.workers import WorkerFailed, Workers
-from slng_sidecar.simulator import SimulatorOptions, create_simulator, describe, recognise, speak
+from slng_sidecar.simulator import SimulatorOptions, create_simulator, describe, recognize, speak
 from support.simulator_client import CLOSE, FINALIZE, FLUSH, NOVA, fast, stt, text, tts
 
 pytestmark = pytest.mark.skipif(
-    not (speech.voice_installed() and speech.ear_installed()), reason="no voice or no recogniser is installed"
+    not (speech.voice_installed() and speech.recognizer_installed()), reason="no voice or no recogniser is installed"
 )
 SENTENCE = "please call me tomorrow morning"
 OTHER = "the weather is very nice today"
@@ -24,11 +24,11 @@ SILENCE = bytes(2 * 16_000)
 
 
 def test_what_is_spoken_is_recognised() -> None:
-    assert recognise(speak(SENTENCE)) == SENTENCE
+    assert recognize(speak(SENTENCE)) == SENTENCE
 
 
 def test_what_is_spoken_at_another_rate_is_recognised() -> None:
-    assert recognise(speak(SENTENCE, 24_000), 24_000) == SENTENCE
+    assert recognize(speak(SENTENCE, 24_000), 24_000) == SENTENCE
 
 
 def test_espeak_speaks_too() -> None:
@@ -47,32 +47,32 @@ def test_speaks_without_flite(monkeypatch: pytest.MonkeyPatch, request: pytest.F
 
 
 def test_a_segment_has_the_same_words_whatever_was_decoded_before_it() -> None:
-    one, other = Segment(speak(SENTENCE), 16_000, 0), Segment(speak("the weather is nice"), 16_000, 0)
-    first = recognise_segment(one)
-    recognise_segment(other)
-    assert recognise_segment(one) == first
+    one, other = SpeechSegment(speak(SENTENCE), 16_000, 0), SpeechSegment(speak("the weather is nice"), 16_000, 0)
+    first = recognize_segment(one)
+    recognize_segment(other)
+    assert recognize_segment(one) == first
 
 
 def test_segments_are_the_same_however_the_sound_is_split() -> None:
     pcm = speak(SENTENCE) + SILENCE + speak(OTHER) + SILENCE
-    whole = Segmenter(16_000, 300).feed(pcm)
+    whole = SpeechSegmenter(16_000, 300).feed(pcm)
     cuts = [*range(0, len(pcm), 997), len(pcm)]
-    segmenter = Segmenter(16_000, 300)
+    segmenter = SpeechSegmenter(16_000, 300)
     assert [segment for a, b in pairwise(cuts) for segment in segmenter.feed(pcm[a:b])] == whole
     assert len(whole) == 2
 
 
 def test_a_segment_is_the_same_whether_a_silence_or_a_finalize_ended_it() -> None:
     pcm = speak(SENTENCE) + SILENCE
-    (by_silence,) = Segmenter(16_000, 300).feed(pcm)
-    segmenter = Segmenter(16_000, 0)
+    (by_silence,) = SpeechSegmenter(16_000, 300).feed(pcm)
+    segmenter = SpeechSegmenter(16_000, 0)
     assert segmenter.feed(pcm) == []
     assert segmenter.cut() == by_silence
     assert segmenter.cut() is None
 
 
 def test_silence_has_no_segment() -> None:
-    segmenter = Segmenter(16_000, 300)
+    segmenter = SpeechSegmenter(16_000, 300)
     assert segmenter.feed(SILENCE * 5) == []
     assert segmenter.cut() is None
     assert segmenter.position_ms == 5000
@@ -85,7 +85,7 @@ async def test_a_session_hears_what_the_recogniser_hears() -> None:
     async with fast(speech="real") as simulator, stt(simulator, sample_rate=24_000, enable_partials=True) as client:
         await client.send(*(pcm[at : at + 960] for at in range(0, len(pcm), 960)), FINALIZE, CLOSE)
         await client.until_closed()
-        assert " ".join(client.transcripts()).split() == (await asyncio.to_thread(recognise, pcm, 24_000)).split()
+        assert " ".join(client.transcripts()).split() == (await asyncio.to_thread(recognize, pcm, 24_000)).split()
         words = [word for final in client.of("final_transcript") for word in final.get("words", ())]
         times = [at for word in words for at in (word["start"], word["end"])]
         assert times == sorted(times)
@@ -108,7 +108,7 @@ async def test_a_session_says_what_is_recognised() -> None:
     async with fast(speech="real") as simulator, tts(simulator, sample_rate=16_000) as client:
         await client.send(text(SENTENCE), FLUSH)
         await client.until("audio_end")
-        assert await asyncio.to_thread(recognise, bytes(client.audio)) == SENTENCE
+        assert await asyncio.to_thread(recognize, bytes(client.audio)) == SENTENCE
 
 
 async def test_hearing_does_not_hold_up_other_connections() -> None:
@@ -174,7 +174,7 @@ def test_says_which_voice_and_ear_are_in_use(monkeypatch: pytest.MonkeyPatch) ->
     assert describe("auto") in (("flite", "PocketSphinx"), ("eSpeak NG", "PocketSphinx"))
     assert describe("signal") == ("the numbered signal", "the numbered signal")
     monkeypatch.setattr(speech, "voice_installed", lambda: None)
-    monkeypatch.setattr(speech, "ear_installed", lambda: False)
+    monkeypatch.setattr(speech, "recognizer_installed", lambda: False)
     assert describe("auto") == ("a tone", "a script")
     with pytest.raises(RuntimeError, match=r"slng-sidecar\[simulator\]"):
         create_simulator(SimulatorOptions(speech="real"))
@@ -182,7 +182,7 @@ def test_says_which_voice_and_ear_are_in_use(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_without_the_extra_it_hums_and_hears_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech, "voice_installed", lambda: None)
-    monkeypatch.setattr(speech, "ear_installed", lambda: False)
+    monkeypatch.setattr(speech, "recognizer_installed", lambda: False)
     async with fast(speech="auto", script=("hello there",)) as simulator:
         async with tts(simulator) as client:
             await client.send(text("ten chars!"), FLUSH)

@@ -84,13 +84,13 @@ def _stream(number: str, name: str, kinds: tuple[str, ...] = BOTH, **fields: Any
     return Case(number, name, kinds, STREAM, fields, **own)
 
 
-def _manner(number: str, name: str, kind: str, **manners: Any) -> Case:
-    own = {field: manners.pop(field) for field in _OWN if field in manners}
-    return Case(number, name, (kind,), MANNER, {"do": "manners", "when": "upgrade", "times": 0, "set": manners}, **own)
+def _manner(number: str, name: str, kind: str, **profile: Any) -> Case:
+    own = {field: profile.pop(field) for field in _OWN if field in profile}
+    return Case(number, name, (kind,), MANNER, {"do": "profile", "when": "upgrade", "times": 0, "set": profile}, **own)
 
 
-def _ready(number: str, name: str, ends: tuple[str, ...] = (), **manners: Any) -> Case:
-    return Case(number, name, BOTH, READY, {"do": "manners", "when": "upgrade", "set": manners}, ends)
+def _ready(number: str, name: str, ends: tuple[str, ...] = (), **profile: Any) -> Case:
+    return Case(number, name, BOTH, READY, {"do": "profile", "when": "upgrade", "set": profile}, ends)
 
 
 def _tcp(name: str, **fields: Any) -> Case:

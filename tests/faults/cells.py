@@ -221,7 +221,7 @@ async def _until(run: speaking_runs.Troubled, condition: Any) -> None:
 
 async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, trouble: _Trouble, factor: float) -> str:
     moment = cell.moment
-    words = [signal.Word(number, frames=8, gap=20 if number % 4 == 0 else 2) for number in range(1, 17)]
+    words = [signal.SignalWord(number, frames=8, gap=20 if number % 4 == 0 else 2) for number in range(1, 17)]
     pcm = signal.encode(words, hearing_runs.RATE)
     half = len(pcm) // 2 // 2 * 2
     async with talking(url, "stt", model, subprotocol=EXTENDED) as talk:

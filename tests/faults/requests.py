@@ -32,7 +32,7 @@ NUMBERS = list(range(1, 17))
 SETTINGS: dict[str, Any] = {"sidecar_transcript_timeout": 2 * FACTOR}
 """What the gateways that are asked are set to besides."""
 SAID = " ".join(f"n{number}" for number in NUMBERS)
-FILE = signal.encode([signal.Word(n, frames=8, gap=20 if n % 4 == 0 else 2) for n in NUMBERS], FILE_RATE)
+FILE = signal.encode([signal.SignalWord(n, frames=8, gap=20 if n % 4 == 0 else 2) for n in NUMBERS], FILE_RATE)
 
 _HOW: dict[str, dict[str, Any]] = {
     "dropped": {"do": "drop"},
@@ -122,17 +122,17 @@ def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
         how = {"times": _HOW[name].get("times", 1)}
         if moment == "dialling":
             return {"do": "drop", "when": "request", **how}
-        return {"do": "manners", "set": {"break_bytes": broken[moment]}, **how, **late}
+        return {"do": "profile", "set": {"break_bytes": broken[moment]}, **how, **late}
     if name == "frozen: nothing arrives any more":
         if moment == "dialling":
             return {"do": "hang"}
         slow = {"first_audio_ms": TOO_LATE} if moment == "before ready" else {"pace": 0.05 / FACTOR}
-        return {"do": "manners", "set": slow, **late}
+        return {"do": "profile", "set": slow, **late}
     if name == "a body that ends short":
         if moment == "dialling":
             return "there is no body yet"
         size = 44 if moment == "before ready" else broken[moment]
-        return {"do": "manners", "set": {"http_format": "wav_exact", "truncate_bytes": size}, **late}
+        return {"do": "profile", "set": {"http_format": "wav_exact", "truncate_bytes": size}, **late}
     return "HTTP has no messages and no close frame; a text is one packet"
 
 

@@ -151,9 +151,9 @@ def _short_collections() -> Iterator[None]:
 async def test_what_is_promised_holds_whatever_fails_whenever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "_PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(connection, "_KEEPALIVE_SECONDS", 0.2 * FACTOR)
-    manners = {"upgrade_ms": 20, "ready_ms": 10, "pace": 10, "chunk_ms": 40, "clear_ms": 20, "final_ms": 20}
-    manners["http_rate"] = requests.SOUND_RATE
-    options = SimulatorOptions.fast(keep_audio=0, tcp=True, manners=manners)
+    profile = {"upgrade_ms": 20, "ready_ms": 10, "pace": 10, "chunk_ms": 40, "clear_ms": 20, "final_ms": 20}
+    profile["http_rate"] = requests.SOUND_RATE
+    options = SimulatorOptions.fast(keep_audio=0, tcp=True, profile=profile)
     matrix = Matrix()
     async with gateway_and_simulator(options, **SETTINGS) as (url, simulator):
         world = World(simulator, {"": url}, SETTINGS)

@@ -24,13 +24,13 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import given as given_
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
-from pipecat_slng_sidecar.stt_replay_queue import AudioSpool, Voicing
-from pipecat_slng_sidecar.tts_replay_queue import SpeechScript, Utterance
+from pipecat_slng_sidecar.stt_replay_queue import SessionInit, SttReplayQueue
+from pipecat_slng_sidecar.tts_replay_queue import TtsReplayQueue, Utterance
 from protocol.stt.test_session_any_order import AnyTranscription
 from protocol.tts.test_session_any_order import AnyExtendedSpeech
 from protocol.tts.test_session_plain_any_order import AnySpeech
-from slng_sidecar.audio.sniffing import SoundReader
-from slng_sidecar.audio.wav_reader import UnreadableSound, WavReader
+from slng_sidecar.audio.sniffing import SniffingReader
+from slng_sidecar.audio.wav_reader import UnreadableAudio, WavReader
 from slng_sidecar.config import Settings, load_settings
 from slng_sidecar.keys import ConfigError, Secrets
 from slng_sidecar.protocol.commands import SessionMachine
@@ -341,14 +341,14 @@ wav_files = st.builds(
 
 @fuzzed(wav_files | st.binary(max_size=200), st.lists(st.integers(1, 70), max_size=8))
 def test_sound_is_read_or_refused_by_name(data: bytes, cuts: list[int]) -> None:
-    for reader in (WavReader(), SoundReader("audio/wav"), SoundReader()):
+    for reader in (WavReader(), SniffingReader("audio/wav"), SniffingReader()):
         try:
             at, samples = 0, b""
             for cut in [*cuts, len(data)]:
                 samples += reader.feed(data[at : at + cut])
                 at += cut
             samples += reader.end() or b""
-        except UnreadableSound as refusal:
+        except UnreadableAudio as refusal:
             assert str(refusal)  # noqa: PT017 # it may be read as well
         else:
             assert len(samples) % 2 == 0
@@ -362,7 +362,7 @@ def test_damaged_files_are_decoded_or_refused_by_name(damaged: tuple[str, list[t
 
 # What the plugin keeps, as the sidecar makes it move
 
-VOICING = Voicing("m", {"type": "init"})
+VOICING = SessionInit("m", {"type": "init"})
 spool_steps = st.one_of(
     st.tuples(st.just("append"), st.integers(0, 400)),
     st.tuples(st.just("finalize"), st.sampled_from("abc")),
@@ -374,7 +374,7 @@ spool_steps = st.one_of(
 
 @fuzzed(st.lists(spool_steps, max_size=60))
 def test_the_spool_takes_whatever_the_sidecar_says(steps: list[tuple[str, Any]]) -> None:
-    spool = AudioSpool(VOICING, 8000, keep_seconds=0.05)
+    spool = SttReplayQueue(VOICING, 8000, keep_seconds=0.05)
     for step, argument in steps:
         match step:
             case "append":
@@ -417,7 +417,7 @@ script_steps = st.tuples(
 
 @fuzzed(st.lists(script_steps, max_size=60))
 def test_the_script_takes_whatever_the_sidecar_says(steps: list[tuple[str, int]]) -> None:
-    script = SpeechScript(VOICING)
+    script = TtsReplayQueue(VOICING)
     begun: list[Utterance] = []
     for step, number in steps:
         utterance = begun[number % len(begun)] if begun else None

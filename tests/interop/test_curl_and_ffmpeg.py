@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from slng_sidecar.audio.resampling import resampler
 from slng_sidecar.engines import signal
-from slng_sidecar.simulator import recognise
+from slng_sidecar.simulator import recognize
 from support.processes import need, serving, started
 from support.running import gateway_and_simulator
 
@@ -68,7 +68,7 @@ async def test_what_curl_says_and_writes_down(address: str, tmp_path: Path) -> N
 
     # The recogniser itself, given the same sound at the rate that the sidecar brings it to.
     resampling = resampler(rate, 16_000)
-    directly = recognise(resampling.feed(samples.tobytes()) + resampling.end(), 16_000)
+    directly = recognize(resampling.feed(samples.tobytes()) + resampling.end(), 16_000)
     form = ("-F", "model=whisper-1", "-F", "file=@a.wav")
     text = curl(f"{address}/v1/audio/transcriptions", *form, cwd=tmp_path)["text"]
     assert text == directly

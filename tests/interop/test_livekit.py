@@ -24,8 +24,8 @@ SESSION, RETRIED = "gateway.session", "fallback.attempt_failed"
 IDLE = {"do": "close", "when": "now", "code": 1008, "reason": "idle timeout"}
 
 
-def at(way: str, **manners: Any) -> contextlib.AbstractAsyncContextManager[tuple[str, Simulator]]:
-    return upstream_at(way, SimulatorOptions.fast(**manners))
+def at(way: str, **profile: Any) -> contextlib.AbstractAsyncContextManager[tuple[str, Simulator]]:
+    return upstream_at(way, SimulatorOptions.fast(**profile))
 
 
 def hearing(address: str) -> contextlib.AbstractAsyncContextManager[Driver]:

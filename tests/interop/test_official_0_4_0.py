@@ -24,9 +24,9 @@ SLOW_TO_OPEN = {"upgrade_ms": 150, "ready_ms": 150}
 IDLE = {"do": "close", "when": "now", "code": 1008, "reason": "idle timeout"}
 
 
-def at(way: str, **manners: Any) -> contextlib.AbstractAsyncContextManager[tuple[str, Simulator]]:
+def at(way: str, **profile: Any) -> contextlib.AbstractAsyncContextManager[tuple[str, Simulator]]:
     # Its turns end with "flushed" only.
-    return upstream_at(way, SimulatorOptions.fast(**manners), sidecar_plain_terminal="flushed")
+    return upstream_at(way, SimulatorOptions.fast(**profile), sidecar_plain_terminal="flushed")
 
 
 def client(service: str, address: str, **options: Any) -> contextlib.AbstractAsyncContextManager[Driver]:

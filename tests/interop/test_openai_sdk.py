@@ -15,7 +15,7 @@ from slng_sidecar.simulator import SimulatorOptions
 from support.running import AURA, NOVA, gateway_and_simulator
 
 TEXT = "n1 n2 n3 n4 n5 n6"
-SOUND = signal.encode([signal.Word(n, gap=30 if n == 3 else 2) for n in range(1, 7)], 16_000)
+SOUND = signal.encode([signal.SignalWord(n, gap=30 if n == 3 else 2) for n in range(1, 7)], 16_000)
 WAV = wav_header(16_000, data_size=len(SOUND)) + SOUND
 
 
@@ -108,7 +108,7 @@ async def test_a_stream_that_fails_in_the_middle_raises() -> None:
         for number in range(2, 40):
             simulator.inject(do="refuse", kind="stt", status=503, connection=number)
         simulator.inject(do="drop", kind="stt", when="audio", after_ms=8_000)
-        longer = signal.encode([signal.Word(n, gap=30 if n % 10 == 0 else 2) for n in range(1, 60)], 16_000)
+        longer = signal.encode([signal.SignalWord(n, gap=30 if n % 10 == 0 else 2) for n in range(1, 60)], 16_000)
         file = ("a.wav", wav_header(16_000) + longer)
         stream = await api.audio.transcriptions.create(model="whisper-1", file=file, stream=True)
         with pytest.raises(openai.APIError, match="did not come back"):

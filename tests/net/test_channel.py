@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from slng_sidecar.net.channel import Outbox
+from slng_sidecar.net.channel import Channel
 
 
 async def started(task: asyncio.Task[object]) -> bool:
@@ -13,7 +13,7 @@ async def started(task: asyncio.Task[object]) -> bool:
 
 
 async def test_what_is_put_is_taken_in_order() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     for data in (b"one", "two", b""):
         outbox.put(data)
 
@@ -21,7 +21,7 @@ async def test_what_is_put_is_taken_in_order() -> None:
 
 
 async def test_taking_waits_for_the_next_message() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     taking = asyncio.create_task(outbox.take())
     assert await started(taking)
 
@@ -31,7 +31,7 @@ async def test_taking_waits_for_the_next_message() -> None:
 
 
 async def test_size_and_high_water_are_kept() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     outbox.put(b"12345")
     outbox.put("678")
     assert (outbox.size, outbox.high_water) == (8, 8)
@@ -44,7 +44,7 @@ async def test_size_and_high_water_are_kept() -> None:
 
 
 async def test_after_the_finish_what_waits_is_taken_and_then_nothing() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     outbox.put("one")
     outbox.finish()
     outbox.put("too late")
@@ -56,7 +56,7 @@ async def test_after_the_finish_what_waits_is_taken_and_then_nothing() -> None:
 
 
 async def test_the_finish_wakes_who_takes() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     taking = asyncio.create_task(outbox.take())
     assert await started(taking)
 
@@ -66,7 +66,7 @@ async def test_the_finish_wakes_who_takes() -> None:
 
 
 async def test_a_discard_drops_what_waits() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     outbox.put(b"one")
     outbox.discard()
 
@@ -75,14 +75,14 @@ async def test_a_discard_drops_what_waits() -> None:
 
 
 async def test_there_is_room_below_the_bound() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     outbox.put(bytes(9))
 
     await asyncio.wait_for(outbox.room(10), 1)
 
 
 async def test_room_is_waited_for_until_enough_was_taken() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     for _ in range(3):
         outbox.put(bytes(5))
     waiting = asyncio.create_task(outbox.room(10))
@@ -96,8 +96,8 @@ async def test_room_is_waited_for_until_enough_was_taken() -> None:
 
 
 async def test_a_finish_and_a_discard_end_the_wait_for_room() -> None:
-    for end in (Outbox.finish, Outbox.discard):
-        outbox = Outbox()
+    for end in (Channel.finish, Channel.discard):
+        outbox = Channel()
         outbox.put(bytes(10))
         waiting = asyncio.create_task(outbox.room(10))
         assert await started(waiting)
@@ -108,7 +108,7 @@ async def test_a_finish_and_a_discard_end_the_wait_for_room() -> None:
 
 
 async def test_a_taker_that_is_cancelled_loses_nothing() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     taking = asyncio.create_task(outbox.take())
     assert await started(taking)
     outbox.put("one")
@@ -119,7 +119,7 @@ async def test_a_taker_that_is_cancelled_loses_nothing() -> None:
 
 
 async def test_putting_never_waits_and_messages_pass_at_two_speeds() -> None:
-    outbox = Outbox()
+    outbox = Channel()
     sent = [str(n) for n in range(1000)]
 
     async def put() -> None:

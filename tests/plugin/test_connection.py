@@ -19,7 +19,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.utils.errors import ErrorCategory
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
-from pipecat_slng_sidecar import connection as link
+from pipecat_slng_sidecar import connection as connection
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import free_port
 from support.official import audio_frames, have_ended, heard, spoken, was_spoken
@@ -30,8 +30,8 @@ from websockets.asyncio.server import ServerConnection, serve
 
 @pytest.fixture
 def short_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "OUTAGE", 0.6)
-    monkeypatch.setattr(link, "LATER_WAIT", 0.1)
+    monkeypatch.setattr(connection, "OUTAGE", 0.6)
+    monkeypatch.setattr(connection, "LATER_WAIT", 0.1)
 
 
 async def one_error(pipeline: RunningPipeline) -> ErrorFrame:

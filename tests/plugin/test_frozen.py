@@ -24,7 +24,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.utils.errors import ErrorCategory
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, stt, tts
-from pipecat_slng_sidecar import connection as link
+from pipecat_slng_sidecar import connection as connection
 from pipecat_slng_sidecar import stall_guard as sending
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import SIGNAL, free_port
@@ -52,7 +52,7 @@ def transports(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
             super().connection_made(transport)
 
     for name in ("connect", "unix_connect"):
-        monkeypatch.setattr(link, name, partial(getattr(link, name), create_connection=Noted))
+        monkeypatch.setattr(connection, name, partial(getattr(connection, name), create_connection=Noted))
     return made
 
 
@@ -201,8 +201,8 @@ async def test_a_pipeline_ends_though_the_socket_is_full(
 async def test_a_frozen_sidecar_that_answers_no_ping_is_noticed_and_the_text_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "_PING_INTERVAL", SHORT)
-    monkeypatch.setattr(link, "_PING_TIMEOUT", SHORT)
+    monkeypatch.setattr(connection, "_PING_INTERVAL", SHORT)
+    monkeypatch.setattr(connection, "_PING_TIMEOUT", SHORT)
     async with sidecar_at("unix", tmp_path) as sidecar:
         service = SlngTTSService(sidecar_url=sidecar.url, model=SIGNAL)
         async with running_pipeline(service) as pipeline:
@@ -221,7 +221,7 @@ async def test_an_end_frame_waits_no_outage_for_what_a_frozen_sidecar_was_to_say
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
     for name in ("_PING_INTERVAL", "_PING_TIMEOUT", "_OPEN_TIMEOUT"):
-        monkeypatch.setattr(link, name, SHORT)
+        monkeypatch.setattr(connection, name, SHORT)
     monkeypatch.setattr(tts, "_LAST_WORDS", SHORT)
     async with sidecar_at("unix", tmp_path) as sidecar:
         began = asyncio.get_running_loop().time()
@@ -254,4 +254,4 @@ async def test_an_http_request_to_a_frozen_sidecar_is_one_error_and_the_next_sen
 
 
 def test_a_frozen_sidecar_is_noticed_before_audio_is_given_up() -> None:
-    assert link._PING_INTERVAL + link._PING_TIMEOUT < stt._KEEP_SECONDS
+    assert connection._PING_INTERVAL + connection._PING_TIMEOUT < stt._KEEP_SECONDS

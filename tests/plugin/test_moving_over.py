@@ -91,7 +91,7 @@ async def talk_with(module: ModuleType) -> RoomTransport:
         await room.ready()
         await room.enter()
         for turn in TURNS:
-            pcm = signal.encode([signal.Word(number, gap=2 if number % 4 == 0 else 0) for number in turn])
+            pcm = signal.encode([signal.SignalWord(number, gap=2 if number % 4 == 0 else 0) for number in turn])
             await room.say(pcm + PAUSE, 16_000)
             await until(partial(was_heard, room, f"n{turn[-1]}"))
         await room.leave()

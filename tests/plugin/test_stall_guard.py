@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from pipecat_slng_sidecar import stall_guard as sending
-from pipecat_slng_sidecar.stall_guard import Outgoing
+from pipecat_slng_sidecar.stall_guard import StallGuard
 
 SECONDS = 0.2
 MESSAGE = bytes(8000)
@@ -68,7 +68,7 @@ def waiting(stream: Stream) -> int:
 async def test_a_send_that_nobody_takes_ends_in_time() -> None:
     async with connected() as stream:
         began = asyncio.get_running_loop().time()
-        with Outgoing(stream) as outgoing, contextlib.suppress(ConnectionError):
+        with StallGuard(stream) as outgoing, contextlib.suppress(ConnectionError):
             async with asyncio.timeout(5):
                 while not stream.transport.is_closing():
                     await outgoing.send(MESSAGE)
@@ -78,7 +78,7 @@ async def test_a_send_that_nobody_takes_ends_in_time() -> None:
 
 async def test_bytes_that_no_send_waits_for_are_watched_as_well() -> None:
     async with connected() as stream:
-        with Outgoing(stream) as outgoing:
+        with StallGuard(stream) as outgoing:
             while not waiting(stream):
                 await outgoing.send(MESSAGE)
             async with asyncio.timeout(5):
@@ -89,7 +89,7 @@ async def test_bytes_that_no_send_waits_for_are_watched_as_well() -> None:
 @pytest.mark.parametrize("waits", [True, False], ids=["a send waits", "no send waits"])
 async def test_a_slow_peer_that_goes_on_reading_is_waited_for(waits: bool) -> None:
     async with connected() as stream:
-        with Outgoing(stream) as outgoing:
+        with StallGuard(stream) as outgoing:
             while waiting(stream) < 3 * len(MESSAGE):  # less than half of what makes a send wait
                 await outgoing.send(MESSAGE)
             end = asyncio.get_running_loop().time() + 4 * SECONDS
@@ -108,7 +108,7 @@ async def test_a_slow_peer_that_goes_on_reading_is_waited_for(waits: bool) -> No
 
 async def test_what_still_waits_at_the_end_is_dropped() -> None:
     async with connected() as stream:
-        with Outgoing(stream) as outgoing:
+        with StallGuard(stream) as outgoing:
             while not waiting(stream):
                 await outgoing.send(MESSAGE)
             assert not stream.transport.is_closing()
@@ -119,7 +119,7 @@ async def test_what_still_waits_at_the_end_is_dropped() -> None:
 
 async def test_a_close_that_nobody_answers_is_cut_off() -> None:
     async with connected() as stream:
-        with Outgoing(stream) as outgoing:
+        with StallGuard(stream) as outgoing:
             await outgoing.send("close")
         while not waiting(stream):
             stream.transport.write(MESSAGE)

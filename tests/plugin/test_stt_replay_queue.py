@@ -7,16 +7,16 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pipecat_slng_sidecar.stt_replay_queue import AudioSpool, Voicing
+from pipecat_slng_sidecar.stt_replay_queue import SessionInit, SttReplayQueue
 
 RATE = 8_000  # 16 bytes a millisecond
 FRAME = 20 * 16
-EN = Voicing("m", {"type": "init", "config": {"language": "en"}})
-DE = Voicing("m", {"type": "init", "config": {"language": "de"}})
+EN = SessionInit("m", {"type": "init", "config": {"language": "en"}})
+DE = SessionInit("m", {"type": "init", "config": {"language": "de"}})
 
 
-def spool(keep_seconds: float = 30) -> AudioSpool:
-    return AudioSpool(EN, RATE, keep_seconds)
+def new_queue(keep_seconds: float = 30) -> SttReplayQueue:
+    return SttReplayQueue(EN, RATE, keep_seconds)
 
 
 def frames(first: int, last: int) -> list[bytes]:
@@ -24,15 +24,15 @@ def frames(first: int, last: int) -> list[bytes]:
     return [number.to_bytes(2, "little") * (FRAME // 2) for number in range(first, last + 1)]
 
 
-def fill(script: AudioSpool, first: int, last: int) -> None:
+def fill(queue: SttReplayQueue, first: int, last: int) -> None:
     for frame in frames(first, last):
-        script.append(frame)
+        queue.append(frame)
 
 
-def said(script: AudioSpool) -> list[str]:
+def said(queue: SttReplayQueue) -> list[str]:
     """Take all that is to be sent: numbers of frames, kinds of messages."""
     found: list[str] = []
-    while (message := script.next()) is not None:
+    while (message := queue.next()) is not None:
         if isinstance(message, str):
             found.append(json.loads(message)["type"])
         else:
@@ -43,114 +43,114 @@ def said(script: AudioSpool) -> list[str]:
 
 
 def test_everything_is_sent_once_and_in_its_order() -> None:
-    script = spool()
-    assert script.opening() == ("m", EN.init)
-    fill(script, 1, 2)
-    script.finalize("f1")
-    fill(script, 3, 3)
-    script.update({"type": "update"}, DE)
-    fill(script, 4, 4)
-    assert said(script) == ["1", "2", "finalize", "3", "update", "4"]
-    assert said(script) == []
+    queue = new_queue()
+    assert queue.opening() == ("m", EN.init)
+    fill(queue, 1, 2)
+    queue.finalize("f1")
+    fill(queue, 3, 3)
+    queue.update({"type": "update"}, DE)
+    fill(queue, 4, 4)
+    assert said(queue) == ["1", "2", "finalize", "3", "update", "4"]
+    assert said(queue) == []
 
 
 def test_a_new_connection_gets_what_is_not_covered_from_the_byte_on() -> None:
-    script = spool()
-    script.opening()
-    fill(script, 1, 5)
-    said(script)
-    script.covered(50)
-    script.closed()
-    fill(script, 6, 6)
-    script.opening()
-    assert said(script) == ["3/160", "4", "5", "6"]
+    queue = new_queue()
+    queue.opening()
+    fill(queue, 1, 5)
+    said(queue)
+    queue.covered(50)
+    queue.closed()
+    fill(queue, 6, 6)
+    queue.opening()
+    assert said(queue) == ["3/160", "4", "5", "6"]
 
 
 def test_positions_count_from_the_first_byte_of_each_connection() -> None:
-    script = spool()
-    script.opening()
-    fill(script, 1, 5)
-    said(script)
-    script.covered(40)
-    script.opening()
-    said(script)
-    script.covered(40)
-    script.opening()
-    assert said(script) == ["5"]
+    queue = new_queue()
+    queue.opening()
+    fill(queue, 1, 5)
+    said(queue)
+    queue.covered(40)
+    queue.opening()
+    said(queue)
+    queue.covered(40)
+    queue.opening()
+    assert said(queue) == ["5"]
 
 
 def test_a_finalize_without_an_answer_is_asked_again_at_its_place() -> None:
-    script = spool()
-    script.opening()
-    fill(script, 1, 2)
-    script.finalize("f1")
-    fill(script, 3, 3)
-    said(script)
-    script.covered(20)
-    script.opening()
-    assert said(script) == ["2", "finalize", "3"]
-    script.covered(20)
-    script.answered("f1")
-    script.opening()
-    assert said(script) == ["3"]
+    queue = new_queue()
+    queue.opening()
+    fill(queue, 1, 2)
+    queue.finalize("f1")
+    fill(queue, 3, 3)
+    said(queue)
+    queue.covered(20)
+    queue.opening()
+    assert said(queue) == ["2", "finalize", "3"]
+    queue.covered(20)
+    queue.answered("f1")
+    queue.opening()
+    assert said(queue) == ["3"]
 
 
 def test_a_new_connection_begins_with_the_settings_of_its_first_audio() -> None:
-    script = spool()
-    script.opening()
-    fill(script, 1, 2)
-    script.update({"type": "update"}, DE)
-    fill(script, 3, 3)
-    said(script)
-    assert script.opening() == ("m", EN.init)
-    assert said(script) == ["1", "2", "update", "3"]
-    script.covered(40)
-    assert script.opening() == ("m", DE.init)
-    assert said(script) == ["3"]
+    queue = new_queue()
+    queue.opening()
+    fill(queue, 1, 2)
+    queue.update({"type": "update"}, DE)
+    fill(queue, 3, 3)
+    said(queue)
+    assert queue.opening() == ("m", EN.init)
+    assert said(queue) == ["1", "2", "update", "3"]
+    queue.covered(40)
+    assert queue.opening() == ("m", DE.init)
+    assert said(queue) == ["3"]
 
 
 def test_the_oldest_audio_is_given_up_beyond_the_bound_and_counted_while_there_is_no_sidecar() -> None:
-    script = spool(keep_seconds=0.1)
-    script.opening()
-    fill(script, 1, 20)
-    said(script)
-    assert script.take_lost_ms() == 15 * 20, "it was never sent"
-    fill(script, 21, 25)
-    said(script)
-    fill(script, 26, 30)
-    assert script.take_lost_ms() == 0, "the sidecar has it"
-    said(script)
-    script.closed()
-    fill(script, 31, 32)
-    script.opening()
-    assert said(script) == ["28", "29", "30", "31", "32"]
-    assert script.take_lost_ms() == 40
+    queue = new_queue(keep_seconds=0.1)
+    queue.opening()
+    fill(queue, 1, 20)
+    said(queue)
+    assert queue.take_lost_ms() == 15 * 20, "it was never sent"
+    fill(queue, 21, 25)
+    said(queue)
+    fill(queue, 26, 30)
+    assert queue.take_lost_ms() == 0, "the sidecar has it"
+    said(queue)
+    queue.closed()
+    fill(queue, 31, 32)
+    queue.opening()
+    assert said(queue) == ["28", "29", "30", "31", "32"]
+    assert queue.take_lost_ms() == 40
 
 
 def test_giving_up_keeps_the_newest_settings() -> None:
-    script = spool()
-    script.opening()
-    fill(script, 1, 2)
-    script.update({"type": "update"}, DE)
-    script.clear()
-    assert script.opening() == ("m", DE.init)
-    assert said(script) == []
-    assert script.take_lost_ms() == 40
+    queue = new_queue()
+    queue.opening()
+    fill(queue, 1, 2)
+    queue.update({"type": "update"}, DE)
+    queue.clear()
+    assert queue.opening() == ("m", DE.init)
+    assert said(queue) == []
+    assert queue.take_lost_ms() == 40
 
 
 def test_the_close_comes_after_everything() -> None:
-    script = spool()
-    script.opening()
-    fill(script, 1, 1)
-    script.end()
-    assert said(script) == ["1", "close"]
-    assert said(script) == []
+    queue = new_queue()
+    queue.opening()
+    fill(queue, 1, 1)
+    queue.end()
+    assert said(queue) == ["1", "close"]
+    assert said(queue) == []
 
 
 @given(st.lists(st.sampled_from(["hear", "send", "cover", "finalize", "answer", "break"]), max_size=60), st.data())
 def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[str], data: st.DataObject) -> None:
-    script = spool()
-    script.opening()
+    queue = new_queue()
+    queue.opening()
     heard, finalizes, asked = 0, 0, set[str]()
     base, sent_now = 0, 0  # frames: where this connection began, and how many it has had
     received: list[int] = []
@@ -158,9 +158,9 @@ def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[
     for step in [*steps, "break", "send"]:
         if step == "hear":
             heard += 1
-            fill(script, heard, heard)
+            fill(queue, heard, heard)
         elif step == "send":
-            for each in said(script):
+            for each in said(queue):
                 if each == "finalize":
                     asked.add(f"f{finalizes}")
                 else:
@@ -168,16 +168,16 @@ def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[
                     sent_now += 1
         elif step == "cover" and sent_now:
             covered = data.draw(st.integers(0, sent_now))
-            script.covered(covered * 20)
+            queue.covered(covered * 20)
             covered_frames = max(covered_frames, base + covered)
         elif step == "finalize":
             finalizes += 1
-            script.finalize(f"f{finalizes}")
+            queue.finalize(f"f{finalizes}")
         elif step == "answer" and finalizes:
-            script.answered(f"f{finalizes}")
+            queue.answered(f"f{finalizes}")
         elif step == "break":
-            script.closed()
-            script.opening()
+            queue.closed()
+            queue.opening()
             base, sent_now = covered_frames, 0
     assert set(received) == set(range(1, heard + 1))
     # It only ever goes on by one, or back to what is not covered.

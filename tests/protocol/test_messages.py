@@ -12,12 +12,12 @@ from slng_sidecar.protocol.errors import STATUS_OF_CODE, GatewayError
 from slng_sidecar.protocol.messages import (
     Audio,
     Cleared,
-    Failure,
     Other,
     Ready,
     Terminal,
+    TimedWord,
     Transcript,
-    Word,
+    UpstreamError,
     dump,
     parse_error,
     parse_object,
@@ -172,7 +172,7 @@ def test_ready_without_usable_ids() -> None:
 )
 def test_every_shape_of_an_error_is_understood(message: dict[str, Any], code: str, said: str, status: int) -> None:
     for found in (parse_stt(json.dumps(message)), tts(message)):
-        assert isinstance(found, Failure)
+        assert isinstance(found, UpstreamError)
         assert (found.error.code, found.error.message, found.error.status) == (code, said, status)
         assert not found.error.fatal
 
@@ -225,7 +225,7 @@ def test_a_final_with_all_its_fields() -> None:
 
     assert found.final
     assert (found.text, found.confidence, found.from_finalize) == ("hi there", 0.75, True)
-    assert found.words == (Word("hi", 0, 0.25), Word("there", 0.25, 1), Word("", 1, 2))
+    assert found.words == (TimedWord("hi", 0, 0.25), TimedWord("there", 0.25, 1), TimedWord("", 1, 2))
     assert found.raw == raw
 
 
@@ -270,7 +270,7 @@ def test_results_become_a_bridge_message(is_final: object, final: bool) -> None:
     )
 
     assert found.final is final
-    assert found.words == (Word("hi", 0.5, 0.75),)
+    assert found.words == (TimedWord("hi", 0.5, 0.75),)
     assert found.raw == {
         "type": "final_transcript" if final else "partial_transcript",
         "transcript": "hi",
@@ -425,7 +425,7 @@ def test_every_form_of_a_turns_end_is_one(message: dict[str, Any], form: str) ->
 def test_an_event_can_be_a_failure(name: str) -> None:
     found = tts({"type": "event", "data": {"event": name, "message": "no voice", "code": 400}})
 
-    assert isinstance(found, Failure)
+    assert isinstance(found, UpstreamError)
     assert (found.error.code, found.error.message) == ("config_error", "no voice")
 
 

@@ -29,7 +29,7 @@ async def test_new_sessions_take_the_new_key_and_a_running_one_keeps_its_own(
             await running.until("ready")
             put(file, "key-after")
             simulator.inject(do="drop", when="audio", kind="stt")
-            await running.send(signal.encode([signal.Word(1)]))
+            await running.send(signal.encode([signal.SignalWord(1)]))
             async with asyncio.timeout(10):
                 while (await running.until("status"))["state"] != "connected":
                     pass

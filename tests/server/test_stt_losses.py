@@ -1,6 +1,6 @@
 """STT through drops and updates, told exactly by the numbered signal: no word lost, none split, each finalize answered.
 
-Every run has its own model, so that its faults and manners are its own; time runs twenty times faster than in life.
+Every run has its own model, so that its faults and profile are its own; time runs twenty times faster than in life.
 """
 
 from __future__ import annotations

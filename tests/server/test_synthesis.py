@@ -173,7 +173,7 @@ async def test_a_provider_s_refusal_of_the_client_s_key_says_whose_key_it_was(wa
 
 
 @pytest.mark.parametrize(
-    ("manners", "name"),
+    ("profile", "name"),
     [
         ({"http_format": "mp3"}, "MP3"),
         ({"http_format": "mp3", "http_type": "audio/wav"}, "MP3"),
@@ -183,17 +183,17 @@ async def test_a_provider_s_refusal_of_the_client_s_key_says_whose_key_it_was(wa
         ({"truncate_bytes": 20}, "before its samples"),
     ],
 )
-async def test_what_is_no_wav_and_no_pcm_is_refused_by_name(manners: dict[str, Any], name: str) -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(**manners)) as (url, simulator), client(url) as http:
+async def test_what_is_no_wav_and_no_pcm_is_refused_by_name(profile: dict[str, Any], name: str) -> None:
+    async with gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, simulator), client(url) as http:
         reply = await http.post(PATH, json={"text": "n1"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "unsupported_audio_format")
         assert name in reply.json()["error"]["message"]
         assert len(simulator.log.records) == 1
 
 
-@pytest.mark.parametrize("manners", [{"break_bytes": 30_000}, {"http_format": "wav_exact", "truncate_bytes": 30_000}])
-async def test_a_reply_that_breaks_off_is_no_short_file_with_a_clean_end(manners: dict[str, Any]) -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(**manners)) as (url, _), client(url) as http:
+@pytest.mark.parametrize("profile", [{"break_bytes": 30_000}, {"http_format": "wav_exact", "truncate_bytes": 30_000}])
+async def test_a_reply_that_breaks_off_is_no_short_file_with_a_clean_end(profile: dict[str, Any]) -> None:
+    async with gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, _), client(url) as http:
         with pytest.raises(httpx.RemoteProtocolError):
             await http.post(PATH, json={"text": LONG})
 
@@ -201,10 +201,10 @@ async def test_a_reply_that_breaks_off_is_no_short_file_with_a_clean_end(manners
 async def test_a_connection_lost_before_the_first_sound_costs_one_more_try() -> None:
     # The body breaks off within the WAV header: no sound was delivered.
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
-        simulator.inject(do="manners", kind="http", set={"break_bytes": 30}, times=1)
+        simulator.inject(do="profile", kind="http", set={"break_bytes": 30}, times=1)
         assert numbers((await http.post(PATH, json={"text": "n1 n2"}, headers=PCM)).content) == [1, 2]
         assert len(simulator.log.of("http")) == 2
-        simulator.inject(do="manners", kind="http", set={"break_bytes": 30}, times=2)
+        simulator.inject(do="profile", kind="http", set={"break_bytes": 30}, times=2)
         reply = await http.post(PATH, json={"text": "n1"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_closed")
         assert len(simulator.log.of("http")) == 4

@@ -26,7 +26,7 @@ SLNG = f"/v1/bridges/unmute/stt/{NOVA}"
 RATE = 16_000
 WORDS = list(range(1, 41))
 # A pause after every tenth word, so that there are several finals.
-SOUND = signal.encode([signal.Word(n, gap=30 if n % 10 == 0 else 2) for n in WORDS], RATE)
+SOUND = signal.encode([signal.SignalWord(n, gap=30 if n % 10 == 0 else 2) for n in WORDS], RATE)
 WAV = wav_header(RATE, data_size=len(SOUND)) + SOUND
 TEXT = " ".join(f"n{n}" for n in WORDS)
 
@@ -109,7 +109,7 @@ async def test_the_first_words_come_before_the_file_is_all_sent() -> None:
     more = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
-        yield wav_header(RATE) + signal.encode([signal.Word(1, gap=30), signal.Word(2, gap=60)], RATE)
+        yield wav_header(RATE) + signal.encode([signal.SignalWord(1, gap=30), signal.SignalWord(2, gap=60)], RATE)
         await more.wait()
         yield signal.encode([3], RATE)
 
@@ -412,9 +412,9 @@ class TestUpstreamFailures:
             reply = await http.post(OPENAI, **form())
             assert (reply.status_code, reply.json()["error"]["code"]) == (429, "rate_limit")
 
-    @pytest.mark.parametrize("manners", [{"final_ms": 300}, {"words": False, "final_ms": 300}, {"finals": 4}])
-    async def test_finals_that_come_long_after_their_sound_are_all_there(self, manners: dict[str, Any]) -> None:
-        async with gateway_and_simulator(SimulatorOptions.fast(**manners)) as (url, _), client(url) as http:
+    @pytest.mark.parametrize("profile", [{"final_ms": 300}, {"words": False, "final_ms": 300}, {"finals": 4}])
+    async def test_finals_that_come_long_after_their_sound_are_all_there(self, profile: dict[str, Any]) -> None:
+        async with gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, _), client(url) as http:
             assert (await http.post(OPENAI, **form())).json()["text"] == TEXT
 
 

@@ -50,7 +50,7 @@ def address(url: str) -> str:
 
 async def use(sidecar: Running, simulator: SimulatorProcess) -> None:
     async with talking(sidecar.url, "stt", SIGNAL, subprotocol="slng-sidecar.v1") as talk:
-        await talk.send(STT_INIT, signal.encode([signal.Word(1)]), {"type": "finalize"})
+        await talk.send(STT_INIT, signal.encode([signal.SignalWord(1)]), {"type": "finalize"})
         await talk.until("finalized")
     async with talking(sidecar.url, "tts", SIGNAL) as talk:
         await talk.send(TTS_INIT, {"type": "text", "text": "n1"}, {"type": "flush"})

@@ -1,6 +1,6 @@
 """TTS through drops, updates and clears, told exactly by the numbered signal: no word lost, moved or said twice.
 
-Every run is a session of its own with a model of its own, so that its faults and manners are its own.
+Every run is a session of its own with a model of its own, so that its faults and profile are its own.
 """
 
 from __future__ import annotations

@@ -43,11 +43,11 @@ async def test_an_ear_is_changed_where_upstream_has_no_second_place(over_limit: 
         gateway_and_simulator(no_second(over_limit)) as (url, simulator),
         talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk,
     ):
-        await talk.send(STT_INIT, signal.encode([1, 2, signal.Word(3, gap=20)]))
+        await talk.send(STT_INIT, signal.encode([1, 2, signal.SignalWord(3, gap=20)]))
         await talk.send({"type": "update", "id": "u", "config": {"language": "de"}})
         updated = await talk.until("updated")
         assert (updated["applied"], updated["rejected"]) == ({"language": "de"}, {})
-        await talk.send(signal.encode([4, 5, signal.Word(6, gap=20)]), {"type": "close"})
+        await talk.send(signal.encode([4, 5, signal.SignalWord(6, gap=20)]), {"type": "close"})
         assert (await talk.until_closed())[0] == 1000
         assert " ".join(talk.finals()).split() == [f"n{n}" for n in range(1, 7)]
         assert len(simulator.log.of("stt")) == 3  # the one refused, too

@@ -9,12 +9,13 @@ import pytest
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import (
     BadFault,
-    BadManners,
+    BadProfile,
     SimulatorOptions,
     create_simulator,
     parse_script,
     running_simulator,
 )
+from slng_sidecar.simulator.faults import parse_fault
 from support.simulator_client import AURA, CLEAR, FINALIZE, FLUSH, NOVA, Client, dialled, fast, stt, text, tts
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
@@ -226,7 +227,7 @@ async def test_any_message_can_be_sent() -> None:
 
 async def test_a_fault_can_change_the_manners_of_one_connection() -> None:
     async with fast() as simulator:
-        simulator.inject(do="manners", set={"terminal": "flushed"}, kind="tts", connection=2)
+        simulator.inject(do="profile", set={"terminal": "flushed"}, kind="tts", connection=2)
         for terminal in ("audio_end", "flushed", "audio_end"):
             async with tts(simulator) as client:
                 await client.send(text("n1"), FLUSH)
@@ -235,7 +236,7 @@ async def test_a_fault_can_change_the_manners_of_one_connection() -> None:
 
 async def test_a_fault_can_change_the_manners_while_a_connection_stands() -> None:
     async with fast() as simulator, tts(simulator) as client:
-        simulator.inject(do="manners", set={"idle_s": 0.05}, when="now")
+        simulator.inject(do="profile", set={"idle_s": 0.05}, when="now")
         assert (await client.until_closed())[0] == 1008
 
 
@@ -253,7 +254,7 @@ async def test_a_fault_counts_the_connections_that_it_concerns() -> None:
 async def test_a_fault_happens_as_often_as_it_should() -> None:
     async with fast() as simulator:
         simulator.inject(do="refuse", times=2)
-        forever = simulator.inject(do="manners", times=0, set={"terminal": "done"})
+        forever = simulator.inject(do="profile", times=0, set={"terminal": "done"})
         for _ in range(2):
             with pytest.raises(InvalidStatus):
                 async with stt(simulator):
@@ -331,8 +332,8 @@ async def test_a_script_is_in_force_from_the_start() -> None:
         ({"do": "close", "when": "upgrade"}, "cannot happen at the upgrade"),
         ({"do": "close", "when": "text", "code": 1006}, "'code'"),
         ({"do": "close", "when": "text", "reason": "é" * 62}, "123 bytes"),
-        ({"do": "manners", "set": {"mood": 1}}, "no manner 'mood'.*terminal"),
-        ({"do": "manners", "set": {"terminal": "bang"}}, "terminal takes one of.*flushed"),
+        ({"do": "profile", "set": {"mood": 1}}, "no manner 'mood'.*terminal"),
+        ({"do": "profile", "set": {"terminal": "bang"}}, "terminal takes one of.*flushed"),
         ({"do": "send", "when": "text"}, "either 'message' or 'base64'"),
         ({"do": "drop", "when": "text", "after_ms": 5}, "when: audio"),
         ({"do": "drop", "when": "audio", "times": True}, "'times'"),
@@ -347,7 +348,7 @@ def test_refuses_a_fault_that_it_does_not_understand_and_names_what_there_is(fau
 
 def test_refuses_manners_that_do_not_exist() -> None:
     options = SimulatorOptions.fast(mood=1)
-    with pytest.raises(BadManners, match="no manner 'mood'"):
+    with pytest.raises(BadProfile, match="no manner 'mood'"):
         create_simulator(options)
 
 
@@ -388,3 +389,8 @@ async def test_the_log_is_read_and_cleared_over_http() -> None:
         assert "key" not in str(record["headers"]["authorization"])
         await http.delete("/_sim/log")
         assert (await http.get("/_sim/log")).json()["records"] == []
+
+
+def test_the_older_name_of_the_profile_fault_is_accepted() -> None:
+    old, new = ({"do": name, "set": {"terminal": "flushed"}} for name in ("manners", "profile"))
+    assert parse_fault(old, 1).do == parse_fault(new, 1).do == "profile"

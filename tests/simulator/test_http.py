@@ -145,7 +145,7 @@ async def test_a_body_can_end_early_as_if_it_were_whole() -> None:
 
 async def test_a_body_can_break_off() -> None:
     async with _client() as (simulator, http):
-        simulator.inject(do="manners", kind="http", set={"break_bytes": 500})
+        simulator.inject(do="profile", kind="http", set={"break_bytes": 500})
         with pytest.raises(httpx.RemoteProtocolError):
             await http.post(TTS, json={"text": "n1"})
 

@@ -12,7 +12,7 @@ from support.running import AURA, NOVA
 
 
 @pytest.mark.parametrize(
-    ("probe", "manners", "answer"),
+    ("probe", "profile", "answer"),
     [
         ("which_terminal", {"terminal": "audio_end"}, "audio_end"),
         ("which_terminal", {"terminal": "flushed"}, "flushed"),
@@ -30,8 +30,8 @@ from support.running import AURA, NOVA
         ("what_answers_an_empty_flush", {"empty_flush": "error"}, "error"),
     ],
 )
-async def test_tts(probe: str, manners: dict[str, Any], answer: str) -> None:
-    async with running_simulator(SimulatorOptions.fast(**manners)) as simulator:
+async def test_tts(probe: str, profile: dict[str, Any], answer: str) -> None:
+    async with running_simulator(SimulatorOptions.fast(**profile)) as simulator:
         gateway = Gateway(simulator.url, "key", patience=0.5)
         assert await getattr(ask, probe)(gateway, AURA) == answer
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import fields
 
 import pytest
-from slng_sidecar.simulator import BadManners, Manners, Simulator, SimulatorOptions, parse_manners, parse_script
+from slng_sidecar.simulator import BadProfile, RouteProfile, Simulator, SimulatorOptions, parse_profile, parse_script
 from slng_sidecar.simulator.faults import KINDS, MOMENTS, actions
 from support.paths import ROOT
 
@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "simulator.md"
 
 def test_reads_manners_as_people_write_them() -> None:
     given = ["terminal=flushed", "pace=2.5", "segments=true", "confidence=null", "max_reason=too long"]
-    assert parse_manners(given) == {
+    assert parse_profile(given) == {
         "terminal": "flushed",
         "pace": 2.5,
         "segments": True,
@@ -37,28 +37,28 @@ def test_reads_manners_as_people_write_them() -> None:
     ],
 )
 def test_refuses_manners_that_cannot_be(assignment: str, says: str) -> None:
-    with pytest.raises(BadManners, match=says):
-        parse_manners([assignment])
+    with pytest.raises(BadProfile, match=says):
+        parse_profile([assignment])
 
 
 def test_a_route_comes_after_the_manners_of_all_and_before_the_overrides() -> None:
-    options = SimulatorOptions.fast(manners={"after_turn": "open", "final_ms": 7}, terminal="flushed")
+    options = SimulatorOptions.fast(profile={"after_turn": "open", "final_ms": 7}, terminal="flushed")
     simulator = Simulator(options)
-    rime = simulator.manners_for("tts", "slng/rime/arcana:3-en")
+    rime = simulator.profile_for("tts", "slng/rime/arcana:3-en")
     assert (rime.after_turn, rime.terminal) == ("close", "flushed")
-    assert simulator.manners_for("stt", "gradium/stt:default").final_ms == 400
+    assert simulator.profile_for("stt", "gradium/stt:default").final_ms == 400
     forced = Simulator(SimulatorOptions.fast(after_turn="open"))
-    assert forced.manners_for("tts", "slng/rime/arcana:3-en").after_turn == "open"
+    assert forced.profile_for("tts", "slng/rime/arcana:3-en").after_turn == "open"
 
 
 def test_a_route_brings_no_latency_where_there_is_to_be_none() -> None:
-    assert Simulator(SimulatorOptions.fast()).manners_for("stt", "slng/deepgram/nova:3-en").final_ms == 0
-    assert Simulator(SimulatorOptions()).manners_for("stt", "slng/deepgram/nova:3-en").final_ms == 400
+    assert Simulator(SimulatorOptions.fast()).profile_for("stt", "slng/deepgram/nova:3-en").final_ms == 0
+    assert Simulator(SimulatorOptions()).profile_for("stt", "slng/deepgram/nova:3-en").final_ms == 400
 
 
 def test_the_page_names_every_manner_fault_and_moment() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    wanted = {*(field.name for field in fields(Manners)), *actions(), *MOMENTS, *KINDS}
+    wanted = {*(field.name for field in fields(RouteProfile)), *actions(), *MOMENTS, *KINDS}
     wanted |= {name for arguments in actions().values() for name in arguments}
     assert {name for name in wanted if f"`{name}`" not in page} == set()
 
@@ -72,6 +72,6 @@ def test_the_faults_on_the_page_are_understood() -> None:
 
 def test_the_page_gives_the_defaults_of_every_manner() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for field in fields(Manners):
+    for field in fields(RouteProfile):
         default = "empty" if field.default == "" else json.dumps(field.default).strip('"')
         assert f"| `{field.name}` | `{default}` |" in page

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from slng_sidecar.engines import signal
 from slng_sidecar.engines.pcm import tone
-from slng_sidecar.engines.recognizers import Cut, SignalEar
-from slng_sidecar.engines.signal import Word
-from slng_sidecar.engines.speech import HeardWord
+from slng_sidecar.engines.recognizers import Cut, SignalRecognizer
+from slng_sidecar.engines.signal import SignalWord
+from slng_sidecar.engines.speech import RecognizedWord
 from slng_sidecar.simulator import Simulator
 from support.simulator_client import CLOSE, FINALIZE, NOVA, Client, dialled, fast, stt
 
 SILENCE = bytes(2 * 16 * 400)
 
 
-async def _say(client: Client, *words: Word | int, then: bytes = b"") -> None:
+async def _say(client: Client, *words: SignalWord | int, then: bytes = b"") -> None:
     sound = signal.encode(words) + then
     await client.send(*(sound[at : at + 640] for at in range(0, len(sound), 640)))
 
@@ -55,7 +55,7 @@ async def test_a_final_comes_late_and_covers_only_what_had_been_said() -> None:
 
 async def test_a_word_under_way_at_a_finalize_comes_whole_with_the_next_final() -> None:
     async with fast() as simulator, stt(simulator) as client:
-        sound = signal.encode([1, Word(2, frames=20)])
+        sound = signal.encode([1, SignalWord(2, frames=20)])
         await client.send(sound[:-6400], FINALIZE, sound[-6400:], FINALIZE)
         await client.until("final_transcript")
         await client.until("final_transcript")
@@ -64,7 +64,7 @@ async def test_a_word_under_way_at_a_finalize_comes_whole_with_the_next_final() 
 
 async def test_a_word_that_a_connection_heard_in_part_is_a_fragment() -> None:
     async with fast() as simulator, stt(simulator) as client:
-        sound = signal.encode([Word(1, frames=10), 2, Word(3, frames=10)])
+        sound = signal.encode([SignalWord(1, frames=10), 2, SignalWord(3, frames=10)])
         await client.send(sound[3200:-3200], CLOSE)
         await client.until_closed()
         assert client.transcripts() == ["frag:1 n2 frag:3"]
@@ -169,13 +169,13 @@ async def test_partials_grow_and_never_follow_their_final() -> None:
 async def test_a_partial_that_took_long_is_not_sent_after_its_final(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answered = asyncio.Event(), asyncio.Event()
 
-    async def words(_ear: SignalEar, cut: Cut) -> Sequence[HeardWord]:
+    async def words(_ear: SignalRecognizer, cut: Cut) -> Sequence[RecognizedWord]:
         if not asked.is_set():
             asked.set()
             await answered.wait()
         return cut.words
 
-    monkeypatch.setattr(SignalEar, "words", words)
+    monkeypatch.setattr(SignalRecognizer, "words", words)
     async with fast() as simulator, stt(simulator, enable_partials=True) as client:
         await _say(client, 1, 2)
         await asked.wait()
@@ -241,7 +241,7 @@ async def test_soniox_says_where_an_utterance_ended_and_nova_never_does() -> Non
     async with fast() as simulator:
         for model, count in (("soniox/speech-ai:rt-v5", 1), (NOVA, 0)):
             async with stt(simulator, model) as client:
-                await _say(client, Word(1, frames=10))
+                await _say(client, SignalWord(1, frames=10))
                 await client.send(CLOSE)
                 await client.until_closed()
                 ends = client.of("utterance_end")

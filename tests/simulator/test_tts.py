@@ -203,7 +203,7 @@ async def test_gradium_reports_its_idle_expiry_with_a_message_only_and_goes_on()
 
 async def test_gradium_expires_after_120_seconds_by_itself() -> None:
     async with fast() as simulator:
-        assert simulator.manners_for("tts", "gradium/tts:default").expiry_s == 120
+        assert simulator.profile_for("tts", "gradium/tts:default").expiry_s == 120
 
 
 async def test_sarvam_refuses_text_without_a_letter() -> None:
@@ -267,8 +267,8 @@ async def test_every_clear_is_answered() -> None:
 
 
 async def test_late_sound_can_follow_the_answer_to_a_clear() -> None:
-    manners = {"pace": 1, "clear_ms": 20, "clear_drains": False, "late_audio_ms": 100}
-    async with fast(**manners) as simulator, tts(simulator) as client:
+    profile = {"pace": 1, "clear_ms": 20, "clear_drains": False, "late_audio_ms": 100}
+    async with fast(**profile) as simulator, tts(simulator) as client:
         await client.send(text("n1 n2 n3"))
         await client.next()
         await client.send(CLEAR)

@@ -162,27 +162,27 @@ class Soak:
 
         await asyncio.gather(*(come_and_go(bot) for bot, share in zip(bots, shares, strict=True) for _ in range(share)))
 
-    async def with_faults(self, model: str, kind: str, rng: random.Random, manners: dict[str, Any]) -> list[int]:
+    async def with_faults(self, model: str, kind: str, rng: random.Random, profile: dict[str, Any]) -> list[int]:
         faults = [random_fault(rng, kind) for _ in range(rng.choice([0, 1, 1, 2, 3]))]
         self.faults.update(fault["do"] for fault in faults)
         if any(fault["do"] == "mute" for fault in faults):
             # A clean close in place of a terminal counts as the end, and one that is mute cannot be told from it.
-            manners = {**manners, "after_turn": "open"}
-        self.scripts[model] = [manners, *faults]
+            profile = {**profile, "after_turn": "open"}
+        self.scripts[model] = [profile, *faults]
         return await self.inject(
-            {"do": "manners", "when": "upgrade", "model": model, "times": 0, "set": manners},
+            {"do": "profile", "when": "upgrade", "model": model, "times": 0, "set": profile},
             *({**fault, "model": model} for fault in faults),
         )
 
 
 async def speak_extended(soak: Soak, model: str, rng: random.Random) -> str:
-    manners = {
+    profile = {
         "terminal": rng.choice(["audio_end", "flushed", "both", "twice", "is_final"]),
         "pace": rng.choice([20, 100]),
         "after_turn": rng.choice(["open", "open", "close", "spent"]),
         "late_audio_ms": rng.choice([0, 40]),
     }
-    ids = await soak.with_faults(model, "tts", rng, manners)
+    ids = await soak.with_faults(model, "tts", rng, profile)
     try:
         async with talking(soak.sidecar, "tts", model, subprotocol=EXTENDED) as talk:
             run = speaking_runs.Troubled(talk, rng)
@@ -200,7 +200,7 @@ async def speak_extended(soak: Soak, model: str, rng: random.Random) -> str:
 
 async def hear_extended(soak: Soak, model: str, rng: random.Random) -> str:
     kind = rng.choice(["late", "early", "several", "from finalize", "without words"])
-    ids = await soak.with_faults(model, "stt", rng, hearing_runs.manners_of(kind, rng))
+    ids = await soak.with_faults(model, "stt", rng, hearing_runs.profile_of(kind, rng))
     numbers, pcm = hearing_runs.speech(rng)
     try:
         async with talking(soak.sidecar, "stt", model, subprotocol=EXTENDED) as talk:
@@ -265,7 +265,7 @@ async def until_closed(talk: Talk) -> int:
 
 
 async def hear_plain(soak: Soak, model: str, rng: random.Random) -> str:
-    ids = await soak.with_faults(model, "stt", rng, hearing_runs.manners_of("early", rng))
+    ids = await soak.with_faults(model, "stt", rng, hearing_runs.profile_of("early", rng))
     numbers, pcm = hearing_runs.speech(rng)
     try:
         async with talking(soak.sidecar, "stt", model) as talk:

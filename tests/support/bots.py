@@ -54,9 +54,9 @@ class SimulatorProcess:
 
 
 @contextlib.asynccontextmanager
-async def simulator_process(**manners: Any) -> AsyncIterator[SimulatorProcess]:
-    """Run ``slng-sidecar simulate`` with the numbered signal; manners as ``--set`` takes them."""
-    sets = [part for name, value in manners.items() for part in ("--set", f"{name}={value}")]
+async def simulator_process(**profile: Any) -> AsyncIterator[SimulatorProcess]:
+    """Run ``slng-sidecar simulate`` with the numbered signal; profile as ``--set`` takes them."""
+    sets = [part for name, value in profile.items() for part in ("--set", f"{name}={value}")]
     async with started("simulate", "--port", "0", "--speech", "signal", *sets) as running:
         yield SimulatorProcess(running, (await running.says(r"at (ws://\S+)")).group(1))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from slng_sidecar.simulator import recognise, speak
+from slng_sidecar.simulator import recognize, speak
 
 from support.processes import need
 
@@ -103,4 +103,4 @@ async def ask_question(page: Page, address: str) -> str:
     assert "please call the front desk" in await page.locator(".you").first.inner_text()
     await page.wait_for_function(HAS_SPOKEN, arg=asked_at, timeout=WAIT * 1000)
     sound = base64.b64decode(await page.evaluate(HEARD, asked_at))
-    return await asyncio.to_thread(recognise, sound)
+    return await asyncio.to_thread(recognize, sound)

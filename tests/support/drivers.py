@@ -153,7 +153,7 @@ def whole_words(sound: bytes, rate: int = 16_000) -> list[int]:
 
 def speech(words: range, rate: int = 16_000) -> bytes:
     """Say numbered words, with 400 ms of silence after each fourth."""
-    return signal.encode([signal.Word(number, gap=20 if number % 4 == 0 else 0) for number in words], rate)
+    return signal.encode([signal.SignalWord(number, gap=20 if number % 4 == 0 else 0) for number in words], rate)
 
 
 @contextlib.asynccontextmanager

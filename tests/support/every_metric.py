@@ -14,7 +14,7 @@ from slng_sidecar.simulator import Simulator, SimulatorOptions
 from support.running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 
 EXTENDED = "slng-sidecar.v1"
-SOUND = signal.encode([signal.Word(number) for number in range(1, 9)])
+SOUND = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
 
 
 @functools.cache

@@ -37,7 +37,7 @@ async def upstream(
 
 
 def audio_frames(words: range, frame_bytes: int = 640) -> list[InputAudioRawFrame]:
-    pcm = signal.encode([signal.Word(number, gap=20 if number % 4 == 0 else 0) for number in words])
+    pcm = signal.encode([signal.SignalWord(number, gap=20 if number % 4 == 0 else 0) for number in words])
     return [
         InputAudioRawFrame(audio=pcm[start : start + frame_bytes], sample_rate=16_000, num_channels=1)
         for start in range(0, len(pcm), frame_bytes)

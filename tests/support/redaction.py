@@ -34,7 +34,7 @@ CLIENT_KEY = "sk-clients-own/c3d2a7f1"
 # One that a client writes where no key belongs. What it wrote it may be told; nobody else may be.
 MISPLACED = "sk-misplaced-5be77c19"
 WORDS = "n424242 n434343"
-SOUND = signal.encode([signal.Word(424_242), signal.Word(434_343)])
+SOUND = signal.encode([signal.SignalWord(424_242), signal.SignalWord(434_343)])
 WAV = wav_header(16_000, data_size=len(SOUND)) + SOUND
 KNOWN = f"{MISPLACED} {WORDS}"
 # What an upstream says: the keys that it was dialled with, filled in by ``knowing``, and the words.

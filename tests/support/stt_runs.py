@@ -22,26 +22,26 @@ INIT: dict[str, Any] = {
 KINDS = ("late", "early", "several", "without words", "from finalize")
 
 
-def manners_of(kind: str, rng: random.Random) -> dict[str, Any]:
+def profile_of(kind: str, rng: random.Random) -> dict[str, Any]:
     """Give how upstream tells its finals."""
-    manners: dict[str, Any] = {"endpoint_ms": 200, "final_ms": rng.choice([0, 5, 20])}
+    profile: dict[str, Any] = {"endpoint_ms": 200, "final_ms": rng.choice([0, 5, 20])}
     match kind:
         case "late":
-            manners |= {"final_ms": rng.choice([30, 60, 90])}
+            profile |= {"final_ms": rng.choice([30, 60, 90])}
         case "several":
-            manners |= {"finals": rng.choice([2, 4, 9])}
+            profile |= {"finals": rng.choice([2, 4, 9])}
         case "without words":
-            manners |= {"words": False}
+            profile |= {"words": False}
         case "from finalize":
-            manners |= {"from_finalize": True}
-    return manners
+            profile |= {"from_finalize": True}
+    return profile
 
 
 def speech(rng: random.Random) -> tuple[list[int], bytes]:
     """Give numbered words of 100 to 300 ms with short pauses, and now and then one that ends an utterance."""
     numbers = list(range(1, rng.randint(20, 40)))
     words = [
-        signal.Word(
+        signal.SignalWord(
             n, frames=rng.randint(5, 15), gap=rng.choice([2, 3, 4]) if rng.random() < 0.85 else rng.randint(12, 30)
         )
         for n in numbers
@@ -107,7 +107,7 @@ async def one_run(url: str, simulator: Simulator, what: str, seed: int) -> int:
     rng = random.Random(f"{what} {seed}")
     kind = KINDS[seed % len(KINDS)]
     model = f"slng/simulator/signal:{what.replace(' ', '-')}-{seed}"
-    simulator.inject(do="manners", when="upgrade", model=model, times=0, set=manners_of(kind, rng))
+    simulator.inject(do="profile", when="upgrade", model=model, times=0, set=profile_of(kind, rng))
     numbers, pcm = speech(rng)
     length_ms = len(pcm) * 1000 // (2 * RATE)
     if "drop" in what:

@@ -187,8 +187,8 @@ class Run:
 
 
 def prepare(simulator: Simulator, model: str, sort: str, rng: random.Random) -> None:
-    """Give a model its manners and faults."""
-    manners = {
+    """Give a model its profile and faults."""
+    profile = {
         "terminal": rng.choice(["audio_end", "flushed", "both", "twice", "flushed_first", "is_final"]),
         "pace": rng.choice([0, 20, 100]),
         "chunk_ms": rng.choice([20, 100]),
@@ -198,7 +198,7 @@ def prepare(simulator: Simulator, model: str, sort: str, rng: random.Random) -> 
         "clear_answer": rng.choice(["cleared", "cleared", "audio_end"]),
         "late_audio_ms": rng.choice([0, 0, 40]),
     }
-    simulator.inject(do="manners", when="upgrade", model=model, times=0, set=manners)
+    simulator.inject(do="profile", when="upgrade", model=model, times=0, set=profile)
     if "drop" not in sort:
         return
     when = rng.choice(["text", "flush", "audio", "audio", "audio", "terminal"])

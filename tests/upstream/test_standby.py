@@ -22,8 +22,8 @@ SESSION = {"X-SLNG-Session-Id": "call-1"}
 
 
 @contextlib.asynccontextmanager
-async def both(standby: int = 1, slng_http_tts: str = "auto", **manners: Any) -> AsyncIterator[tuple[str, Simulator]]:
-    options = SimulatorOptions.fast(**{**SLOW, **manners})
+async def both(standby: int = 1, slng_http_tts: str = "auto", **profile: Any) -> AsyncIterator[tuple[str, Simulator]]:
+    options = SimulatorOptions.fast(**{**SLOW, **profile})
     async with gateway_and_simulator(options, sidecar_standby=standby, slng_http_tts=slng_http_tts) as found:
         yield found
 
@@ -150,9 +150,9 @@ async def test_a_drop_under_audio_is_repaired_by_a_spare() -> None:
         async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
             await ready_ms(talk, STT_INIT)
             await until_ready(url, 3)
-            await talk.send(signal.encode([signal.Word(number) for number in range(1, 9)]))
+            await talk.send(signal.encode([signal.SignalWord(number) for number in range(1, 9)]))
             simulator.inject(do="drop", when="audio", model=NOVA, kind="stt")
-            await talk.send(signal.encode([signal.Word(number) for number in range(9, 12)]))
+            await talk.send(signal.encode([signal.SignalWord(number) for number in range(9, 12)]))
             back = await talk.until("status")
             while back["state"] != "connected":
                 back = await talk.until("status")

@@ -15,7 +15,7 @@ from slng_sidecar.audio import codecs
 from slng_sidecar.audio.companding import COMPANDED, expand
 from slng_sidecar.audio.resampling import Resampler, can_resample, resampler
 from slng_sidecar.audio.thread_pipes import Aborted, FromThread, ToThread
-from slng_sidecar.audio.wav_reader import RATES, UnreadableSound, WavReader
+from slng_sidecar.audio.wav_reader import RATES, UnreadableAudio, WavReader
 
 _INTAKE_BYTES = 262_144
 _READ_BYTES = 65_536
@@ -136,7 +136,7 @@ class Decoding:
             head += data
         source = _Joined(head, source)
         if not head:
-            raise UnreadableSound("an empty file")
+            raise UnreadableAudio("an empty file")
         if head.startswith((b"RIFF", b"RF64")):
             self._riff(source)
         elif expected.encoding is not None:
@@ -151,7 +151,7 @@ class Decoding:
             while reader.form is None and len(head) < _PROBE_BYTES and (data := source.read(_READ_BYTES)):
                 head += data
                 sound += reader.feed(data)
-        except UnreadableSound:
+        except UnreadableAudio:
             if not codecs.is_installed():
                 raise
             self._compressed(head, _Joined(head, source))
@@ -207,13 +207,13 @@ class Decoding:
         try:
             with av.open(source, "r", container_options=options, metadata_errors="replace") as container:
                 if not container.streams.audio:
-                    raise UnreadableSound("a file without sound")
+                    raise UnreadableAudio("a file without sound")
                 if (context := container.streams.audio[0].codec_context) is None:
-                    raise UnreadableSound("sound in a codec that is not known here")
+                    raise UnreadableAudio("sound in a codec that is not known here")
                 context.thread_count = 1
                 self._frames(av, container)
         except (av.FFmpegError, EOFError):
-            raise UnreadableSound("no sound that can be decoded") from None
+            raise UnreadableAudio("no sound that can be decoded") from None
 
     def _frames(self, av: Any, container: Any) -> None:
         out: _Out | None = None
@@ -223,7 +223,7 @@ class Decoding:
             if (frame.sample_rate, frame.format.name, frame.layout.name) != kind:
                 kind = (frame.sample_rate, frame.format.name, frame.layout.name)
                 if frame.sample_rate not in RATES:
-                    raise UnreadableSound(f"a file with a sample rate of {frame.sample_rate} Hz")
+                    raise UnreadableAudio(f"a file with a sample rate of {frame.sample_rate} Hz")
                 if out is not None:
                     out.end()
                 out, mixer = self._out(frame.sample_rate), av.AudioResampler(format="s16", layout="mono")
@@ -232,13 +232,13 @@ class Decoding:
             for mixed in mixer.resample(frame):
                 out.put(bytes(mixed.planes[0])[: 2 * mixed.samples])
         if out is None:
-            raise UnreadableSound("a file without sound")
+            raise UnreadableAudio("a file without sound")
         out.end()
 
     def _out(self, rate: int) -> _Out:
         if rate != self.sample_rate and not can_resample():
             if rate not in _UPSTREAM_RATES:
-                raise UnreadableSound(f"a file of {rate} Hz, which is not resampled without the codecs extra")
+                raise UnreadableAudio(f"a file of {rate} Hz, which is not resampled without the codecs extra")
             self.sample_rate = rate
         return _Out(resampler(rate, self.sample_rate), self._sound, int(self._max_seconds * rate))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slng_sidecar.audio.wav_reader import UnreadableSound, WavReader
+from slng_sidecar.audio.wav_reader import UnreadableAudio, WavReader
 
 _SIGNATURES = (
     (0, b"ID3", "MP3"),
@@ -34,7 +34,7 @@ _BITRATES = {
 _SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
-class SoundReader:
+class SniffingReader:
     """A body whose kind is found out from its first bytes: a WAV file or headerless 16-bit mono PCM.
 
     Attributes:
@@ -83,7 +83,7 @@ class SoundReader:
         if self._wav is not None:
             self._wav.end()
             if self._wav.missing:
-                raise UnreadableSound(f"a WAV file that ends {self._wav.missing:,} bytes before its end")
+                raise UnreadableAudio(f"a WAV file that ends {self._wav.missing:,} bytes before its end")
         return left
 
     def _samples(self, data: bytes) -> bytes:
@@ -110,20 +110,20 @@ class SoundReader:
                 if len(head) < second + 4 and not last:
                     return False
                 if _next_mp3_frame(head, second) is not None and _same_stream(head, second):
-                    raise UnreadableSound("MP3")
+                    raise UnreadableAudio("MP3")
             if last and len(head) < 4 and b"RIFF".startswith(bytes(head)):
-                raise UnreadableSound("a WAV file that ends within its header")
+                raise UnreadableAudio("a WAV file that ends within its header")
         self._decided = True
         return True
 
     def _refuse_others(self) -> None:
         for at, signature, name in _SIGNATURES:
             if self._waiting[at : at + len(signature)] == signature:
-                raise UnreadableSound(name)
+                raise UnreadableAudio(name)
         if self._type in _TYPES:
-            raise UnreadableSound(_TYPES[self._type])
+            raise UnreadableAudio(_TYPES[self._type])
         if self._type.startswith("text/"):
-            raise UnreadableSound(f"a text ({self._type})" if self._type in _TEXTS else "a text")
+            raise UnreadableAudio(f"a text ({self._type})" if self._type in _TEXTS else "a text")
 
 
 def _same_stream(data: bytes | bytearray, second: int) -> bool:

@@ -7,13 +7,13 @@ from typing import Any
 from slng_sidecar.audio import codecs
 
 DECODABLE = ("mp3", "opus")
-"""What ``ArrivingSound`` decodes where the codecs extra is installed."""
+"""What ``StreamDecoder`` decodes where the codecs extra is installed."""
 
 _OGG = b"OggS"
 _PAGE_HEADER = 27
 
 
-class ArrivingSound:
+class StreamDecoder:
     """One stream of MP3 or Opus, fed in pieces as they come, given as 16-bit mono PCM of one rate.
 
     MP3 may be cut anywhere. Opus comes in Ogg, likewise, or else a packet in each piece. What cannot be decoded is

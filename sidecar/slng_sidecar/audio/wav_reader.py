@@ -29,7 +29,7 @@ _FMT_BYTES = 40  # what is ever looked at of a fmt chunk
 _DS64_BYTES = 16
 
 
-class UnreadableSound(ValueError):
+class UnreadableAudio(ValueError):
     """Raised when bytes are not sound that can be read; the text says what they are instead."""
 
 
@@ -83,7 +83,7 @@ class WavReader:
             UnreadableSound: no samples had begun.
         """
         if not self.in_data:
-            raise UnreadableSound("a WAV file that ends before its samples")
+            raise UnreadableAudio("a WAV file that ends before its samples")
 
     # Each step gives samples, b"" to be called again, or None where it needs more bytes.
 
@@ -92,7 +92,7 @@ class WavReader:
             return None
         magic, size, form = struct.unpack_from("<4sI4s", self._waiting)
         if magic not in (b"RIFF", b"RF64") or form != b"WAVE":
-            raise UnreadableSound("no WAV file")
+            raise UnreadableAudio("no WAV file")
         if magic == b"RIFF" and 4 < size < FIRST_LIE:
             self._riff_left = size - 4
         del self._waiting[:12]
@@ -109,7 +109,7 @@ class WavReader:
             return None
         name, size = struct.unpack_from("<4sI", self._waiting)
         if not all(0x20 <= byte < 0x7F for byte in name):
-            raise UnreadableSound("a WAV file with a broken header")
+            raise UnreadableAudio("a WAV file with a broken header")
         self._took(8)
         match name:
             case b"fmt " if self.form is None:
@@ -126,17 +126,17 @@ class WavReader:
 
     def _fmt(self) -> bytes | None:
         if self._fmt_size < 16:
-            raise UnreadableSound("a WAV file whose format is not said")
+            raise UnreadableAudio("a WAV file whose format is not said")
         if len(self._waiting) < min(self._fmt_size, _FMT_BYTES):
             return None
         tag, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", self._waiting)
         if tag == _EXTENSIBLE:
             if self._fmt_size < _FMT_BYTES or self._waiting[26:40] != _GUID_TAIL:
-                raise UnreadableSound("a WAV file of an unknown kind")
+                raise UnreadableAudio("a WAV file of an unknown kind")
             (tag,) = struct.unpack_from("<H", self._waiting, 24)
         self.form = _sample_format(tag, channels, block, bits)
         if rate not in RATES:
-            raise UnreadableSound(f"a WAV file with a sample rate of {rate} Hz")
+            raise UnreadableAudio(f"a WAV file with a sample rate of {rate} Hz")
         self.sample_rate = rate
         self._convert = converter(self.form)
         self._skip(self._fmt_size)
@@ -166,7 +166,7 @@ class WavReader:
 
     def _begin_data(self, size: int) -> None:
         if self.form is None:
-            raise UnreadableSound("a WAV file whose samples come before their format")
+            raise UnreadableAudio("a WAV file whose samples come before their format")
         if size == 0xFFFF_FFFF and self._data_size is not None:
             size = self._data_size
         # 0 is what a header says that was written before its samples, unless RIFF's own size counts more chunks.
@@ -206,10 +206,10 @@ class WavReader:
 def _sample_format(tag: int, channels: int, block: int, bits: int) -> SampleFormat:
     kind = _KINDS.get(tag)
     if kind is None:
-        raise UnreadableSound(f"a WAV file of {_OTHERS.get(tag, f'the unknown format {tag:#06x}')}")
+        raise UnreadableAudio(f"a WAV file of {_OTHERS.get(tag, f'the unknown format {tag:#06x}')}")
     if not 1 <= channels <= MAX_CHANNELS:
-        raise UnreadableSound(f"a WAV file with {channels} channels")
+        raise UnreadableAudio(f"a WAV file with {channels} channels")
     width, rest = divmod(block, channels)
     if rest or width not in WIDTHS[kind] or not 0 < bits <= 8 * width:
-        raise UnreadableSound(f"a WAV file with {bits} bits in {block} bytes for {channels} channels")
+        raise UnreadableAudio(f"a WAV file with {bits} bits in {block} bytes for {channels} channels")
     return SampleFormat(kind, width, channels)

@@ -16,7 +16,7 @@ DEFAULT_URL = "http://127.0.0.1:8765"
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class SidecarAddress:
     """A sidecar's base URL, ``http://host:port`` or ``unix:/path``, and its token; ``repr`` shows no token."""
 
     url: str
@@ -29,7 +29,7 @@ class Address:
         return shown_url(self.url)
 
     @classmethod
-    def of(cls, url: str | None, token: str | None) -> Address:
+    def of(cls, url: str | None, token: str | None) -> SidecarAddress:
         """Take what was given, else ``SLNG_SIDECAR_URL`` and ``SIDECAR_TOKEN``, else where the sidecar's settings are.
 
         Raises:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import httpx
 
-from slng_sidecar.cli.address import Address
+from slng_sidecar.cli.address import SidecarAddress
 from slng_sidecar.config import Settings, check_exposure
 from slng_sidecar.keys import Secrets
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Kind, Target, is_hosted
-from slng_sidecar.upstream.connection import Connection, Dialler, Limits
+from slng_sidecar.upstream.connection import Dialler, Limits, UpstreamConnection
 
 
 async def check(settings: Settings, secrets: Secrets, write: Callable[[str], None]) -> bool:
@@ -64,7 +64,7 @@ class _Probe:
             init["voice"] = settings.slng_tts_voice
         limits = Limits(open_timeout=settings.sidecar_open_timeout, close_timeout=1)
         dialler = Dialler(limits, proxy_from_env=settings.slng_proxy_from_env)
-        self._connection = Connection(0, target, dump(init), dialler, self)
+        self._connection = UpstreamConnection(0, target, dump(init), dialler, self)
 
     async def run(self) -> None:
         await self._connection.run()
@@ -81,7 +81,7 @@ class _Probe:
         self.result = f"{error.code}: {error.message}"
 
 
-async def wait(address: Address, timeout: float) -> str | None:
+async def wait(address: SidecarAddress, timeout: float) -> str | None:
     """Wait until a sidecar says that it is ready; None then, else why it is not."""
     reason = f"No sidecar answers at {address}."
     until = time.monotonic() + timeout

@@ -14,7 +14,7 @@ import typer
 from slng_sidecar import __version__
 from slng_sidecar.cli import check as checking
 from slng_sidecar.cli import simulation
-from slng_sidecar.cli.address import DEFAULT_URL, Address
+from slng_sidecar.cli.address import DEFAULT_URL, SidecarAddress
 from slng_sidecar.cli.say_and_transcribe import SpeechFailed, say, transcribe
 from slng_sidecar.config import Settings, check_exposure, load_settings
 from slng_sidecar.keys import SECRETS, ConfigError, Secrets
@@ -233,9 +233,9 @@ def _load(config: Path | None, env_file: Path | None, **overrides: Any) -> tuple
         _fail(str(error))
 
 
-def _address(url: str | None, token: str | None) -> Address:
+def _address(url: str | None, token: str | None) -> SidecarAddress:
     try:
-        return Address.of(url, token)
+        return SidecarAddress.of(url, token)
     except ValueError as error:
         _fail(str(error))
 

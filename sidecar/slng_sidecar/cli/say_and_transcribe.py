@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from slng_sidecar.audio.wav import wav_header
-from slng_sidecar.cli.address import Address
+from slng_sidecar.cli.address import SidecarAddress
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump, parse_object, type_of
 
@@ -31,7 +31,9 @@ class SpeechFailed(Exception):
     """Raised when a command cannot do what it was asked; its text says why and what to do."""
 
 
-async def say(address: Address, text: str, model: str, voice: str | None, config: dict[str, Any], out: Path) -> float:
+async def say(
+    address: SidecarAddress, text: str, model: str, voice: str | None, config: dict[str, Any], out: Path
+) -> float:
     """Say a text into a WAV file, or to standard output where ``out`` is ``-``; give the seconds of sound.
 
     Raises:
@@ -68,7 +70,7 @@ async def say(address: Address, text: str, model: str, voice: str | None, config
 
 
 async def transcribe(
-    address: Address, source: Path, model: str, language: str | None, pace: float, heard: Callable[[str], None]
+    address: SidecarAddress, source: Path, model: str, language: str | None, pace: float, heard: Callable[[str], None]
 ) -> None:
     """Send a WAV file and call ``heard`` with each final transcript that is not empty.
 
@@ -225,5 +227,5 @@ def _error_text(body: bytes, status: int) -> str:
         return f"That address answered HTTP {status}, but not as a slng-sidecar does."
 
 
-def _nobody_there(address: Address) -> str:
+def _nobody_there(address: SidecarAddress) -> str:
     return f"No sidecar answers at {address}. Start one with 'make run' or 'slng-sidecar serve', or say --url."

@@ -15,7 +15,7 @@ import httpx
 import typer
 from pydantic import SecretStr
 
-from slng_sidecar.cli.address import Address
+from slng_sidecar.cli.address import SidecarAddress
 from slng_sidecar.config import Settings, secrets_of
 from slng_sidecar.keys import Secrets
 from slng_sidecar.telemetry.log import setup_logging
@@ -67,7 +67,7 @@ def simulate(
     """Run the stand-in for SLNG alone; point SLNG_BASE_URL or any SLNG client at it."""
     # Here and not above, so that commands which need none of it start faster.
     from slng_sidecar.net.serving import CannotListen
-    from slng_sidecar.simulator import BadFault, BadManners, SimulatorOptions, parse_manners, parse_script
+    from slng_sidecar.simulator import BadFault, BadProfile, SimulatorOptions, parse_profile, parse_script
 
     if speech not in _SPEECHES:
         _fail(f"--speech takes {', '.join(_SPEECHES)}, not {speech!r}.")
@@ -79,7 +79,7 @@ def simulate(
             regional=regional,
             max_connections=max_connections,
             tcp=tcp,
-            overrides=parse_manners(manner or ()),
+            overrides=parse_profile(manner or ()),
             faults=tuple(parse_script(_read_json(faults))) if faults else (),
         )
         if script:
@@ -87,7 +87,7 @@ def simulate(
         asyncio.run(_simulate(options, host, port, child=child))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (SimulatorFailed, BadFault, BadManners, CannotListen, RuntimeError) as error:
+    except (SimulatorFailed, BadFault, BadProfile, CannotListen, RuntimeError) as error:
         _fail(str(error))
 
 
@@ -141,7 +141,7 @@ async def is_simulator(url: str) -> bool:
     if url.startswith("ws"):
         url = "http" + url.removeprefix("ws")
     try:
-        async with Address(url).http(timeout=_ASK_SECONDS) as http:
+        async with SidecarAddress(url).http(timeout=_ASK_SECONDS) as http:
             reply = await http.get("/_sim/faults")
             told = reply.json() if reply.status_code == 200 else None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from slng_sidecar.engines import signal, speech
 from slng_sidecar.engines.pcm import samples_of, tone
-from slng_sidecar.engines.speech import HeardWord, Segment
+from slng_sidecar.engines.speech import RecognizedWord, SpeechSegment
 from slng_sidecar.engines.workers import Workers
 
 Speech = Literal["auto", "real", "signal", "tone"]
@@ -25,11 +25,11 @@ _TONE_MS_A_LETTER = 60
 class Cut:
     """What one final will say: the words, or the sound that they are still to be recognised in."""
 
-    words: tuple[HeardWord, ...] = ()
-    segment: Segment | None = None
+    words: tuple[RecognizedWord, ...] = ()
+    segment: SpeechSegment | None = None
 
 
-class Ear(Protocol):
+class Recognizer(Protocol):
     """What hears one connection's audio."""
 
     @property
@@ -45,7 +45,7 @@ class Ear(Protocol):
     def cut(self, *, last: bool = False) -> Cut | None:
         """End the current utterance; None where nothing was said. ``last``: no audio follows."""
 
-    async def words(self, cut: Cut) -> Sequence[HeardWord]:
+    async def words(self, cut: Cut) -> Sequence[RecognizedWord]:
         """Recognise.
 
         Raises:
@@ -57,7 +57,7 @@ class Ear(Protocol):
         """Whether ``words`` would begin at once, so that a partial delays no final."""
 
 
-class Mouth(Protocol):
+class Synthesizer(Protocol):
     """What speaks for one connection."""
 
     async def say(self, text: str, rate: int) -> bytes:
@@ -68,7 +68,7 @@ class Mouth(Protocol):
         """
 
 
-class SignalEar:
+class SignalRecognizer:
     """Hears the numbered signal: finals cover the words that had ended by then."""
 
     free = True
@@ -77,7 +77,7 @@ class SignalEar:
         self._decoder = signal.Decoder(rate)
         self._endpoint_ms = endpoint_ms
         self._step = 2 * (rate // 50)
-        self._pending: list[HeardWord] = []
+        self._pending: list[RecognizedWord] = []
 
     @property
     def position_ms(self) -> float:
@@ -100,11 +100,11 @@ class SignalEar:
             self._take(self._decoder.end())
         return self._cut() if self._pending or self._decoder.in_word else None
 
-    async def words(self, cut: Cut) -> Sequence[HeardWord]:
+    async def words(self, cut: Cut) -> Sequence[RecognizedWord]:
         return cut.words
 
-    def _take(self, heard: list[signal.Heard]) -> None:
-        self._pending += (HeardWord(word.text, word.start_ms / 1000, word.end_ms / 1000) for word in heard)
+    def _take(self, heard: list[signal.DecodedWord]) -> None:
+        self._pending += (RecognizedWord(word.text, word.start_ms / 1000, word.end_ms / 1000) for word in heard)
 
     def _cut(self) -> Cut:
         cut = Cut(tuple(self._pending))
@@ -112,11 +112,11 @@ class SignalEar:
         return cut
 
 
-class RealEar:
+class SpeechRecognizer:
     """Hears English: each utterance is decoded whole in a worker."""
 
     def __init__(self, rate: int, endpoint_ms: float, workers: Workers) -> None:
-        self._segmenter = speech.Segmenter(rate, endpoint_ms)
+        self._segmenter = speech.SpeechSegmenter(rate, endpoint_ms)
         self._workers = workers
 
     @property
@@ -138,11 +138,11 @@ class RealEar:
         segment = self._segmenter.cut()
         return Cut(segment=segment) if segment else None
 
-    async def words(self, cut: Cut) -> Sequence[HeardWord]:
-        return await self._workers.recognise(cut.segment) if cut.segment else ()
+    async def words(self, cut: Cut) -> Sequence[RecognizedWord]:
+        return await self._workers.recognize(cut.segment) if cut.segment else ()
 
 
-class ScriptEar:
+class ScriptRecognizer:
     """Hears that something loud was said, and says the next line of the script, over and over.
 
     Compressed audio (``rate`` None) is not decoded: every message is something said, and only ``cut`` ends it.
@@ -182,7 +182,7 @@ class ScriptEar:
     def cut(self, *, last: bool = False) -> Cut | None:
         return self._cut(self._start_ms) if self._start_ms is not None else None
 
-    async def words(self, cut: Cut) -> Sequence[HeardWord]:
+    async def words(self, cut: Cut) -> Sequence[RecognizedWord]:
         return cut.words
 
     def _cut(self, start_ms: float) -> Cut:
@@ -195,13 +195,13 @@ class ScriptEar:
         each = (self._end_ms - start_ms) / max(1, len(tokens))
         return Cut(
             tuple(
-                HeardWord(token, (start_ms + i * each) / 1000, (start_ms + (i + 1) * each) / 1000)
+                RecognizedWord(token, (start_ms + i * each) / 1000, (start_ms + (i + 1) * each) / 1000)
                 for i, token in enumerate(tokens)
             )
         )
 
 
-class SignalMouth:
+class SignalSynthesizer:
     """Says each token of a text as a word of the numbered signal; running numbers go on over the connection."""
 
     def __init__(self) -> None:
@@ -213,7 +213,7 @@ class SignalMouth:
         return signal.encode(words, rate)
 
 
-class RealMouth:
+class SpeechSynthesizer:
     """Says it in English."""
 
     def __init__(self, workers: Workers) -> None:
@@ -223,40 +223,40 @@ class RealMouth:
         return await self._workers.speak(text, rate)
 
 
-class ToneMouth:
+class ToneSynthesizer:
     """Hums, 60 ms a letter."""
 
     async def say(self, text: str, rate: int) -> bytes:
         return tone(_TONE_MS_A_LETTER * len(text.strip()), rate)
 
 
-def ear_for(
+def recognizer_for(
     choice: Speech, model: str, rate: int | None, endpoint_ms: float, script: Sequence[str], workers: Workers
-) -> Ear:
+) -> Recognizer:
     """Give what hears a connection; ``rate`` None is compressed audio."""
     if rate is None:
-        return ScriptEar(script, None, endpoint_ms)
-    match _settled(choice, model, speech.ear_installed()):
+        return ScriptRecognizer(script, None, endpoint_ms)
+    match _settled(choice, model, speech.recognizer_installed()):
         case "signal":
-            return SignalEar(rate, endpoint_ms)
+            return SignalRecognizer(rate, endpoint_ms)
         case "real":
-            return RealEar(rate, endpoint_ms, workers)
-    return ScriptEar(script, rate, endpoint_ms)
+            return SpeechRecognizer(rate, endpoint_ms, workers)
+    return ScriptRecognizer(script, rate, endpoint_ms)
 
 
-def mouth_for(choice: Speech, model: str, workers: Workers) -> Mouth:
+def synthesizer_for(choice: Speech, model: str, workers: Workers) -> Synthesizer:
     """Give what speaks for a connection."""
     match _settled(choice, model, speech.voice_installed() is not None):
         case "signal":
-            return SignalMouth()
+            return SignalSynthesizer()
         case "real":
-            return RealMouth(workers)
-    return ToneMouth()
+            return SpeechSynthesizer(workers)
+    return ToneSynthesizer()
 
 
-def hears_really(choice: Speech) -> bool:
+def recognizes_speech(choice: Speech) -> bool:
     """Tell whether audio is recognised."""
-    return _settled(choice, "", speech.ear_installed()) == "real"
+    return _settled(choice, "", speech.recognizer_installed()) == "real"
 
 
 def describe(choice: Speech) -> tuple[str, str]:
@@ -265,7 +265,7 @@ def describe(choice: Speech) -> tuple[str, str]:
     Raises:
         RuntimeError: ``real`` was asked for and is not installed.
     """
-    voice, ear = speech.voice_installed(), speech.ear_installed()
+    voice, ear = speech.voice_installed(), speech.recognizer_installed()
     if choice == "real" and not (voice and ear):
         missing = "a voice" if not voice else "a recogniser"
         raise RuntimeError(f"Real speech needs {missing}: install slng-sidecar[simulator].")

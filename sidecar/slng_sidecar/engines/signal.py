@@ -34,7 +34,7 @@ _SIGNS = bytes(ord("1") if 4 <= byte < 128 else ord("0") if 128 <= byte < 252 el
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class SignalWord:
     """A word to be said.
 
     Attributes:
@@ -49,7 +49,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class DecodedWord:
     """A word that was heard, whole or in part.
 
     Attributes:
@@ -78,7 +78,7 @@ def frames_of(number: int) -> int:
     return MIN_FRAMES + number * 7 % (MAX_FRAMES - MIN_FRAMES + 1)
 
 
-def encode(words: Iterable[Word | int], rate: int = 16_000) -> bytes:
+def encode(words: Iterable[SignalWord | int], rate: int = 16_000) -> bytes:
     """Spell words as 16-bit mono sound.
 
     Args:
@@ -88,10 +88,10 @@ def encode(words: Iterable[Word | int], rate: int = 16_000) -> bytes:
     Raises:
         ValueError: a number, a length or the rate is out of range.
     """
-    return b"".join(_encode_word(Word(word) if isinstance(word, int) else word, rate) for word in words)
+    return b"".join(_encode_word(SignalWord(word) if isinstance(word, int) else word, rate) for word in words)
 
 
-def words_of_text(text: str, first: int = FIRST_RUNNING_NUMBER) -> list[Word]:
+def words_of_text(text: str, first: int = FIRST_RUNNING_NUMBER) -> list[SignalWord]:
     """Turn each token of a text into a word: ``n17`` into number 17, any other into a running number.
 
     Every third number has two frames of silence after it.
@@ -106,11 +106,11 @@ def words_of_text(text: str, first: int = FIRST_RUNNING_NUMBER) -> list[Word]:
             number = int(match[1])
         else:
             number, first = first, first + 1
-        words.append(Word(number, gap=2 if number % 3 == 0 else 0))
+        words.append(SignalWord(number, gap=2 if number % 3 == 0 else 0))
     return words
 
 
-def decode(sound: bytes, rate: int = 16_000) -> list[Heard]:
+def decode(sound: bytes, rate: int = 16_000) -> list[DecodedWord]:
     """Read back all the words of one piece of sound."""
     decoder = Decoder(rate)
     return decoder.feed(sound) + decoder.end()
@@ -144,12 +144,12 @@ class Decoder:
         """Whether a word has begun and not ended."""
         return self._word is not None
 
-    def feed(self, sound: bytes) -> list[Heard]:
+    def feed(self, sound: bytes) -> list[DecodedWord]:
         """Take more sound, and give the words that ended in it."""
         sound = self._odd + sound
         self._odd = sound[len(sound) & ~1 :]
         self._signs += sound[1::2].translate(_SIGNS)
-        heard: list[Heard] = []
+        heard: list[DecodedWord] = []
         at = 0
         spoken = _BITS * self._run
         while True:
@@ -168,7 +168,7 @@ class Decoder:
         self._first += keep_from
         return heard + self._give_up(self._first)
 
-    def end(self) -> list[Heard]:
+    def end(self) -> list[DecodedWord]:
         """Say that the sound is over: a word that had only begun is a fragment."""
         heard = [self._word.heard(self._ms, whole=False)] if self._word else []
         self._word = None
@@ -185,7 +185,7 @@ class Decoder:
             return None
         return body >> 12, body >> 6 & 0x3F, body & 0x3F
 
-    def _take(self, number: int, index: int, count: int, *, start: int) -> list[Heard]:
+    def _take(self, number: int, index: int, count: int, *, start: int) -> list[DecodedWord]:
         heard = []
         word = self._word
         if word and not word.continued_by(number, index, count, start, self._frame):
@@ -200,7 +200,7 @@ class Decoder:
             self._word = None
         return heard
 
-    def _give_up(self, reached: int) -> list[Heard]:
+    def _give_up(self, reached: int) -> list[DecodedWord]:
         """End a word whose next frame should have been heard by now."""
         if self._word and reached - self._word.end > 2 * self._frame:
             return self.end()
@@ -228,11 +228,11 @@ class _Open:
         self.next = index + 1
         self.end = end
 
-    def heard(self, ms: Callable[[int], float], *, whole: bool) -> Heard:
-        return Heard(self.number, self.frames, self.count, whole, ms(self.start), ms(self.end))
+    def heard(self, ms: Callable[[int], float], *, whole: bool) -> DecodedWord:
+        return DecodedWord(self.number, self.frames, self.count, whole, ms(self.start), ms(self.end))
 
 
-def _encode_word(word: Word, rate: int) -> bytes:
+def _encode_word(word: SignalWord, rate: int) -> bytes:
     count = frames_of(word.number) if word.frames is None else word.frames
     if not 0 <= word.number <= MAX_NUMBER:
         raise ValueError(f"a word's number is 0 to {MAX_NUMBER}, not {word.number}")

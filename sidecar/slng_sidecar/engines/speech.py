@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from slng_sidecar.engines.pcm import bytes_of, resample
 
-EAR_RATE = 16_000
+RECOGNIZER_RATE = 16_000
 """What the recogniser's model hears."""
 
 _FLITE_VOICE = "kal16"
@@ -38,7 +38,7 @@ VoiceName = Literal["flite", "espeak"]
 
 
 @dataclass(frozen=True, slots=True)
-class HeardWord:
+class RecognizedWord:
     """A recognised word; ``start`` and ``end`` in seconds from the first byte of the sound it was heard in."""
 
     text: str
@@ -48,7 +48,7 @@ class HeardWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class SpeechSegment:
     """Sound with speech in it, ``start_ms`` after the stream's first byte."""
 
     pcm: bytes
@@ -65,12 +65,12 @@ def voice_installed() -> VoiceName | None:
 
 
 @cache
-def ear_installed() -> bool:
+def recognizer_installed() -> bool:
     """Tell whether there is a recogniser; looked up once."""
     return find_spec("pocketsphinx") is not None
 
 
-def speak(text: str, rate: int = EAR_RATE) -> bytes:
+def speak(text: str, rate: int = RECOGNIZER_RATE) -> bytes:
     """Say ``text``: 16-bit mono at ``rate`` samples a second.
 
     Raises:
@@ -86,7 +86,7 @@ def speak(text: str, rate: int = EAR_RATE) -> bytes:
     return resample(pcm, own_rate, rate)
 
 
-def recognise(pcm: bytes, rate: int = EAR_RATE, endpoint_ms: float = 300) -> str:
+def recognize(pcm: bytes, rate: int = RECOGNIZER_RATE, endpoint_ms: float = 300) -> str:
     """Recognise the speech in a whole piece of 16-bit mono sound.
 
     It is cut at its silences and decoded segment by segment as a session does, so the same sound gives the same words.
@@ -97,14 +97,14 @@ def recognise(pcm: bytes, rate: int = EAR_RATE, endpoint_ms: float = 300) -> str
     Raises:
         RuntimeError: no recogniser is installed.
     """
-    segmenter = Segmenter(rate, endpoint_ms)
+    segmenter = SpeechSegmenter(rate, endpoint_ms)
     segments = segmenter.feed(pcm)
     if (last := segmenter.cut()) is not None:
         segments.append(last)
-    return " ".join(word.text for segment in segments for word in recognise_segment(segment))
+    return " ".join(word.text for segment in segments for word in recognize_segment(segment))
 
 
-def recognise_segment(segment: Segment) -> list[HeardWord]:
+def recognize_segment(segment: SpeechSegment) -> list[RecognizedWord]:
     """Recognise one segment whole.
 
     Raises:
@@ -114,12 +114,12 @@ def recognise_segment(segment: Segment) -> list[HeardWord]:
     # The noise estimate starts anew, so that a segment's words do not depend on those decoded before it.
     decoder.reinit_feat()
     decoder.start_utt()
-    decoder.process_raw(resample(segment.pcm, segment.rate, EAR_RATE), full_utt=True)
+    decoder.process_raw(resample(segment.pcm, segment.rate, RECOGNIZER_RATE), full_utt=True)
     decoder.end_utt()
     frames_a_second = 100
     first = segment.start_ms / 1000
     return [
-        HeardWord(
+        RecognizedWord(
             part.word.split("(")[0],
             round(first + part.start_frame / frames_a_second, 3),
             round(first + (part.end_frame + 1) / frames_a_second, 3),
@@ -130,7 +130,7 @@ def recognise_segment(segment: Segment) -> list[HeardWord]:
     ]
 
 
-class Segmenter:
+class SpeechSegmenter:
     """Cuts a stream at its silences.
 
     Attributes:
@@ -164,7 +164,7 @@ class Segmenter:
         """Whether a segment is open."""
         return self._speech_end is not None
 
-    def feed(self, pcm: bytes) -> list[Segment]:
+    def feed(self, pcm: bytes) -> list[SpeechSegment]:
         """Take more sound, and give the segments that ended in it."""
         data = self._rest + pcm
         whole = len(data) - len(data) % self._frame
@@ -172,11 +172,11 @@ class Segmenter:
         frames = (data[at : at + self._frame] for at in range(0, whole, self._frame))
         return [segment for frame in frames if (segment := self._take(frame)) is not None]
 
-    def so_far(self) -> Segment | None:
+    def so_far(self) -> SpeechSegment | None:
         """Give the open segment as far as it was heard; None where there is none."""
         return self._segment(self._end) if self.in_speech else None
 
-    def cut(self) -> Segment | None:
+    def cut(self) -> SpeechSegment | None:
         """End the open segment here; None where there is none."""
         if self._speech_end is None:
             return None
@@ -185,7 +185,7 @@ class Segmenter:
         self._close(min(self._speech_end, self._end))
         return segment
 
-    def _take(self, frame: bytes) -> Segment | None:
+    def _take(self, frame: bytes) -> SpeechSegment | None:
         self._kept += frame
         speech = self._vad.is_speech(frame)
         self._recent = [*self._recent[1 - _ONSET_WINDOW :], speech]
@@ -206,10 +206,10 @@ class Segmenter:
     def _end(self) -> int:
         return self._kept_from + len(self._kept)
 
-    def _segment(self, until: int) -> Segment:
+    def _segment(self, until: int) -> SpeechSegment:
         pcm = bytes(self._kept[: until - self._kept_from])
         pcm += bytes(until - self._kept_from - len(pcm))
-        return Segment(pcm, self._rate, self._ms(self._kept_from))
+        return SpeechSegment(pcm, self._rate, self._ms(self._kept_from))
 
     def _close(self, at: int) -> None:
         self._speech_end = None
@@ -225,7 +225,7 @@ class Segmenter:
         return count / 2 / self._rate * 1000
 
 
-def prepare_ear() -> None:
+def prepare_recognizer() -> None:
     """Load the recogniser's model, which takes a third of a second."""
     _decoder()
 

@@ -15,13 +15,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from slng_sidecar.engines.speech import Segment, prepare_ear, recognise_segment, speak
+from slng_sidecar.engines.speech import SpeechSegment, prepare_recognizer, recognize_segment, speak
 
 _LENGTH = struct.Struct("!I")
 _CALLS: dict[str, Callable[..., Any]] = {
     "speak": speak,
-    "recognise": recognise_segment,
-    "prepare_ear": prepare_ear,
+    "recognise": recognize_segment,
+    "prepare_ear": prepare_recognizer,
 }
 
 
@@ -52,8 +52,8 @@ class Workers:
         sound: bytes = await self._call("speak", text, rate)
         return sound
 
-    async def recognise(self, segment: Segment) -> list[Any]:
-        """Recognise a segment; see ``speech.recognise_segment``.
+    async def recognize(self, segment: SpeechSegment) -> list[Any]:
+        """Recognise a segment; see ``speech.recognize_segment``.
 
         Raises:
             WorkerFailed: it could not be decoded.
@@ -61,7 +61,7 @@ class Workers:
         words: list[Any] = await self._call("recognise", segment)
         return words
 
-    async def prepare_ear(self) -> None:
+    async def prepare_recognizer(self) -> None:
         """Load the recogniser in every worker, so that the first final is not late."""
         await asyncio.gather(*(self._call("prepare_ear") for _ in self._workers))
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class Outbox:
+class Channel:
     """Messages on their way to one peer.
 
     Putting never waits; whoever reads from the other side waits for ``room`` before it reads on, so what can pile up is

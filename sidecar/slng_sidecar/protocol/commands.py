@@ -13,7 +13,7 @@ from typing import Protocol
 
 from slng_sidecar.protocol.errors import GatewayError, close_reason
 from slng_sidecar.protocol.messages import dump
-from slng_sidecar.protocol.reports import Turn
+from slng_sidecar.protocol.reports import TurnReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,11 @@ class SessionMachine(Protocol):
         """Whether the client asked for a spare connection."""
 
     @property
-    def turns(self) -> deque[Turn]:
+    def reports(self) -> deque[TurnReport]:
         """Reports of turns that have ended; whoever takes one removes it."""
 
     @property
-    def heard_seconds(self) -> float:
+    def audio_seconds(self) -> float:
         """How much of the client's sound came so far, in seconds."""
 
     def started(self, now: float) -> list[Command]: ...

@@ -32,7 +32,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class TimedWord:
     """A recognised word; times are seconds of the upstream connection's audio."""
 
     text: str
@@ -56,7 +56,7 @@ class Transcript:
     final: bool
     text: str
     confidence: float | None
-    words: tuple[Word, ...]
+    words: tuple[TimedWord, ...]
     from_finalize: bool | None
     raw: dict[str, Any]
 
@@ -84,7 +84,7 @@ class Cleared:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class UpstreamError:
     """Upstream reports an error; the connection may well go on."""
 
     error: GatewayError
@@ -97,8 +97,8 @@ class Other:
     raw: dict[str, Any]
 
 
-SttMessage = Ready | Transcript | Failure | Other
-TtsMessage = Ready | Audio | Terminal | Cleared | Failure | Other
+SttMessage = Ready | Transcript | UpstreamError | Other
+TtsMessage = Ready | Audio | Terminal | Cleared | UpstreamError | Other
 
 # What can be read must also be writable again, and Python's encoder gives up before its decoder does.
 _MAX_DEPTH = 100
@@ -171,7 +171,7 @@ def parse_stt(text: str) -> SttMessage:
     if kind == "results":
         return _deepgram_results(raw)
     if _is_failure(kind, raw):
-        return Failure(parse_error(raw))
+        return UpstreamError(parse_error(raw))
     return Other(raw)
 
 
@@ -192,7 +192,7 @@ def parse_tts(text: str) -> tuple[TtsMessage, ...]:
     if kind == "event":
         return (_event(raw),)
     if _is_failure(kind, raw):
-        return (Failure(parse_error(raw)),)
+        return (UpstreamError(parse_error(raw)),)
     found: list[TtsMessage] = []
     if kind in ("", "audio", "chunk", "audio_chunk") and (sound := _base64_sound(raw)) is not None:
         found.append(Audio(sound))
@@ -265,7 +265,7 @@ def _deepgram_results(raw: dict[str, Any]) -> Transcript:
     return _transcript(frame, final=final)
 
 
-def _words(value: Any) -> tuple[Word, ...]:
+def _words(value: Any) -> tuple[TimedWord, ...]:
     if not isinstance(value, list):
         return ()
     words = []
@@ -276,7 +276,7 @@ def _words(value: Any) -> tuple[Word, ...]:
         if not _is_number(start) or not _is_number(end):
             return ()
         text = item.get("word", item.get("text", ""))
-        words.append(Word(text if isinstance(text, str) else "", float(start), float(end)))
+        words.append(TimedWord(text if isinstance(text, str) else "", float(start), float(end)))
     return tuple(words)
 
 
@@ -287,7 +287,7 @@ def _event(raw: dict[str, Any]) -> TtsMessage:
     if name in _EVENT_ENDS:
         return Terminal("audio_end", raw)
     if name in _EVENT_FAILS:
-        return Failure(parse_error(raw))
+        return UpstreamError(parse_error(raw))
     return Other(raw)
 
 

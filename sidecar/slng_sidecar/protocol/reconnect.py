@@ -14,7 +14,7 @@ _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 5.0
 
 
-class Recovery:
+class ReconnectPolicy:
     """The policy of one upstream: at once, then after growing delays with jitter, until it is hopeless.
 
     Hopeless is a refusal that trying again cannot change (most 4xx), three connections in a row that lived less than

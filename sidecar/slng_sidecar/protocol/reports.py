@@ -10,7 +10,7 @@ _MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TurnReport:
     """A context that has ended, or a finalize that was answered.
 
     Attributes:
@@ -30,6 +30,6 @@ class Turn:
     audio_seconds: float = 0.0
 
 
-def new_turns() -> deque[Turn]:
+def new_reports() -> deque[TurnReport]:
     """Give the place where a machine leaves its turns until the shell takes them."""
     return deque(maxlen=_MOST)

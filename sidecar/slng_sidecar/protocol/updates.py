@@ -12,7 +12,7 @@ _FIXED = ("sample_rate", "encoding")
 
 
 @dataclass(frozen=True, slots=True)
-class Voicing:
+class ConnectionSettings:
     """What an upstream connection is opened with: the model and the ``init`` message."""
 
     model: str
@@ -66,13 +66,13 @@ def read_update(message: dict[str, Any], fields: tuple[str, ...], *, own_provide
     return update
 
 
-def changed(voicing: Voicing, wanted: dict[str, Any]) -> tuple[Voicing, list[str]]:
+def changed(settings: ConnectionSettings, wanted: dict[str, Any]) -> tuple[ConnectionSettings, list[str]]:
     """Give what a connection is opened with once the wanted fields hold, and which of them hold already.
 
     A ``config`` field set to null is taken out of it.
     """
-    config = dict(voicing.init.get("config") or {})
-    init, model, unchanged = dict(voicing.init), voicing.model, []
+    config = dict(settings.init.get("config") or {})
+    init, model, unchanged = dict(settings.init), settings.model, []
     for name, value in wanted.items():
         place = init if name == "voice" else config
         if name == "model":
@@ -87,7 +87,7 @@ def changed(voicing: Voicing, wanted: dict[str, Any]) -> tuple[Voicing, list[str
                 unchanged.append(name)
             place[name] = value
     init["config"] = config
-    return Voicing(model, init), unchanged
+    return ConnectionSettings(model, init), unchanged
 
 
 def _model_refused(model: str, own_provider_key: bool) -> str | None:

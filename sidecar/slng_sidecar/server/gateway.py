@@ -19,7 +19,7 @@ from slng_sidecar.keys import Secrets
 from slng_sidecar.net.tasks import SeparateTasks
 from slng_sidecar.protocol.commands import cut_off
 from slng_sidecar.protocol.errors import GatewayError
-from slng_sidecar.protocol.reports import Turn
+from slng_sidecar.protocol.reports import TurnReport
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.protocol.stt.dialects import ExtendedStt, PlainStt
 from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
@@ -27,13 +27,13 @@ from slng_sidecar.protocol.tts.dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
 from slng_sidecar.server.targets import configured_shapes
-from slng_sidecar.sessions.runner import Client, Observer, Session
+from slng_sidecar.sessions.runner import Client, Observer, SessionRunner
 from slng_sidecar.telemetry.log import SessionLog
 from slng_sidecar.telemetry.metrics import Metrics, SessionMetrics
 from slng_sidecar.telemetry.tracing import Tracing
 from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Dialler, Limits, Moments, TellingDialler
-from slng_sidecar.upstream.standby import Found, Standby
+from slng_sidecar.upstream.standby import Standby, StandbyResult
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class LiveSession:
     target: Target
     peer: str
     since: float
-    session: Session | None = field(default=None)
+    session: SessionRunner | None = field(default=None)
     drains: bool = field(default=False)
     fail: Callable[[GatewayError], None] | None = field(default=None)
 
@@ -95,7 +95,7 @@ def log_of(live: LiveSession) -> SessionLog:
     )
 
 
-class Troubles:
+class RecentErrors:
     """Keeps what went wrong upstream in one session, for the status: codes and times, no words."""
 
     def __init__(self, live: LiveSession, errors: deque[dict[str, Any]]) -> None:
@@ -111,8 +111,8 @@ class Troubles:
 
     def dialled(self) -> None: ...
     def opened(self, seconds: float) -> None: ...
-    def turn(self, turn: Turn, now: float) -> None: ...
-    def progress(self, counts: Counter[str], heard_seconds: float) -> None: ...
+    def turn(self, turn: TurnReport, now: float) -> None: ...
+    def progress(self, counts: Counter[str], audio_seconds: float) -> None: ...
 
     def _note(self, code: str) -> None:
         self._errors.append(trouble(self._live.number, self._live.target, code))
@@ -129,14 +129,14 @@ def trouble(session: int | None, target: Target, code: str) -> dict[str, Any]:
     }
 
 
-class SpareWatch:
+class StandbyMetrics:
     """Counts what becomes of spare connections, and keeps what went wrong with them."""
 
     def __init__(self, metrics: Metrics, errors: deque[dict[str, Any]]) -> None:
         self._metrics = metrics
         self._errors = errors
 
-    def needed(self, target: Target, found: Found) -> None:
+    def needed(self, target: Target, found: StandbyResult) -> None:
         self._metrics.standby.labels(target.kind, found).inc()
 
     def dialled(self, target: Target) -> None:
@@ -190,7 +190,7 @@ class Gateway:
             settings.sidecar_standby,
             settings.sidecar_session_rotate,
             self.tasks,
-            SpareWatch(self.metrics, self.errors),
+            StandbyMetrics(self.metrics, self.errors),
         )
         for state in ("ready", "opening"):
             self.metrics.standby_connections.labels(state).set_function(partial(self.standby.count, state))
@@ -314,10 +314,12 @@ class Gateway:
         told = log_of(live)
         observer = SessionMetrics(self.metrics, target.kind, target.model)
         trace = self.tracing.session(target, live.number) if self.tracing is not None else None
-        observers: list[Observer] = [observer, Troubles(live, self.errors), *([trace] if trace is not None else [])]
+        observers: list[Observer] = [observer, RecentErrors(live, self.errors), *([trace] if trace is not None else [])]
         dialler = self._dialler if moments is None else TellingDialler(self._dialler, moments)
         machine = self._machine(live, extended=extended, file=file)
-        session = live.session = Session(client, machine, target, dialler, told, observers, self.standby, live.number)
+        session = live.session = SessionRunner(
+            client, machine, target, dialler, told, observers, self.standby, live.number
+        )
         if self._drain_by is not None and live.drains:
             session.drain(self._drain_by)
         told.info("%s at %s", target.model, target.base_url, fields={"event": "session_began"})
@@ -332,7 +334,7 @@ class Gateway:
         finally:
             observer.ended(outcome, session.queue_bytes)
             if trace is not None:
-                trace.ended(outcome, machine.heard_seconds)
+                trace.ended(outcome, machine.audio_seconds)
             seconds = round(time.monotonic() - live.since, 1)
             counts = {reason: amount for reason, amount in sorted(session.counts.items()) if amount}
             told.info(

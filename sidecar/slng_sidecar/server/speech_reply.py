@@ -21,11 +21,11 @@ from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.synthesis import Synthesis
-from slng_sidecar.sessions.http_speech import Utterance
+from slng_sidecar.sessions.http_speech import HttpSpeech
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AudioFormat:
     """How the sound is to come.
 
     Attributes:
@@ -44,18 +44,18 @@ class Form:
 class SpeechResponse(Response):
     """The reply starts only once there is sound, so a failure before it has a status and a body of its own."""
 
-    def __init__(self, synthesis: Synthesis, target: Target, utterance: Utterance, form: Form) -> None:
+    def __init__(self, synthesis: Synthesis, target: Target, speech: HttpSpeech, audio_format: AudioFormat) -> None:
         super().__init__()
         self._synthesis = synthesis
         self._target = target
-        self._utterance = utterance
-        self._form = form
+        self._speech = speech
+        self._format = audio_format
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self._synthesis.start(self._utterance, self._target, peer_of(scope))
+            self._synthesis.start(self._speech, self._target, peer_of(scope))
         except GatewayError as error:
-            await error_response(error, self._form.headers)(scope, receive, send)
+            await error_response(error, self._format.headers)(scope, receive, send)
             return
         try:
             async with Tasks() as tasks:
@@ -63,39 +63,39 @@ class SpeechResponse(Response):
                 gone = tasks.start(disconnected(receive), "speech client")
                 await asyncio.wait((reply, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._utterance.leave()
+            self._speech.leave()
 
     def _tell(self, what: str, error: GatewayError) -> None:
-        if (log := self._utterance.log) is not None:
+        if (log := self._speech.log) is not None:
             log.info("speech %s: %s", what, error.for_log, fields={"event": "request_failed", "code": error.known_code})
 
     async def _reply(self, scope: Scope, send: Send) -> None:
-        utterance, form = self._utterance, self._form
+        speech, audio_format = self._speech, self._format
         try:
-            sound = await utterance.next()
+            sound = await speech.next()
             if sound is None:
                 raise GatewayError("provider_error", f"{self._target.model} gave no sound for that text.")
         except GatewayError as error:
             self._tell("failed", error)
-            headers = {**form.headers, "Server-Timing": utterance.timing.header()}
+            headers = {**audio_format.headers, "Server-Timing": speech.timing.header()}
             await error_response(error, headers)(scope, _never, send)
             return
-        rate = utterance.sample_rate
-        wanted = form.encoder.sample_rate(form.sample_rate or rate)
+        rate = speech.sample_rate
+        wanted = audio_format.encoder.sample_rate(audio_format.sample_rate or rate)
         resampling = resampler(rate, rate) if rate == wanted else await asyncio.to_thread(resampler, rate, wanted)
-        body = _Body(send, scope, self._synthesis.send_timeout, form, resampling)
-        self._synthesis.sounds(utterance)
+        body = _Body(send, scope, self._synthesis.send_timeout, audio_format, resampling)
+        self._synthesis.sounds(speech)
         await body.begin(
             {
-                **form.headers,
-                "X-Upstream": utterance.way,
-                "Server-Timing": utterance.timing.header(),
+                **audio_format.headers,
+                "X-Upstream": speech.way,
+                "Server-Timing": speech.timing.header(),
             }
         )
         try:
             while sound is not None:
                 await body.sound(sound)
-                sound = await utterance.next()
+                sound = await speech.next()
         except GatewayError as error:
             # The status has left. Only a body that breaks off can still say that this is not the whole.
             self._tell("broke off", error)
@@ -107,18 +107,20 @@ class SpeechResponse(Response):
 class _Body:
     """The reply's body: resampled, encoded, and framed as events where that is asked for."""
 
-    def __init__(self, send: Send, scope: Scope, seconds: float, form: Form, resampling: Resampler) -> None:
+    def __init__(
+        self, send: Send, scope: Scope, seconds: float, audio_format: AudioFormat, resampling: Resampler
+    ) -> None:
         self._send = send
         self._transport = transport_of(scope)
         self._seconds = seconds
-        self._form = form
+        self._format = audio_format
         self._resampler = resampling
         self._rate = resampling.rate
 
     async def begin(self, headers: dict[str, str]) -> None:
-        form = self._form
+        audio_format = self._format
         headers = {
-            "Content-Type": "text/event-stream" if form.events else form.encoder.media_type(self._rate),
+            "Content-Type": "text/event-stream" if audio_format.events else audio_format.encoder.media_type(self._rate),
             "X-Sample-Rate": str(self._rate),
             "X-Channels": "1",
             "X-Sample-Format": "s16le",
@@ -128,33 +130,33 @@ class _Body:
         }
         raw_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw_headers})
-        await self._put(form.encoder.begin(self._rate))
+        await self._put(audio_format.encoder.begin(self._rate))
 
     async def sound(self, pcm: bytes) -> None:
-        if self._form.encoder.blocking:
-            await self._put(await asyncio.to_thread(lambda: self._form.encoder.encode(self._resampler.feed(pcm))))
+        if self._format.encoder.blocking:
+            await self._put(await asyncio.to_thread(lambda: self._format.encoder.encode(self._resampler.feed(pcm))))
         else:
-            await self._put(self._form.encoder.encode(self._resampler.feed(pcm)))
+            await self._put(self._format.encoder.encode(self._resampler.feed(pcm)))
 
     async def end(self) -> None:
-        encoder, last = self._form.encoder, self._resampler.end()
+        encoder, last = self._format.encoder, self._resampler.end()
         if encoder.blocking:
             await self._put(await asyncio.to_thread(lambda: encoder.encode(last) + encoder.end()))
         else:
             await self._put(encoder.encode(last) + encoder.end())
-        if self._form.events:
+        if self._format.events:
             await self._event({"type": "speech.audio.done"})
         await self._raw(b"", more=False)
 
     async def break_off(self, error: GatewayError) -> None:
-        if self._form.events:
+        if self._format.events:
             await self._event({"error": error.as_fields()})
         self._transport.close()
 
     async def _put(self, data: bytes) -> None:
         if not data:
             return
-        if self._form.events:
+        if self._format.events:
             await self._event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
         else:
             await self._raw(data)

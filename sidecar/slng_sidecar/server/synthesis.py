@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Literal
 
 from slng_sidecar.protocol.errors import GatewayError
-from slng_sidecar.protocol.reports import Turn
+from slng_sidecar.protocol.reports import TurnReport
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.gateway import Gateway, LiveSession, log_of
-from slng_sidecar.sessions.http_speech import SpeechClient, Utterance, pour
+from slng_sidecar.sessions.http_speech import HttpSpeech, SpeechClient, pour
 from slng_sidecar.telemetry.metrics import SessionMetrics
 from slng_sidecar.upstream.bridge import BridgeMissing
 
@@ -54,7 +54,7 @@ class Synthesis:
         """The seconds that a client may take to accept what is sent to it."""
         return self._gateway.settings.sidecar_send_timeout
 
-    def start(self, utterance: Utterance, target: Target, peer: str) -> None:
+    def start(self, speech: HttpSpeech, target: Target, peer: str) -> None:
         """Have a text said; the utterance hears how that goes.
 
         Args:
@@ -65,22 +65,22 @@ class Synthesis:
         """
         gateway = self._gateway
         try:
-            way = self._way(utterance, target)
+            way = self._way(speech, target)
             live = gateway.take_place(target, peer)
         except GatewayError as error:
             gateway.refused(error, peer)
             raise
-        utterance.log, live.fail = log_of(live), utterance.finish
-        task = gateway.tasks.start(self._say(utterance, live, way), f"speech {live.number}")
+        speech.log, live.fail = log_of(live), speech.finish
+        task = gateway.tasks.start(self._say(speech, live, way), f"speech {live.number}")
         task.add_done_callback(lambda _: gateway.free_place(live))
 
-    def sounds(self, utterance: Utterance) -> None:
+    def sounds(self, speech: HttpSpeech) -> None:
         """Note that the reply to a request begins now."""
-        self._gateway.metrics.own_seconds.observe(utterance.timing.overhead())
+        self._gateway.metrics.own_seconds.observe(speech.timing.overhead())
 
-    def _way(self, utterance: Utterance, target: Target) -> Way:
+    def _way(self, speech: HttpSpeech, target: Target) -> Way:
         setting = self._gateway.settings.slng_http_tts
-        only_websocket = sorted(utterance.config.keys() - _FOR_BOTH_WAYS)
+        only_websocket = sorted(speech.config.keys() - _FOR_BOTH_WAYS)
         if setting == "bridge" and only_websocket:
             raise GatewayError(
                 "config_error",
@@ -91,20 +91,20 @@ class Synthesis:
             return "websocket" if only_websocket or not self._known.has_bridge(target.base_url) else "bridge"
         return setting
 
-    async def _say(self, utterance: Utterance, live: LiveSession, way: Way) -> None:
+    async def _say(self, speech: HttpSpeech, live: LiveSession, way: Way) -> None:
         if way == "bridge":
-            missing = await self._say_over_bridge(utterance, live)
+            missing = await self._say_over_bridge(speech, live)
             if missing is None:
                 return
             if missing.status == 404:
                 # That may be the model's; it is the gateway's only where the model is there the other way.
-                utterance.said = lambda: self._known.lacks_bridge(live.target.base_url)
+                speech.said = lambda: self._known.lacks_bridge(live.target.base_url)
             else:
                 self._known.lacks_bridge(live.target.base_url)
-        utterance.way = "websocket"
-        await self._gateway.run_session(SpeechClient(utterance), live, moments=utterance.timing)
+        speech.way = "websocket"
+        await self._gateway.run_session(SpeechClient(speech), live, moments=speech.timing)
 
-    async def _say_over_bridge(self, utterance: Utterance, live: LiveSession) -> BridgeMissing | None:
+    async def _say_over_bridge(self, speech: HttpSpeech, live: LiveSession) -> BridgeMissing | None:
         """Say a text over the HTTP bridge; give the answer that there is none, where the other way may be tried."""
         gateway, target = self._gateway, live.target
         observer = SessionMetrics(gateway.metrics, target.kind, target.model)
@@ -118,31 +118,31 @@ class Synthesis:
             await pour(
                 gateway.bridge.speak(
                     target,
-                    utterance.text,
-                    utterance.voice,
-                    utterance.sample_rate,
-                    utterance.sounds_at,
-                    utterance.timing,
+                    speech.text,
+                    speech.voice,
+                    speech.sample_rate,
+                    speech.sounds_at,
+                    speech.timing,
                 ),
-                utterance,
+                speech,
             )
-            utterance.finish()
-            outcome = "client_left" if utterance.left.is_set() else "closed"
+            speech.finish()
+            outcome = "client_left" if speech.left.is_set() else "closed"
         except BridgeMissing as missing:
             if gateway.settings.slng_http_tts == "auto":
                 outcome, counts = "missing", Counter({"http_bridge_missing": 1})
                 return missing
-            utterance.finish(missing.error)
+            speech.finish(missing.error)
         except GatewayError as error:
-            utterance.finish(error)
+            speech.finish(error)
         except Exception:
             told.exception("failed by a fault of the sidecar")
-            utterance.finish(GatewayError.own_fault())
+            speech.finish(GatewayError.own_fault())
         finally:
             if outcome != "missing":
-                seconds = utterance.size / (2 * utterance.sample_rate)
+                seconds = speech.size / (2 * speech.sample_rate)
                 said = "completed" if outcome == "closed" else "abandoned" if outcome == "client_left" else "failed"
-                turn = Turn("context", said, began, utterance.timing.first_sound, len(utterance.text), seconds)
+                turn = TurnReport("context", said, began, speech.timing.first_sound, len(speech.text), seconds)
                 observer.turn(turn, time.monotonic())
                 passed = round(time.monotonic() - live.since, 1)
                 fields = {"event": "session_ended", "outcome": outcome, "seconds": passed}

@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from slng_sidecar.audio.codecs import CodecsMissing
 from slng_sidecar.audio.decoding import Decoding, Expected, TooLong
-from slng_sidecar.audio.wav_reader import UnreadableSound
+from slng_sidecar.audio.wav_reader import UnreadableAudio
 from slng_sidecar.net.serving import transport_of
 from slng_sidecar.net.tasks import Tasks
 from slng_sidecar.net.timed_send import deliver
@@ -24,9 +24,9 @@ from slng_sidecar.server.names import ignored_header, model_of
 from slng_sidecar.server.replies import error_response
 from slng_sidecar.server.speech_reply import disconnected
 from slng_sidecar.server.targets import resolve_target
-from slng_sidecar.server.transcripts import Transcript, TranscriptionOptions
+from slng_sidecar.server.transcripts import TranscriptionOptions, TranscriptText
 from slng_sidecar.server.uploads import Event, Field, FileBegins, read_upload
-from slng_sidecar.sessions.http_transcription import Transcription, TranscriptionClient
+from slng_sidecar.sessions.http_transcription import HttpTranscription, TranscriptionClient
 from slng_sidecar.sessions.timing import Timing
 
 _RATE = 16_000
@@ -90,7 +90,7 @@ class _Job:
         self.gateway = gateway
         self.options = options
         self.timing = Timing("first-words", overhead=False)
-        self.transcription: Transcription | None = None
+        self.transcription: HttpTranscription | None = None
         self.error: GatewayError | None = None
         self.known = asyncio.Event()
         self.live = live
@@ -171,7 +171,7 @@ class _Job:
             target = resolve_target(request, "stt", model, settings, gateway.secrets)
         self.options.check()
         self.live.target = target
-        self.transcription = Transcription(self.options.config(), self._sound, self.timing)
+        self.transcription = HttpTranscription(self.options.config(), self._sound, self.timing)
         client = TranscriptionClient(
             self.transcription, lambda: self._decoding.sample_rate, settings.sidecar_transcript_timeout
         )
@@ -201,7 +201,7 @@ class _Job:
     async def _sound(self) -> bytes | None:
         try:
             sound = await self._decoding.next()
-        except UnreadableSound as error:
+        except UnreadableAudio as error:
             text = f"The upload is {error}. Send WAV, MP3, FLAC, Ogg, WebM, MP4 or AAC."
             raise GatewayError("unsupported_audio_format", text, status=415) from None
         except CodecsMissing:
@@ -245,7 +245,7 @@ async def _reply(job: _Job, scope: Scope, send: Send) -> None:
         await body(b"data: " + dump(fields).encode() + b"\n\n")
 
     await job.known.wait()
-    transcript: Transcript | None = None
+    transcript: TranscriptText | None = None
     try:
         if job.transcription is None:
             assert job.error is not None

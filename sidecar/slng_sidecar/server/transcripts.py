@@ -6,7 +6,7 @@ from typing import Any
 
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump
-from slng_sidecar.sessions.http_transcription import Segment
+from slng_sidecar.sessions.http_transcription import TranscriptSegment
 
 _ENCODINGS = {
     "linear16": "linear16", "pcm": "linear16", "pcm16": "linear16", "s16le": "linear16",
@@ -20,7 +20,7 @@ _DEFAULT_RATES = {"linear16": 16_000, "mulaw": 8_000, "alaw": 8_000}
 _RATES = range(4_000, 192_001)
 
 
-class Transcript:
+class TranscriptText:
     """The words so far, and no more of them than the reply shows: a long file has many.
 
     Attributes:
@@ -40,7 +40,7 @@ class Transcript:
         self._scored = 0
         self._score = 0.0
 
-    def add(self, segment: Segment) -> str:
+    def add(self, segment: TranscriptSegment) -> str:
         """Add a final; give what it adds to the text."""
         if segment.dropped:
             if self._keeps_segments or self._keeps_words:
@@ -69,7 +69,7 @@ class Transcript:
         return round(self._score / self._scored, 4) if self._scored else None
 
 
-def _segment_json(number: int, segment: Segment) -> str:
+def _segment_json(number: int, segment: TranscriptSegment) -> str:
     start, end = (None if time is None else round(time, 3) for time in (segment.start, segment.end))
     return dump({"id": number, "start": start, "end": end, "text": segment.text, "confidence": segment.confidence})
 
@@ -141,11 +141,11 @@ class TranscriptionOptions:
                 rate = int(value)
         return encoding, rate or _DEFAULT_RATES.get(encoding or "", 16_000)
 
-    def transcript(self) -> Transcript:
+    def transcript(self) -> TranscriptText:
         """Give what keeps as much as the reply shows."""
-        return Transcript()
+        return TranscriptText()
 
-    def render(self, transcript: Transcript, seconds: float) -> tuple[str, bytes]:
+    def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:
         """Give the reply's Content-Type and body."""
         raise NotImplementedError
 
@@ -153,7 +153,7 @@ class TranscriptionOptions:
 class SlngOptions(TranscriptionOptions):
     """SLNG's shape."""
 
-    def render(self, transcript: Transcript, seconds: float) -> tuple[str, bytes]:
+    def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:
         alternative = {"transcript": transcript.text, "confidence": transcript.confidence}
         reply = {
             "type": "transcription",
@@ -199,7 +199,7 @@ class OpenAIOptions(TranscriptionOptions):
         if self.stream and self._format == "verbose_json":
             raise GatewayError("config_error", "stream gives the text only: take response_format json or text with it.")
 
-    def render(self, transcript: Transcript, seconds: float) -> tuple[str, bytes]:
+    def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:
         match self._format:
             case "text":
                 return "text/plain; charset=utf-8", f"{transcript.text}\n".encode()
@@ -208,14 +208,14 @@ class OpenAIOptions(TranscriptionOptions):
         usage = {"type": "duration", "seconds": round(seconds, 3)}
         return "application/json", dump({"text": transcript.text, "usage": usage}).encode()
 
-    def transcript(self) -> Transcript:
+    def transcript(self) -> TranscriptText:
         if self._format != "verbose_json":
-            return Transcript()
-        return Transcript(
+            return TranscriptText()
+        return TranscriptText(
             segments=not self._granularities or "segment" in self._granularities, words="word" in self._granularities
         )
 
-    def _verbose(self, transcript: Transcript, seconds: float) -> bytes:
+    def _verbose(self, transcript: TranscriptText, seconds: float) -> bytes:
         reply: dict[str, Any] = {
             "task": "transcribe",
             "language": transcript.language or self.language or "",

@@ -35,7 +35,7 @@ class FileBegins:
 Event = Field | FileBegins | bytes
 
 
-class Form:
+class MultipartForm:
     """A ``multipart/form-data`` body that comes in pieces; it holds the fields that are not whole yet."""
 
     def __init__(self, boundary: bytes, file_name: str) -> None:
@@ -164,7 +164,7 @@ async def read_upload(request: Request, *, file_name: str, max_file: int, stall_
     if kind == b"multipart/form-data":
         if not options.get(b"boundary"):
             raise GatewayError("bad_request", "A multipart form needs its boundary in Content-Type.")
-        form = Form(options[b"boundary"], file_name)
+        form = MultipartForm(options[b"boundary"], file_name)
     elif kind in (b"application/json", b"text/plain", b"text/html") or kind.startswith(b"multipart/"):
         raise GatewayError(
             "bad_request",
@@ -211,4 +211,4 @@ async def _pieces(request: Request, stall_seconds: float) -> AsyncIterator[bytes
             yield data
 
 
-__all__ = ["ClientDisconnect", "Event", "Field", "FileBegins", "Form", "read_upload", "too_large"]
+__all__ = ["ClientDisconnect", "Event", "Field", "FileBegins", "MultipartForm", "read_upload", "too_large"]

@@ -19,7 +19,7 @@ _AHEAD_BYTES = 240_000
 _DEFAULT_RATE = 24_000
 
 
-class Utterance:
+class HttpSpeech:
     """A text to be said, and its sound on the way to whoever asked for it.
 
     Upstream's side calls ``put`` and ``finish``; the reader calls ``next``, and ``leave`` where it reads no more.
@@ -120,19 +120,19 @@ class SpeechClient:
     Mutable: ``_to_say``, what the session has not read yet.
     """
 
-    def __init__(self, utterance: Utterance) -> None:
-        init: dict[str, Any] = {"type": "init", "config": utterance.config}
-        if utterance.voice:
-            init["voice"] = utterance.voice
-        self._utterance = utterance
-        self._to_say = [dump(init), dump({"type": "text", "text": utterance.text}), dump({"type": "flush"})]
+    def __init__(self, speech: HttpSpeech) -> None:
+        init: dict[str, Any] = {"type": "init", "config": speech.config}
+        if speech.voice:
+            init["voice"] = speech.voice
+        self._speech = speech
+        self._to_say = [dump(init), dump({"type": "text", "text": speech.text}), dump({"type": "flush"})]
         self._closed = False
 
     async def receive(self) -> str | bytes:
         if self._to_say:
             return self._to_say.pop(0)
-        await self._utterance.over.wait()
-        if not self._utterance.said_whole:
+        await self._speech.over.wait()
+        if not self._speech.said_whole:
             raise ClientGone
         if self._closed:
             # The session is about to end, and this wait with it.
@@ -142,24 +142,24 @@ class SpeechClient:
 
     async def send(self, data: str | bytes) -> None:
         if isinstance(data, bytes):
-            await self._utterance.put(data)
+            await self._speech.put(data)
         else:
             self._hear(parse_object(data))
 
     async def close(self, code: int, reason: str) -> None:
-        self._utterance.finish(GatewayError("upstream_closed", reason or "The session ended early."))
+        self._speech.finish(GatewayError("upstream_closed", reason or "The session ended early."))
 
     def _hear(self, message: dict[str, Any]) -> None:
         match type_of(message):
             case "ready":
-                self._utterance.timing.ready()
+                self._speech.timing.ready()
             case "error":
-                self._utterance.finish(error_of(message))
+                self._speech.finish(error_of(message))
             case "audio_end" | "flushed":
-                self._utterance.finish()
+                self._speech.finish()
 
 
-async def pour(sound: AsyncGenerator[bytes, None], utterance: Utterance) -> None:
+async def pour(sound: AsyncGenerator[bytes, None], speech: HttpSpeech) -> None:
     """Give an utterance the sound that upstream sends, until that ends or nobody listens any more.
 
     Raises:
@@ -169,11 +169,11 @@ async def pour(sound: AsyncGenerator[bytes, None], utterance: Utterance) -> None
     async def pouring() -> None:
         async with aclosing(sound):
             async for piece in sound:
-                await utterance.put(piece)
+                await speech.put(piece)
 
     async with Tasks() as tasks:
         work = tasks.start(pouring(), "speech over the bridge")
-        left = tasks.start(utterance.left.wait(), "speech reader leaves")
+        left = tasks.start(speech.left.wait(), "speech reader leaves")
         await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
 
 

@@ -21,7 +21,7 @@ _UNREAD = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class TranscriptSegment:
     """One final transcript.
 
     Attributes:
@@ -39,7 +39,7 @@ class Segment:
     dropped: bool = False
 
 
-class Transcription:
+class HttpTranscription:
     """A file's sound on its way to upstream, and the transcripts on their way back.
 
     The session calls ``heard`` and ``finish``; the reader calls ``next``, and ``leave`` where it reads no more.
@@ -63,12 +63,12 @@ class Transcription:
         self.timing = timing
         self.over = asyncio.Event()
         self.wake: Callable[[], None] = lambda: None
-        self._segments: deque[Segment] = deque()
+        self._segments: deque[TranscriptSegment] = deque()
         self._outcome: GatewayError | bool | None = None
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
 
-    async def next(self) -> Segment | None:
+    async def next(self) -> TranscriptSegment | None:
         """Wait for the next final; None once all was transcribed.
 
         Raises:
@@ -90,7 +90,7 @@ class Transcription:
         self._room.set()
         self.wake()
 
-    async def heard(self, segment: Segment) -> None:
+    async def heard(self, segment: TranscriptSegment) -> None:
         """Add a final, and wait while the reader has many of them."""
         self.timing.sounded()
         self._segments.append(segment)
@@ -120,7 +120,7 @@ class TranscriptionClient:
     words are awaited.
     """
 
-    def __init__(self, transcription: Transcription, sample_rate: Callable[[], int], patience: float) -> None:
+    def __init__(self, transcription: HttpTranscription, sample_rate: Callable[[], int], patience: float) -> None:
         """Prepare.
 
         Args:
@@ -215,7 +215,7 @@ class TranscriptionClient:
                 await self._transcription.heard(_segment(message))
             case "transcript_dropped" if message.get("final"):
                 await self._transcription.heard(
-                    Segment(str(message["transcript"]), message.get("confidence"), dropped=True)
+                    TranscriptSegment(str(message["transcript"]), message.get("confidence"), dropped=True)
                 )
             case "error":
                 self._transcription.finish(error_of(message))
@@ -231,11 +231,11 @@ class TranscriptionClient:
                 self._transcription.finish(GatewayError("upstream_closed", text))
 
 
-def _segment(message: dict[str, Any]) -> Segment:
+def _segment(message: dict[str, Any]) -> TranscriptSegment:
     words = [word for word in message.get("words") or () if isinstance(word, dict) and _is_timed(word)]
     confidence = message.get("confidence")
     language = message.get("language")
-    segment = Segment(
+    segment = TranscriptSegment(
         str(message.get("transcript", "")).strip(),
         float(confidence) if isinstance(confidence, (int, float)) else None,
         language if isinstance(language, str) else None,
@@ -245,7 +245,7 @@ def _segment(message: dict[str, Any]) -> Segment:
     # Words are timed from the beginning of their connection's audio; ``covered_ms`` is where the last one ends.
     later = max(0.0, message.get("covered_ms", 0) / 1000 - words[-1]["end"])
     timed = tuple({**word, "start": word["start"] + later, "end": word["end"] + later} for word in words)
-    return Segment(
+    return TranscriptSegment(
         segment.text, segment.confidence, segment.language, timed[0]["start"], timed[-1]["end"], timed
     )  # fmt: skip
 

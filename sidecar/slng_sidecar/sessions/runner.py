@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from slng_sidecar.net.channel import Outbox
+from slng_sidecar.net.channel import Channel
 from slng_sidecar.net.tasks import Tasks
 from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendClient, SendUpstream, SessionMachine
 from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
 from slng_sidecar.protocol.messages import parse_object
-from slng_sidecar.protocol.reports import Turn
+from slng_sidecar.protocol.reports import TurnReport
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.telemetry.log import SessionLog
-from slng_sidecar.upstream.connection import Connection, Dialler
-from slng_sidecar.upstream.standby import Found, Spare, Standby
+from slng_sidecar.upstream.connection import Dialler, UpstreamConnection
+from slng_sidecar.upstream.standby import Standby, StandbyConnection, StandbyResult
 
 # How much may wait for a slow client before upstream is read no further.
 _CLIENT_AHEAD_BYTES = 262_144
@@ -59,11 +59,11 @@ class Observer(Protocol):
     def opened(self, seconds: float) -> None: ...
     def not_opened(self, code: str) -> None: ...
     def lost(self, cause: str) -> None: ...
-    def turn(self, turn: Turn, now: float) -> None: ...
-    def progress(self, counts: Counter[str], heard_seconds: float) -> None: ...
+    def turn(self, turn: TurnReport, now: float) -> None: ...
+    def progress(self, counts: Counter[str], audio_seconds: float) -> None: ...
 
 
-class Session:
+class SessionRunner:
     """One session, from the accepted client to the last closed socket.
 
     Every decision is the machine's, and its commands are carried out at once, without waiting, in the order it gave
@@ -99,8 +99,8 @@ class Session:
         self._dialler = dialler
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
-        self._to_client = Outbox()
-        self._connections: dict[int, Connection] = {}
+        self._to_client = Channel()
+        self._connections: dict[int, UpstreamConnection] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._due = asyncio.Event()
@@ -113,7 +113,7 @@ class Session:
         self._lease = lease
         self._shapes: dict[int, tuple[Target, str]] = {}
         self._requests: dict[int, str | None] = {}
-        self._found: dict[int, Found] = {}
+        self._found: dict[int, StandbyResult] = {}
         self._running = False
         self._drain_by: float | None = None
         self.dials = 0
@@ -272,17 +272,17 @@ class Session:
                     self._to_client.finish()
         self._changed.set()
         self._arm()
-        if self._machine.turns:
+        if self._machine.reports:
             self._report()
 
     def _report(self) -> None:
-        now, turns = self._loop.time(), self._machine.turns
-        while turns:
-            turn = turns.popleft()
+        now, reports = self._loop.time(), self._machine.reports
+        while reports:
+            turn = reports.popleft()
             for observer in self._observers:
                 observer.turn(turn, now)
         for observer in self._observers:
-            observer.progress(self._machine.counts, self._machine.heard_seconds)
+            observer.progress(self._machine.counts, self._machine.audio_seconds)
 
     def _dial(self, number: int, init: str, model: str | None) -> None:
         target = self._target if model is None else replace(self._target, model=model)
@@ -296,16 +296,16 @@ class Session:
         self._shapes[number] = (target, init)
         connection.task.add_done_callback(lambda _: self._forget(number))
 
-    def _new_connection(self, number: int, target: Target, init: str) -> Connection:
+    def _new_connection(self, number: int, target: Target, init: str) -> UpstreamConnection:
         self.dials += 1
         self._dialled_at[number] = self._loop.time()
         for observer in self._observers:
             observer.dialled()
-        connection = Connection(number, target, init, self._dialler, self)
+        connection = UpstreamConnection(number, target, init, self._dialler, self)
         connection.task = self._tasks.start(connection.run(), f"upstream {number}")
         return connection
 
-    def _taken_over(self, number: int, spare: Spare) -> Connection:
+    def _taken_over(self, number: int, spare: StandbyConnection) -> UpstreamConnection:
         if spare.ready is None:
             self._dialled_at[number] = spare.dialled
             self._dialler.joined()

@@ -9,11 +9,11 @@ For people: ``slng-sidecar simulate``, described in ``docs/simulator.md``. For t
 """
 
 from slng_sidecar.engines.recognizers import SIGNAL_MODELS, Speech, describe
-from slng_sidecar.engines.speech import recognise, speak
+from slng_sidecar.engines.speech import recognize, speak
 from slng_sidecar.simulator.app import create_simulator, running_simulator
 from slng_sidecar.simulator.faults import BadFault, Fault, parse_script
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
-from slng_sidecar.simulator.profiles import BadManners, Manners, check_manners, parse_manners
+from slng_sidecar.simulator.profiles import BadProfile, RouteProfile, check_profile, parse_profile
 from slng_sidecar.simulator.records import Log, Record
 from slng_sidecar.simulator.state import Simulator
 
@@ -22,20 +22,20 @@ __all__ = [
     "REFUSED_KEY",
     "SIGNAL_MODELS",
     "BadFault",
-    "BadManners",
+    "BadProfile",
     "Fault",
     "Log",
-    "Manners",
     "Record",
+    "RouteProfile",
     "Simulator",
     "SimulatorOptions",
     "Speech",
-    "check_manners",
+    "check_profile",
     "create_simulator",
     "describe",
-    "parse_manners",
+    "parse_profile",
     "parse_script",
-    "recognise",
+    "recognize",
     "running_simulator",
     "speak",
 ]

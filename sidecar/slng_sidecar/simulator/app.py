@@ -10,10 +10,10 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from slng_sidecar.engines.recognizers import hears_really
+from slng_sidecar.engines.recognizers import recognizes_speech
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.net.serving import listen_tcp, serving
-from slng_sidecar.simulator.connection import Connection
+from slng_sidecar.simulator.connection import SimulatedConnection
 from slng_sidecar.simulator.http import http_routes
 from slng_sidecar.simulator.options import SimulatorOptions
 from slng_sidecar.simulator.proxy import TcpProxy
@@ -46,7 +46,7 @@ def create_simulator(options: SimulatorOptions | None = None) -> Starlette:
 
     async def bridge(websocket: WebSocket) -> None:
         kind = "stt" if "/stt/" in websocket.url.path else "tts"
-        await Connection(simulator, websocket, kind, websocket.path_params["model"]).serve()
+        await SimulatedConnection(simulator, websocket, kind, websocket.path_params["model"]).serve()
 
     bridges = [WebSocketRoute(f"/v1/bridges/unmute/{kind}/{{model:path}}", bridge) for kind in ("stt", "tts")]
     app = Starlette(routes=[*bridges, *http_routes()], lifespan=lifespan)
@@ -85,7 +85,7 @@ async def running_simulator(
 
 
 async def _prepare(simulator: Simulator) -> None:
-    if hears_really(simulator.options.speech):
+    if recognizes_speech(simulator.options.speech):
         with contextlib.suppress(WorkerFailed):
-            await simulator.workers.prepare_ear()
+            await simulator.workers.prepare_recognizer()
     simulator.prepared.set()

@@ -17,7 +17,7 @@ from slng_sidecar.net.serving import transport_of
 from slng_sidecar.protocol.errors import GatewayError, close_reason
 from slng_sidecar.protocol.messages import dump, parse_object
 from slng_sidecar.simulator.faults import Fault
-from slng_sidecar.simulator.profiles import Manners
+from slng_sidecar.simulator.profiles import RouteProfile
 from slng_sidecar.simulator.replies import error_message, refusal_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Ended(Exception):
     """Raised in a connection's tasks once it is over; it ends the others."""
 
 
-class Session(Protocol):
+class BridgeSession(Protocol):
     """What a bridge does with a connection that stands."""
 
     async def on_message(self, message: dict[str, Any]) -> None:
@@ -41,7 +41,7 @@ class Session(Protocol):
         """Deal with a binary message."""
 
 
-class Connection:
+class SimulatedConnection:
     """A dialled WebSocket.
 
     Attributes:
@@ -52,7 +52,7 @@ class Connection:
         self.simulator = simulator
         self.kind = kind
         self.model = model
-        self.manners = Manners()
+        self.profile = RouteProfile()
         self.loop = asyncio.get_running_loop()
         self.record = simulator.log.dialled(kind, model, websocket.headers, websocket.query_params)
         self._websocket = websocket
@@ -62,7 +62,7 @@ class Connection:
         self._tasks: asyncio.TaskGroup | None = None
         self._muted = False
         self._reading = True
-        self._manners_changed = asyncio.Event()
+        self._profile_changed = asyncio.Event()
         self._stalled_until = 0.0
         self._heard_at = 0.0
 
@@ -83,18 +83,18 @@ class Connection:
         simulator, record = self.simulator, self.record
         simulator.faults.opened(record.id, self.kind, self.model)
         refusal = simulator.refusal(self.kind, self.model, self._websocket.headers, self._websocket.query_params)
-        self.manners = simulator.manners_for(self.kind, self.model)
+        self.profile = simulator.profile_for(self.kind, self.model)
         due = self._due("upgrade")
         for fault in due:
-            if fault.do == "manners":
+            if fault.do == "profile":
                 await self._act(fault)
-        await self.sleep_until(self.loop.time() + self.manners.upgrade_ms / 1000)
+        await self.sleep_until(self.loop.time() + self.profile.upgrade_ms / 1000)
         if refusal is not None:
             await self._refuse(refusal)
         for fault in due:
             await self._fail_upgrade(fault)
         over = simulator.full
-        if over and self.manners.over_limit == "429":
+        if over and self.profile.over_limit == "429":
             await self._refuse(JSONResponse({"error": "Too many concurrent connections"}, 429))
         await self._websocket.accept()
         record.status = 101
@@ -155,7 +155,7 @@ class Connection:
         """
         shown = dict(message)
         if isinstance(kind := shown.get("type"), str):
-            shown["type"] = {"upper": kind.upper(), "title": kind.title()}.get(self.manners.type_case, kind)
+            shown["type"] = {"upper": kind.upper(), "title": kind.title()}.get(self.profile.type_case, kind)
         await self._send_text(dump(shown), shown)
 
     async def send_audio(self, data: bytes) -> None:
@@ -177,8 +177,8 @@ class Connection:
         Raises:
             Ended: the connection is over.
         """
-        await self.send(error_message(code, message, shape or self.manners.error_shape, status))
-        if closes and self.manners.error_closes:
+        await self.send(error_message(code, message, shape or self.profile.error_shape, status))
+        if closes and self.profile.error_closes:
             await self.close(1011, message)
 
     async def close(self, code: int, reason: str = "", by: str = "simulator") -> None:
@@ -223,9 +223,9 @@ class Connection:
         Raises:
             Ended: the connection is over.
         """
-        await self.sleep_until(self.loop.time() + self.manners.ready_ms / 1000)
-        manners = self.manners
-        match manners.ready:
+        await self.sleep_until(self.loop.time() + self.profile.ready_ms / 1000)
+        profile = self.profile
+        match profile.ready:
             case "never":
                 return False
             case "error":
@@ -234,9 +234,9 @@ class Connection:
             case "once" | "twice":
                 number = self.record.id
                 ready: dict[str, Any] = {"type": "ready", "session_id": f"s-{number}", "slng_request_id": f"r-{number}"}
-                if self.kind == "tts" and manners.partial_text:
+                if self.kind == "tts" and profile.partial_text:
                     ready["accepts_partial_text"] = True
-                for _ in range(2 if manners.ready == "twice" else 1):
+                for _ in range(2 if profile.ready == "twice" else 1):
                     await self.send(ready)
         return True
 
@@ -244,11 +244,11 @@ class Connection:
         """Sleep until ``due``, or for ever, but not beyond a change of the manners."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(due):
-                await self._manners_changed.wait()
+                await self._profile_changed.wait()
 
     # What comes in
 
-    async def _read(self, session: Session) -> None:
+    async def _read(self, session: BridgeSession) -> None:
         await self.moment("accepted")
         while True:
             if not self._reading:
@@ -267,7 +267,7 @@ class Connection:
             else:
                 await self._take_text(event["text"], session)
 
-    async def _take_text(self, text: str, session: Session) -> None:
+    async def _take_text(self, text: str, session: BridgeSession) -> None:
         try:
             message = parse_object(text)
         except GatewayError as error:
@@ -281,18 +281,18 @@ class Connection:
 
     async def _watch_idle(self) -> None:
         while True:
-            idle = self.manners.idle_s
+            idle = self.profile.idle_s
             due = self._heard_at + idle
             if idle and self.loop.time() >= due:
-                await self.close(self.manners.idle_code, self.manners.idle_reason)
+                await self.close(self.profile.idle_code, self.profile.idle_reason)
             await self.nap(due if idle else None)
 
     async def _watch_age(self) -> None:
         begun = self.loop.time()
         while True:
-            limit = self.manners.max_s
+            limit = self.profile.max_s
             if limit and self.loop.time() >= begun + limit:
-                await self.close(self.manners.max_code, self.manners.max_reason)
+                await self.close(self.profile.max_code, self.profile.max_reason)
             await self.nap(begun + limit if limit else None)
 
     # Faults
@@ -381,10 +381,10 @@ class Connection:
                 transport_of(self._websocket.scope).pause_reading()
             case "stall":
                 self._stalled_until = self.loop.time() + arguments["ms"] / 1000
-            case "manners":
-                self.manners = dataclasses.replace(self.manners, **arguments["set"])
-                self._manners_changed.set()
-                self._manners_changed.clear()
+            case "profile":
+                self.profile = dataclasses.replace(self.profile, **arguments["set"])
+                self._profile_changed.set()
+                self._profile_changed.clear()
 
     async def _send_as_given(self, arguments: Mapping[str, Any]) -> None:
         if "base64" in arguments:

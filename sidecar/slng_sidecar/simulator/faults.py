@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, get_args
 
-from slng_sidecar.simulator.profiles import BadManners, ErrorShape, check_manners
+from slng_sidecar.simulator.profiles import BadProfile, ErrorShape, check_profile
 from slng_sidecar.simulator.proxy import ENDINGS
 
 KINDS = ("stt", "tts", "http")
@@ -77,7 +77,7 @@ _ACTIONS: dict[str, dict[str, tuple[_Check, str]]] = {
     "mute": {},
     "stop_reading": {},
     "stall": {"ms": (lambda v: _whole(v) and v > 0, "milliseconds")},
-    "manners": {"set": (lambda v: True, "an object of manners")},
+    "profile": {"set": (lambda v: True, "an object of fields of the route profile")},
     "tcp": {
         "latency_ms": (lambda v: _whole(v), "milliseconds"),
         "bytes_per_s": (lambda v: _whole(v), "bytes a second; 0 is no limit"),
@@ -85,9 +85,10 @@ _ACTIONS: dict[str, dict[str, tuple[_Check, str]]] = {
         "then": (lambda v: v in ENDINGS, "one of " + ", ".join(ENDINGS)),
     },
 }
-_BEFORE_THE_101 = frozenset({"refuse", "hang", "drop", "manners", "tcp"})
+_ALIASES = {"manners": "profile"}
+_BEFORE_THE_101 = frozenset({"refuse", "hang", "drop", "profile", "tcp"})
 # These need no 'when': they are about the dial, unless it is said otherwise.
-_OF_A_REQUEST = frozenset({"refuse", "hang", "manners"})
+_OF_A_REQUEST = frozenset({"refuse", "hang", "profile"})
 _AT_A_REQUEST = _OF_A_REQUEST | {"drop"}
 
 
@@ -234,6 +235,8 @@ def parse_fault(entry: object, number: int) -> Fault:
         raise BadFault('a fault is an object such as {"do": "drop", "when": "audio", "after_ms": 500}')
     rest = dict(entry)
     do = rest.pop("do", None)
+    if isinstance(do, str):
+        do = _ALIASES.get(do, do)
     if not isinstance(do, str) or do not in _ACTIONS:
         raise BadFault(f"there is no fault {do!r}; 'do' is one of {', '.join(_ACTIONS)}")
     known = _FIELDS | _ACTIONS[do]
@@ -244,8 +247,8 @@ def parse_fault(entry: object, number: int) -> Fault:
         if not good(value):
             raise BadFault(f"{name!r} of the fault {do!r} takes {wanted}, not {value!r}")
     where = {name: rest.pop(name) for name in _FIELDS if name in rest}
-    if do == "manners":
-        rest["set"] = _manners(rest.get("set"))
+    if do == "profile":
+        rest["set"] = _profile(rest.get("set"))
     if do == "send" and len(rest) != 1:
         raise BadFault("the fault 'send' takes either 'message' or 'base64'")
     if do == "tcp" and not rest:
@@ -274,10 +277,10 @@ def _check_moment(do: str, where: Mapping[str, Any]) -> None:
         raise BadFault("'after_ms' counts audio, so it goes with when: audio")
 
 
-def _manners(fields: Any) -> dict[str, Any]:
+def _profile(fields: Any) -> dict[str, Any]:
     try:
-        return check_manners(fields)
-    except BadManners as error:
+        return check_profile(fields)
+    except BadProfile as error:
         raise BadFault(str(error)) from None
 
 

@@ -23,7 +23,7 @@ from slng_sidecar.net.serving import transport_of
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import parse_object
 from slng_sidecar.simulator.faults import BadFault
-from slng_sidecar.simulator.profiles import Manners
+from slng_sidecar.simulator.profiles import RouteProfile
 from slng_sidecar.simulator.records import Record
 from slng_sidecar.simulator.replies import refusal_of
 from slng_sidecar.simulator.state import Simulator
@@ -64,16 +64,16 @@ def _simulator(request: Request) -> Simulator:
 
 
 async def _bridge_tts(request: Request) -> Response:
-    record, manners, response = await _begin(request)
+    record, profile, response = await _begin(request)
     if response is None:
         if _simulator(request).is_regional(request.headers):
             response = _error(405, "Method Not Allowed")
         else:
-            response = await _tts_reply(request, record, manners)
+            response = await _tts_reply(request, record, profile)
     return _finish(request, record, response)
 
 
-async def _tts_reply(request: Request, record: Record, manners: Manners) -> Response:
+async def _tts_reply(request: Request, record: Record, profile: RouteProfile) -> Response:
     try:
         body = parse_object((await _body(request)).decode())
     except (GatewayError, UnicodeDecodeError):
@@ -81,12 +81,12 @@ async def _tts_reply(request: Request, record: Record, manners: Manners) -> Resp
     record.received.append((0.0, body))
     if unknown := sorted(body.keys() - _TTS_FIELDS):
         return _error(400, f"Unsupported field {unknown[0]!r}")
-    return await _speech(request, record, manners, body)
+    return await _speech(request, record, profile, body)
 
 
 async def _native_tts(request: Request) -> Response:
     """Aura's own route, which regional gateways answer too."""
-    record, manners, response = await _begin(request)
+    record, profile, response = await _begin(request)
     if response is None:
         try:
             body = parse_object((await _body(request)).decode())
@@ -96,40 +96,40 @@ async def _native_tts(request: Request) -> Response:
         if any(name in body for name in _AURA_REFUSES):
             response = _error(400, "Audio settings are not supported for this Deepgram Aura route")
         else:
-            response = await _speech(request, record, manners, body)
+            response = await _speech(request, record, profile, body)
     return _finish(request, record, response)
 
 
-async def _speech(request: Request, record: Record, manners: Manners, body: dict[str, Any]) -> Response:
+async def _speech(request: Request, record: Record, profile: RouteProfile, body: dict[str, Any]) -> Response:
     text = body.get("text")
     if not isinstance(text, str) or not text.strip():
         return _error(400, "'text' is required")
     try:
-        pcm = await _simulator(request).mouth(record.model).say(text, manners.http_rate)
+        pcm = await _simulator(request).synthesizer(record.model).say(text, profile.http_rate)
     except WorkerFailed as error:
         return _error(502, str(error))
-    whole = _in_format(pcm, manners)
-    media_type = manners.http_type or _TYPES[manners.http_format]
-    if manners.break_bytes:
-        return _Broken(whole[: manners.break_bytes], media_type)
-    if manners.truncate_bytes:
-        whole = whole[: manners.truncate_bytes]
+    whole = _in_format(pcm, profile)
+    media_type = profile.http_type or _TYPES[profile.http_format]
+    if profile.break_bytes:
+        return _Broken(whole[: profile.break_bytes], media_type)
+    if profile.truncate_bytes:
+        whole = whole[: profile.truncate_bytes]
     return StreamingResponse(
-        _pieces(request, record, whole, manners), media_type=media_type, headers={"x-slng-request-id": f"r-{record.id}"}
+        _pieces(request, record, whole, profile), media_type=media_type, headers={"x-slng-request-id": f"r-{record.id}"}
     )
 
 
 async def _bridge_stt(request: Request) -> Response:
-    record, manners, response = await _begin(request)
+    record, profile, response = await _begin(request)
     if response is None:
         if _simulator(request).is_regional(request.headers):
             response = _error(405, "Method Not Allowed")
         else:
-            response = await _stt_reply(request, record, manners)
+            response = await _stt_reply(request, record, profile)
     return _finish(request, record, response)
 
 
-async def _stt_reply(request: Request, record: Record, manners: Manners) -> Response:
+async def _stt_reply(request: Request, record: Record, profile: RouteProfile) -> Response:
     simulator = _simulator(request)
     body = await _body(request)
     if len(body) > _MAX_UPLOAD:
@@ -144,27 +144,27 @@ async def _stt_reply(request: Request, record: Record, manners: Manners) -> Resp
         rate, pcm = _samples(audio, fields)
     except ValueError as error:
         return _error(400, str(error))
-    ear = simulator.ear(record.model, rate, manners.endpoint_ms)
-    cuts = ear.feed(pcm)
-    if (last := ear.cut(last=True)) is not None:
+    recognizer = simulator.recognizer(record.model, rate, profile.endpoint_ms)
+    cuts = recognizer.feed(pcm)
+    if (last := recognizer.cut(last=True)) is not None:
         cuts.append(last)
     try:
-        words = [word.text for cut in cuts for word in await ear.words(cut)]
+        words = [word.text for cut in cuts for word in await recognizer.words(cut)]
     except WorkerFailed as error:
         return _error(502, str(error))
-    alternative = {"transcript": " ".join(words), "confidence": manners.confidence or 0.0}
+    alternative = {"transcript": " ".join(words), "confidence": profile.confidence or 0.0}
     reply = {"type": "transcription", "is_final": True, "alternatives": [alternative], "channel": 0}
     return JSONResponse(reply | {"language": fields.get("language", "en")})
 
 
-async def _begin(request: Request) -> tuple[Record, Manners, Response | None]:
+async def _begin(request: Request) -> tuple[Record, RouteProfile, Response | None]:
     """Record a request, and refuse it where SLNG would or a fault says so."""
     simulator = _simulator(request)
     model = request.path_params["model"]
     kind = "tts" if "/tts/" in request.url.path else "stt"
     record = simulator.log.dialled("http", model, request.headers, request.query_params)
     simulator.faults.opened(record.id, "http", model)
-    manners = simulator.manners_for(kind, model)
+    profile = simulator.profile_for(kind, model)
     refusal = simulator.refusal(kind, model, request.headers, request.query_params)
     if refusal is None and simulator.provider_refuses(model, request.headers):
         refusal = JSONResponse({"error": "upstream 401"}, 401, {"X-Slng-Auth-Source": "client_key"})
@@ -182,9 +182,9 @@ async def _begin(request: Request) -> tuple[Record, Manners, Response | None]:
                 transport_of(request.scope).abort()
                 await _disconnected(request)
                 refusal = _error(503, "this connection was dropped")
-            case "manners":
-                manners = dataclasses.replace(manners, **fault.arguments["set"])
-    return record, manners, refusal
+            case "profile":
+                profile = dataclasses.replace(profile, **fault.arguments["set"])
+    return record, profile, refusal
 
 
 async def _until_gone(request: Request) -> None:
@@ -271,12 +271,12 @@ def _samples(audio: bytes, fields: dict[str, Any]) -> tuple[int | None, bytes]:
     return rate, audio
 
 
-def _in_format(pcm: bytes, manners: Manners) -> bytes:
-    match manners.http_format:
+def _in_format(pcm: bytes, profile: RouteProfile) -> bytes:
+    match profile.http_format:
         case "wav":
-            return wav_head(manners.http_rate, None) + pcm
+            return wav_head(profile.http_rate, None) + pcm
         case "wav_exact":
-            return wav_head(manners.http_rate, len(pcm)) + pcm
+            return wav_head(profile.http_rate, len(pcm)) + pcm
         case "mp3":
             return _MP3
         case "ogg":
@@ -284,11 +284,11 @@ def _in_format(pcm: bytes, manners: Manners) -> bytes:
     return pcm
 
 
-async def _pieces(request: Request, record: Record, whole: bytes, manners: Manners) -> AsyncIterator[bytes]:
+async def _pieces(request: Request, record: Record, whole: bytes, profile: RouteProfile) -> AsyncIterator[bytes]:
     """Give the body by the clock, as the bridge gives its sound; who left before its end ended it."""
     log = _simulator(request).log
     try:
-        async for piece in _paced(whole, manners):
+        async for piece in _paced(whole, profile):
             yield piece
             record.audio_out += len(piece)
             log.touch()
@@ -298,10 +298,10 @@ async def _pieces(request: Request, record: Record, whole: bytes, manners: Manne
         log.touch()
 
 
-async def _paced(whole: bytes, manners: Manners) -> AsyncIterator[bytes]:
+async def _paced(whole: bytes, profile: RouteProfile) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
-    begun = loop.time() + manners.first_audio_ms / 1000
-    bytes_a_second = 2 * manners.http_rate * manners.pace
+    begun = loop.time() + profile.first_audio_ms / 1000
+    bytes_a_second = 2 * profile.http_rate * profile.pace
     for at in range(0, len(whole), _PIECE):
         due = begun + (at / bytes_a_second if bytes_a_second else 0)
         await asyncio.sleep(max(0, due - loop.time()))

@@ -18,7 +18,7 @@ BAD_PROVIDER_KEY = "bad-provider-key"
 
 @dataclass(frozen=True, slots=True)
 class SimulatorOptions:
-    """How the simulator behaves; ``manners`` and faults say the rest.
+    """How the simulator behaves; ``profile`` and faults say the rest.
 
     Attributes:
         speech: ``auto`` takes real voices and ears where they are installed, else a tone and the script; ``real``
@@ -29,8 +29,8 @@ class SimulatorOptions:
         unknown_status: what an unknown model is refused with at the upgrade; 0 takes it.
         undeployed_status: what a model without a deployment is refused with.
         max_connections: more WebSockets at once are refused; 0 is no limit.
-        manners: fields of ``Manners`` for all routes. They come before what is particular to a route.
-        overrides: fields of ``Manners`` that come after what is particular to a route.
+        manners: fields of ``RouteProfile`` for all routes. They come before what is particular to a route.
+        overrides: fields of ``RouteProfile`` that come after what is particular to a route.
         faults: the script in force from the start.
         script: what the scripted ear hears, a line for each utterance.
         tcp: let connections come through a TCP proxy, which the fault ``tcp`` needs.
@@ -43,7 +43,7 @@ class SimulatorOptions:
     unknown_status: int = 404
     undeployed_status: int = 502
     max_connections: int = 0
-    manners: Mapping[str, Any] = field(default_factory=lambda: dict(REALISTIC))
+    profile: Mapping[str, Any] = field(default_factory=lambda: dict(REALISTIC))
     overrides: Mapping[str, Any] = field(default_factory=dict)
     faults: tuple[Mapping[str, Any], ...] = ()
     script: tuple[str, ...] = ("hello there", "could you say that again", "thank you", "goodbye")
@@ -55,9 +55,9 @@ class SimulatorOptions:
         """Give options for tests: everything at once, the numbered signal, all audio kept.
 
         Args:
-            fields: other options; an unknown one that is a field of ``Manners`` goes to ``overrides``.
+            fields: other options; an unknown one that is a field of ``RouteProfile`` goes to ``overrides``.
         """
         own = {name: fields.pop(name) for name in tuple(fields) if name in cls.__slots__}
         own["overrides"] = {**own.get("overrides", {}), **fields}
-        own.setdefault("manners", dict(FAST))
+        own.setdefault("profile", dict(FAST))
         return cls(speech=speech, keep_audio=keep_audio, **own)

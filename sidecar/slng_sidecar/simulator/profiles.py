@@ -18,12 +18,12 @@ AudioForm = Literal["binary", "audio_chunk", "Audio", "chunk", "data.audio", "ty
 ErrorShape = Literal["data", "top", "status_int", "status_str", "message", "capitalised", "typeless", "data_text"]
 
 
-class BadManners(ValueError):
+class BadProfile(ValueError):
     """Raised for a field that does not exist or a value it cannot have; the text names what there is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class RouteProfile:
     """The behaviour of one connection. Times are milliseconds unless the name ends in ``_s``; 0 is at once."""
 
     # Both kinds
@@ -208,43 +208,43 @@ _LATENCIES = frozenset(REALISTIC)
 UNDEPLOYED = frozenset({"slng/deepgram/nova:3-multi", "slng/deepgram/nova:3-es"})
 
 
-def route_manners(kind: str, model: str) -> Mapping[str, Any] | None:
+def route_profile(kind: str, model: str) -> Mapping[str, Any] | None:
     """Give what is particular to a route; None where no such route is known."""
     name = model.removeprefix("slng/")
     return next((own for k, glob, own in _ROUTES if k in (kind, "*") and fnmatchcase(name, glob)), None)
 
 
-def manners_of(kind: str, model: str, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Manners:
+def profile_of(kind: str, model: str, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> RouteProfile:
     """Put together how a connection behaves: ``base``, then what is particular to its route, then ``overrides``.
 
     A latency of the route counts only where ``base`` has latencies at all, so that tests can have none.
     """
-    own = dict(route_manners(kind, model) or {})
+    own = dict(route_profile(kind, model) or {})
     for name in _LATENCIES & own.keys():
         if name not in base:
             del own[name]
-    return Manners(**{**base, **own, **overrides})
+    return RouteProfile(**{**base, **own, **overrides})
 
 
-def check_manners(fields: object) -> dict[str, Any]:
-    """Return fields of ``Manners`` that came from outside.
+def check_profile(fields: object) -> dict[str, Any]:
+    """Return fields of ``RouteProfile`` that came from outside.
 
     Raises:
         BadManners: one does not exist, or cannot have that value.
     """
     if not isinstance(fields, Mapping):
-        raise BadManners('manners are an object of fields, such as {"terminal": "flushed"}')
-    hints = get_type_hints(Manners)
+        raise BadProfile('manners are an object of fields, such as {"terminal": "flushed"}')
+    hints = get_type_hints(RouteProfile)
     checked: dict[str, Any] = {}
     for name, value in fields.items():
         if name not in hints:
-            raise BadManners(f"there is no manner {name!r}; there are {', '.join(sorted(hints))}")
+            raise BadProfile(f"there is no manner {name!r}; there are {', '.join(sorted(hints))}")
         checked[name] = _check(name, value, hints[name])
     return checked
 
 
-def parse_manners(assignments: Iterable[str]) -> dict[str, Any]:
-    """Read fields of ``Manners`` written as ``name=value``; a value is JSON, or a text as it stands.
+def parse_profile(assignments: Iterable[str]) -> dict[str, Any]:
+    """Read fields of ``RouteProfile`` written as ``name=value``; a value is JSON, or a text as it stands.
 
     Raises:
         BadManners: one is not of that form, does not exist, or cannot have that value.
@@ -253,12 +253,12 @@ def parse_manners(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise BadManners(f"a manner is set by name=value, not {assignment!r}")
+            raise BadProfile(f"a manner is set by name=value, not {assignment!r}")
         try:
             fields[name] = json.loads(value)
         except ValueError:
             fields[name] = value
-    return check_manners(fields)
+    return check_profile(fields)
 
 
 def _check(name: str, value: Any, hint: Any) -> Any:
@@ -278,5 +278,5 @@ def _check(name: str, value: Any, hint: Any) -> Any:
         case _:
             good, wanted = value in choices, "one of " + ", ".join(map(str, choices))
     if not good:
-        raise BadManners(f"{name} takes {wanted}, not {value!r}")
+        raise BadProfile(f"{name} takes {wanted}, not {value!r}")
     return value

@@ -22,7 +22,7 @@ _PIECE = 16_384
 _MOST_PIECES = 64
 
 
-class Link:
+class ProxiedConnection:
     """One proxied connection.
 
     Mutable: how it treats what passes, by ``behave``.
@@ -118,9 +118,9 @@ class TcpProxy:
     def __init__(self, host: str, port: int) -> None:
         """Pass connections on to an address; ``running`` does it."""
         self._address = host, port
-        self._links: dict[int, Link] = {}
+        self._links: dict[int, ProxiedConnection] = {}
 
-    def link(self, port: int) -> Link | None:
+    def link(self, port: int) -> ProxiedConnection | None:
         """Give the connection that the far side sees come from a port."""
         return self._links.get(port)
 
@@ -154,7 +154,7 @@ class TcpProxy:
                 await asyncio.wait(serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = Link(writer)
+        link = ProxiedConnection(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._address, limit=_PIECE)
         except OSError:

@@ -8,14 +8,14 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from slng_sidecar.engines.recognizers import Ear, Mouth, describe, ear_for, mouth_for
+from slng_sidecar.engines.recognizers import Recognizer, Synthesizer, describe, recognizer_for, synthesizer_for
 from slng_sidecar.engines.workers import Workers
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import BYOK_REFUSED, WORLD_PARTS, check_byok, check_model, is_hosted
-from slng_sidecar.simulator.connection import Connection, Session
+from slng_sidecar.simulator.connection import BridgeSession, SimulatedConnection
 from slng_sidecar.simulator.faults import BadFault, Fault, FaultBook, parse_script
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
-from slng_sidecar.simulator.profiles import UNDEPLOYED, Manners, check_manners, manners_of, route_manners
+from slng_sidecar.simulator.profiles import UNDEPLOYED, RouteProfile, check_profile, profile_of, route_profile
 from slng_sidecar.simulator.proxy import TcpProxy
 from slng_sidecar.simulator.records import Log, Record
 from slng_sidecar.simulator.stt import SttSession
@@ -44,15 +44,15 @@ class Simulator:
             BadManners, BadFault: an option has a field or a value that does not exist.
             RuntimeError: real speech was asked for and is not installed.
         """
-        check_manners(options.manners)
-        check_manners(options.overrides)
-        self.voice_name, self.ear_name = describe(options.speech)
+        check_profile(options.profile)
+        check_profile(options.overrides)
+        self.voice_name, self.recognizer_name = describe(options.speech)
         self.options = options
         self.log = Log(options.keep_audio)
         script = parse_script(list(options.faults))
         self._check_tcp(script)
         self.faults = FaultBook(script)
-        self.live: dict[Connection, None] = {}
+        self.live: dict[SimulatedConnection, None] = {}
         self.prepared = asyncio.Event()
         self.stopping = asyncio.Event()
         self.workers = Workers()
@@ -153,7 +153,7 @@ class Simulator:
             return JSONResponse({"error": error.message}, 400 if known else 404)
         if model in UNDEPLOYED:
             return JSONResponse({"error": "Bad Gateway"}, self.options.undeployed_status)
-        if route_manners(kind, model) is None and self.options.unknown_status:
+        if route_profile(kind, model) is None and self.options.unknown_status:
             return JSONResponse({"error": f"Unknown model {model}"}, self.options.unknown_status)
         return None
 
@@ -161,11 +161,11 @@ class Simulator:
         """Tell whether the provider takes no such key (BYOK)."""
         return not is_hosted(model) and headers.get("x-slng-provider-key") == BAD_PROVIDER_KEY
 
-    def manners_for(self, kind: str, model: str) -> Manners:
+    def profile_for(self, kind: str, model: str) -> RouteProfile:
         """Give the manners of a new connection."""
-        return manners_of(kind, model, self.options.manners, self.options.overrides)
+        return profile_of(kind, model, self.options.profile, self.options.overrides)
 
-    def session(self, connection: Connection, tasks: asyncio.TaskGroup, *, over: bool) -> Session:
+    def session(self, connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, over: bool) -> BridgeSession:
         """Give what a connection that stands does."""
         refused = None
         if over:
@@ -175,13 +175,13 @@ class Simulator:
         kind = SttSession if connection.kind == "stt" else TtsSession
         return kind(connection, tasks, refused=refused)
 
-    def ear(self, model: str, rate: int | None, endpoint_ms: float) -> Ear:
+    def recognizer(self, model: str, rate: int | None, endpoint_ms: float) -> Recognizer:
         """Give what hears a connection; ``rate`` None is compressed audio."""
-        return ear_for(self.options.speech, model, rate, endpoint_ms, self.options.script, self.workers)
+        return recognizer_for(self.options.speech, model, rate, endpoint_ms, self.options.script, self.workers)
 
-    def mouth(self, model: str) -> Mouth:
+    def synthesizer(self, model: str) -> Synthesizer:
         """Give what speaks for a connection."""
-        return mouth_for(self.options.speech, model, self.workers)
+        return synthesizer_for(self.options.speech, model, self.workers)
 
     def known_models(self) -> Iterable[tuple[str, str]]:
         """Give (kind, model) for the catalogue."""

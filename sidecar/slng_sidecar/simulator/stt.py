@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slng_sidecar.engines.recognizers import Cut, Ear
-from slng_sidecar.engines.speech import HeardWord
+from slng_sidecar.engines.recognizers import Cut, Recognizer
+from slng_sidecar.engines.speech import RecognizedWord
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.protocol.messages import type_of
-from slng_sidecar.simulator.connection import Connection
+from slng_sidecar.simulator.connection import SimulatedConnection
 
 ENCODINGS = ("linear16", "mp3", "opus")
 """What SLNG takes for STT; mu-law and A-law are not among them."""
@@ -44,13 +44,13 @@ class SttSession:
     """One connection of the STT bridge."""
 
     def __init__(
-        self, connection: Connection, tasks: asyncio.TaskGroup, *, refused: tuple[str, str] | None = None
+        self, connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, refused: tuple[str, str] | None = None
     ) -> None:
         """Begin; ``refused`` is the code and message of an error in ``ready``'s place."""
         self._connection = connection
         self._tasks = tasks
         self._refused = refused
-        self._ear: Ear | None = None
+        self._recognizer: Recognizer | None = None
         self._ready = False
         self._bytes_a_ms = 0.0
         self._language: str | None = None
@@ -75,18 +75,18 @@ class SttSession:
 
     async def on_binary(self, data: bytes) -> None:
         connection = self._connection
-        if not self._ready or self._ear is None:
+        if not self._ready or self._recognizer is None:
             await connection.close(1008, "audio before ready")
         elif data:
-            for cut in self._ear.feed(data):
+            for cut in self._recognizer.feed(data):
                 self._utterance += 1
                 await self._finals.put(_Final(cut, self._due()))
             await connection.audio_moment(connection.record.audio_in / self._bytes_a_ms)
-            self._think_of_a_partial(self._ear)
+            self._think_of_a_partial(self._recognizer)
 
     async def _init(self, message: dict[str, Any]) -> None:
-        connection, manners = self._connection, self._connection.manners
-        if self._ear is not None:
+        connection, profile = self._connection, self._connection.profile
+        if self._recognizer is not None:
             return
         if self._refused:
             await connection.send_error(*self._refused)
@@ -97,7 +97,7 @@ class SttSession:
         rate = config.get("sample_rate", _DEFAULT_RATE)
         if encoding not in ENCODINGS:
             text = f"encoding {encoding!r} is not supported; it is one of {', '.join(ENCODINGS)}"
-            if manners.bad_encoding == "close":
+            if profile.bad_encoding == "close":
                 await connection.close(1008, text)
             await connection.send_error("config_error", text)
             return
@@ -105,13 +105,13 @@ class SttSession:
             await connection.send_error("config_error", f"sample_rate is {_MIN_RATE} to {_MAX_RATE}, not {rate!r}")
             return
         self._language = config.get("language") if isinstance(config.get("language"), str) else None
-        if manners.languages and self._language and self._language not in manners.languages.split(","):
+        if profile.languages and self._language and self._language not in profile.languages.split(","):
             await connection.close(1008, f"language {self._language} is not supported")
         self._partials_wanted = bool(config.get("enable_partials") or config.get("enable_partial_transcripts"))
         # Compressed audio has no fixed length: a message counts as 20 ms, as such streams are usually cut.
         self._bytes_a_ms = rate / 500
         pcm_rate = rate if encoding == "linear16" else None
-        self._ear = connection.simulator.ear(connection.model, pcm_rate, manners.endpoint_ms)
+        self._recognizer = connection.simulator.recognizer(connection.model, pcm_rate, profile.endpoint_ms)
         # Reading goes on: audio before ready is a violation.
         self._tasks.create_task(self._become_ready(), name="simulator: ready")
 
@@ -119,35 +119,35 @@ class SttSession:
         connection = self._connection
         self._ready = await connection.become_ready()
         if self._ready:
-            if connection.manners.results:
+            if connection.profile.results:
                 await connection.send({"type": "Metadata", "request_id": f"r-{connection.record.id}"})
             await connection.moment("ready")
 
     async def _finalize(self) -> None:
-        manners = self._connection.manners
-        if self._ear is None or not self._ready:
+        profile = self._connection.profile
+        if self._recognizer is None or not self._ready:
             return
-        if manners.stray_final:
-            await self._send_final([HeardWord(manners.stray_final, 0, 0)], from_finalize=False, times=False)
-        if manners.finalize_answer == "none":
+        if profile.stray_final:
+            await self._send_final([RecognizedWord(profile.stray_final, 0, 0)], from_finalize=False, times=False)
+        if profile.finalize_answer == "none":
             return
-        if manners.finalize_answer == "empty":
+        if profile.finalize_answer == "empty":
             await self._finals.put(_Final(None, self._due(), from_finalize=True))
             return
-        cut = self._ear.cut()
-        if cut is None and manners.empty_finalize == "ignore":
+        cut = self._recognizer.cut()
+        if cut is None and profile.empty_finalize == "ignore":
             return
         self._utterance += 1
         await self._finals.put(_Final(cut, self._due(), from_finalize=True))
 
     async def _close(self) -> None:
-        if self._connection.manners.close_answer == "ignore":
+        if self._connection.profile.close_answer == "ignore":
             return
-        cut = self._ear.cut(last=True) if self._ear else None
+        cut = self._recognizer.cut(last=True) if self._recognizer else None
         await self._finals.put(_Final(cut, self._due() if cut else 0, closes=True))
 
     def _due(self) -> float:
-        return self._connection.loop.time() + self._connection.manners.final_ms / 1000
+        return self._connection.loop.time() + self._connection.profile.final_ms / 1000
 
     # Finals
 
@@ -156,7 +156,7 @@ class SttSession:
         while True:
             final = await self._finals.get()
             try:
-                words = await self._ear.words(final.cut) if self._ear and final.cut else ()
+                words = await self._recognizer.words(final.cut) if self._recognizer and final.cut else ()
             except WorkerFailed as error:
                 await connection.send_error("provider_error", str(error))
                 words = ()
@@ -164,61 +164,61 @@ class SttSession:
             if final.cut or not final.closes:
                 await self._send_utterance(words, from_finalize=final.from_finalize)
             if final.closes:
-                await connection.close(connection.manners.close_code)
+                await connection.close(connection.profile.close_code)
 
-    async def _send_utterance(self, words: Sequence[HeardWord], *, from_finalize: bool) -> None:
-        connection, manners = self._connection, self._connection.manners
+    async def _send_utterance(self, words: Sequence[RecognizedWord], *, from_finalize: bool) -> None:
+        connection, profile = self._connection, self._connection.profile
         if not words and not from_finalize:
             return
-        count = max(1, min(manners.finals, len(words)))
+        count = max(1, min(profile.finals, len(words)))
         for part in range(count):
             said = words[part * len(words) // count : (part + 1) * len(words) // count]
             await connection.moment("final")
-            await self._send_final(said, from_finalize=from_finalize and part == count - 1, times=manners.words)
-        if manners.utterance_end and words:
+            await self._send_final(said, from_finalize=from_finalize and part == count - 1, times=profile.words)
+        if profile.utterance_end and words:
             await connection.send({"type": "utterance_end", "last_word_end": words[-1].end})
 
-    async def _send_final(self, words: Sequence[HeardWord], *, from_finalize: bool, times: bool) -> None:
-        manners = self._connection.manners
+    async def _send_final(self, words: Sequence[RecognizedWord], *, from_finalize: bool, times: bool) -> None:
+        profile = self._connection.profile
         fields = self._fields(words)
         if times and words:
             fields["words"] = [{"word": word.text, "start": word.start, "end": word.end} for word in words]
             fields["duration"] = round(words[-1].end - words[0].start, 3)
         if self._language:
             fields["language"] = self._language
-        if manners.results:
+        if profile.results:
             await self._connection.send(_results(fields, final=True, from_finalize=from_finalize))
         else:
-            answers = {"from_finalize": from_finalize} if manners.from_finalize else {}
+            answers = {"from_finalize": from_finalize} if profile.from_finalize else {}
             await self._connection.send({"type": "final_transcript", **fields, **answers})
         self._said = ""
 
-    def _fields(self, words: Sequence[HeardWord]) -> dict[str, Any]:
-        manners = self._connection.manners
-        texts = (_NUMERALS.get(word.text.lower(), word.text) if manners.numerals else word.text for word in words)
+    def _fields(self, words: Sequence[RecognizedWord]) -> dict[str, Any]:
+        profile = self._connection.profile
+        texts = (_NUMERALS.get(word.text.lower(), word.text) if profile.numerals else word.text for word in words)
         fields: dict[str, Any] = {"transcript": " ".join(texts)}
         scores = [word.confidence for word in words if word.confidence is not None]
-        score = round(sum(scores) / len(scores), 3) if scores else manners.confidence
-        if words and manners.confidence is not None:
+        score = round(sum(scores) / len(scores), 3) if scores else profile.confidence
+        if words and profile.confidence is not None:
             fields["confidence"] = score
         return fields
 
     # Partials
 
-    def _think_of_a_partial(self, ear: Ear) -> None:
-        manners = self._connection.manners
-        wanted = self._partials_wanted and manners.partials
-        if not wanted or ear.position_ms < self._partial_at_ms or self._partial is not None:
+    def _think_of_a_partial(self, recognizer: Recognizer) -> None:
+        profile = self._connection.profile
+        wanted = self._partials_wanted and profile.partials
+        if not wanted or recognizer.position_ms < self._partial_at_ms or self._partial is not None:
             return
-        if not ear.free or (cut := ear.so_far()) is None:
+        if not recognizer.free or (cut := recognizer.so_far()) is None:
             return
-        self._partial_at_ms = ear.position_ms + manners.partial_every_ms
-        self._partial = self._tasks.create_task(self._send_partial(ear, cut), name="simulator: partial")
+        self._partial_at_ms = recognizer.position_ms + profile.partial_every_ms
+        self._partial = self._tasks.create_task(self._send_partial(recognizer, cut), name="simulator: partial")
 
-    async def _send_partial(self, ear: Ear, cut: Cut) -> None:
+    async def _send_partial(self, recognizer: Recognizer, cut: Cut) -> None:
         connection, utterance = self._connection, self._utterance
         try:
-            words = await ear.words(cut)
+            words = await recognizer.words(cut)
         except WorkerFailed:
             words = ()
         finally:
@@ -227,7 +227,7 @@ class SttSession:
         # What has been cut since is said by its final.
         if words and utterance == self._utterance and fields["transcript"] != self._said:
             await connection.moment("partial")
-            if connection.manners.results:
+            if connection.profile.results:
                 if not self._said:
                     await connection.send({"type": "SpeechStarted", "timestamp": words[0].start})
                 await connection.send(_results(fields, final=False, from_finalize=False))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from slng_sidecar.engines.pcm import ENCODINGS, encode
-from slng_sidecar.engines.recognizers import Mouth
+from slng_sidecar.engines.recognizers import Synthesizer
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.protocol.messages import type_of
-from slng_sidecar.simulator.connection import Connection
+from slng_sidecar.simulator.connection import SimulatedConnection
 
 RATES = (8000, 16_000, 22_050, 24_000, 32_000, 48_000)
 """The sample rates that SLNG documents."""
@@ -47,13 +47,13 @@ class TtsSession:
     """One connection of the TTS bridge. One task speaks, in the order of what came."""
 
     def __init__(
-        self, connection: Connection, tasks: asyncio.TaskGroup, *, refused: tuple[str, str] | None = None
+        self, connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, refused: tuple[str, str] | None = None
     ) -> None:
         """Begin; ``refused`` is the code and message of an error in ``ready``'s place."""
         self._connection = connection
         self._tasks = tasks
         self._refused = refused
-        self._mouth: Mouth | None = None
+        self._synthesizer: Synthesizer | None = None
         self._encoding, self._rate = "linear16", _DEFAULT_RATE
         self._initialised = False
         self._ready = asyncio.Event()
@@ -91,18 +91,18 @@ class TtsSession:
                 await self._clear(answered=True)
             case "cancel":
                 await self._clear(answered=False)
-            case "close" if self._connection.manners.close_answer == "close":
-                await self._connection.close(self._connection.manners.close_code)
+            case "close" if self._connection.profile.close_answer == "close":
+                await self._connection.close(self._connection.profile.close_code)
 
     async def on_binary(self, data: bytes) -> None:
-        match self._connection.manners.binary:
+        match self._connection.profile.binary:
             case "error":
                 await self._connection.send_error("invalid_request", "This bridge takes no binary messages.")
             case "close":
                 await self._connection.close(1003, "no binary messages here")
 
     async def _init(self, message: dict[str, Any]) -> None:
-        connection, manners = self._connection, self._connection.manners
+        connection, profile = self._connection, self._connection.profile
         if self._initialised:
             return
         if self._refused:
@@ -110,7 +110,7 @@ class TtsSession:
             return
         given = message.get("config")
         config = given if isinstance(given, dict) else {}
-        encoding = config.get("encoding", manners.default_encoding)
+        encoding = config.get("encoding", profile.default_encoding)
         rate = config.get("sample_rate", _DEFAULT_RATE)
         if encoding not in ENCODINGS:
             text = f"the simulator makes {', '.join(ENCODINGS)}, not {encoding!r}"
@@ -123,7 +123,7 @@ class TtsSession:
         if await self._unknown_dictionary(config.get("pronunciation")):
             return
         self._encoding, self._rate = encoding, int(rate)
-        self._mouth = connection.simulator.mouth(connection.model)
+        self._synthesizer = connection.simulator.synthesizer(connection.model)
         self._initialised = True
         # Reading goes on: text before ready is taken and spoken.
         self._tasks.create_task(self._become_ready(), name="simulator: ready")
@@ -134,31 +134,31 @@ class TtsSession:
             await self._connection.moment("ready")
 
     async def _text(self, message: dict[str, Any]) -> None:
-        connection, manners = self._connection, self._connection.manners
+        connection, profile = self._connection, self._connection.profile
         text = message.get("text")
         if not isinstance(text, str):
             await connection.send_error("invalid_request", "'text' takes a text")
             return
         if await self._unknown_dictionary(message.get("pronunciation")):
             return
-        if manners.letterless == "refuse" and text.strip() and not any(map(str.isalnum, text)):
+        if profile.letterless == "refuse" and text.strip() and not any(map(str.isalnum, text)):
             await connection.send_error("config_error", "the text has no letter of a supported language")
             return
         self._texts_unflushed += 1
         await self._waiting.put(_Text(text, connection.loop.time()))
-        if message.get("flush") is True and manners.flush != "standalone":
+        if message.get("flush") is True and profile.flush != "standalone":
             self._texts_unflushed = 0
             await self._waiting.put(_Flush())
 
     async def _flush(self) -> None:
-        manners = self._connection.manners
-        if manners.flush == "inline":
+        profile = self._connection.profile
+        if profile.flush == "inline":
             return
         if self._texts_unflushed:
             self._texts_unflushed = 0
             await self._waiting.put(_Flush())
             return
-        match manners.empty_flush:
+        match profile.empty_flush:
             case "terminal":
                 await self._waiting.put(_Flush())
             case "error":
@@ -172,7 +172,7 @@ class TtsSession:
             if isinstance(waiting := self._waiting.get_nowait(), _Clear):
                 owed.append(waiting)
         self._texts_unflushed = 0
-        due = connection.loop.time() + (connection.manners.clear_ms / 1000 if answered else 0)
+        due = connection.loop.time() + (connection.profile.clear_ms / 1000 if answered else 0)
         if not self._cleared.is_set():
             self._clear_due = due
             self._cleared.set()
@@ -214,60 +214,60 @@ class TtsSession:
         if not self._cleared.is_set():
             return
         self._cleared.clear()
-        if self._in_turn and self._connection.manners.clear_spends:
+        if self._in_turn and self._connection.profile.clear_spends:
             self._spent = True
         self._in_turn = self._hangs = False
 
     async def _refuse_spent(self, item: _Text) -> None:
         connection = self._connection
-        await self._wait_until(item.arrived + connection.manners.spent_ms / 1000)
+        await self._wait_until(item.arrived + connection.profile.spent_ms / 1000)
         message = f"Stream {connection.record.id} not found. Send a start message first."
         await connection.send_error("provider_error", message)
 
     async def _say(self, item: _Text) -> None:
-        connection, manners = self._connection, self._connection.manners
+        connection, profile = self._connection, self._connection.profile
         first = not self._in_turn
         if first:
             self._turn += 1
             self._in_turn = True
             self._turn_bytes = 0
-            self._sound_until = max(self._sound_until, item.arrived + manners.first_audio_ms / 1000)
+            self._sound_until = max(self._sound_until, item.arrived + profile.first_audio_ms / 1000)
         if not any(map(str.isalnum, item.text)):
-            self._hangs = self._hangs or manners.letterless == "hang"
+            self._hangs = self._hangs or profile.letterless == "hang"
             return
-        if manners.silent:
+        if profile.silent:
             return
-        assert self._mouth is not None
+        assert self._synthesizer is not None
         try:
-            sound = await self._mouth.say(item.text, self._rate)
+            sound = await self._synthesizer.say(item.text, self._rate)
         except WorkerFailed as error:
             await connection.send_error("provider_error", str(error))
             return
-        if manners.zero_length and first:
+        if profile.zero_length and first:
             await connection.send_audio(b"")
         self._segment += 1
         segment = {"segment_id": f"g-{self._segment}"}
-        if manners.segments:
+        if profile.segments:
             await connection.send({"type": "segment_start", **segment})
         await self._play(encode(sound, self._encoding))
-        if manners.segments:
+        if profile.segments:
             await connection.send({"type": "segment_end", **segment})
-        if manners.segment_terminal and not self._cleared.is_set():
+        if profile.segment_terminal and not self._cleared.is_set():
             await self._send_terminal()
 
     async def _play(self, sound: bytes) -> None:
         """Send sound by the clock; a clear lets it go on only until its answer is due, or not at all."""
-        connection, manners = self._connection, self._connection.manners
+        connection, profile = self._connection, self._connection.profile
         width = ENCODINGS[self._encoding]
-        chunk = max(1, round(self._rate * manners.chunk_ms / 1000)) * width
+        chunk = max(1, round(self._rate * profile.chunk_ms / 1000)) * width
         bytes_a_ms = self._rate * width / 1000
         begun = max(self._sound_until, connection.loop.time())
         for at in range(0, len(sound), chunk):
-            if not manners.pace:
+            if not profile.pace:
                 await asyncio.sleep(0)
-            ahead = at / bytes_a_ms / 1000 / manners.pace if manners.pace else 0
+            ahead = at / bytes_a_ms / 1000 / profile.pace if profile.pace else 0
             await self._wait_until(begun + ahead)
-            if self._cleared.is_set() and (not manners.clear_drains or connection.loop.time() >= self._clear_due):
+            if self._cleared.is_set() and (not profile.clear_drains or connection.loop.time() >= self._clear_due):
                 self._unsent = sound[at:]
                 return
             await connection.audio_moment(self._turn_bytes / bytes_a_ms, self._turn)
@@ -277,7 +277,7 @@ class TtsSession:
             self._output_at = connection.loop.time()
         await connection.audio_moment(self._turn_bytes / bytes_a_ms, self._turn)
         self._unsent = b""
-        self._sound_until = begun + (len(sound) / bytes_a_ms / 1000 / manners.pace if manners.pace else 0)
+        self._sound_until = begun + (len(sound) / bytes_a_ms / 1000 / profile.pace if profile.pace else 0)
 
     async def _wait_until(self, due: float) -> None:
         """Sleep until ``due``; where a clear comes, or has come, only until its answer is due."""
@@ -292,7 +292,7 @@ class TtsSession:
 
     async def _send_sound(self, data: bytes) -> None:
         connection = self._connection
-        form = connection.manners.audio_form
+        form = connection.profile.audio_form
         if form == "binary":
             await connection.send_audio(data)
             return
@@ -312,23 +312,23 @@ class TtsSession:
         await connection.send(message)
 
     async def _end_turn(self) -> None:
-        connection, manners = self._connection, self._connection.manners
+        connection, profile = self._connection, self._connection.profile
         in_turn, self._in_turn = self._in_turn, False
         sound_until = max(self._sound_until if in_turn else 0, connection.loop.time())
-        await self._wait_until(sound_until + manners.terminal_ms / 1000)
+        await self._wait_until(sound_until + profile.terminal_ms / 1000)
         if self._cleared.is_set() or self._hangs:
             self._in_turn = in_turn
             return
         await connection.moment("terminal")
         await self._send_terminal()
         self._output_at = connection.loop.time()
-        if manners.stray_terminal_ms:
-            due = connection.loop.time() + manners.stray_terminal_ms / 1000
+        if profile.stray_terminal_ms:
+            due = connection.loop.time() + profile.stray_terminal_ms / 1000
             self._tasks.create_task(self._stray_terminal(due), name="simulator: stray terminal")
-        if manners.after_turn == "spent":
+        if profile.after_turn == "spent":
             self._spent = True
-        elif manners.after_turn == "close":
-            await connection.sleep_until(connection.loop.time() + manners.after_turn_ms / 1000)
+        elif profile.after_turn == "close":
+            await connection.sleep_until(connection.loop.time() + profile.after_turn_ms / 1000)
             await connection.close(1000)
 
     async def _stray_terminal(self, due: float) -> None:
@@ -338,17 +338,17 @@ class TtsSession:
     async def _send_terminal(self) -> None:
         connection = self._connection
         seconds = self._turn_bytes / ENCODINGS[self._encoding] / self._rate
-        for message in _TERMINALS[connection.manners.terminal](round(seconds, 3)):
+        for message in _TERMINALS[connection.profile.terminal](round(seconds, 3)):
             await connection.send(message)
 
     async def _answer_clear(self) -> None:
-        connection, manners = self._connection, self._connection.manners
-        if manners.clear_answer != "none":
+        connection, profile = self._connection, self._connection.profile
+        if profile.clear_answer != "none":
             await connection.moment("cleared")
-            await connection.send({"type": manners.clear_answer})
+            await connection.send({"type": profile.clear_answer})
         self._output_at = connection.loop.time()
-        if manners.late_audio_ms and self._unsent:
-            count = round(self._rate * manners.late_audio_ms / 1000) * ENCODINGS[self._encoding]
+        if profile.late_audio_ms and self._unsent:
+            count = round(self._rate * profile.late_audio_ms / 1000) * ENCODINGS[self._encoding]
             await self._send_sound(self._unsent[:count])
         self._unsent = b""
 
@@ -356,7 +356,7 @@ class TtsSession:
         loop = self._connection.loop
         expired_at = None
         while True:
-            limit = self._connection.manners.expiry_s
+            limit = self._connection.profile.expiry_s
             expired = self._output_at == expired_at
             due = (loop.time() if expired else self._output_at) + limit
             if limit and not expired and loop.time() >= due:

@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 
 from slng_sidecar import __version__
-from slng_sidecar.protocol.reports import Turn
+from slng_sidecar.protocol.reports import TurnReport
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 # Models come from clients; so many are told apart, that a client cannot fill the memory with them.
@@ -164,7 +164,7 @@ class SessionMetrics:
     def lost(self, cause: str) -> None:
         self._metrics.losses.labels(self._kind, cause).inc()
 
-    def turn(self, turn: Turn, now: float) -> None:
+    def turn(self, turn: TurnReport, now: float) -> None:
         """Note a turn that has just ended."""
         metrics, model = self._metrics, self._model
         if turn.what == "finalize":
@@ -177,11 +177,11 @@ class SessionMetrics:
         if turn.first_sound is not None:
             metrics.first_sound_seconds.labels(model).observe(turn.first_sound - turn.began)
 
-    def progress(self, counts: Tally[str], heard_seconds: float) -> None:
+    def progress(self, counts: Tally[str], audio_seconds: float) -> None:
         """Add what the session's tally and its sound have grown by."""
-        if heard_seconds > self._heard:
-            self._metrics.audio.labels(self._kind, self._model).inc(heard_seconds - self._heard)
-            self._heard = heard_seconds
+        if audio_seconds > self._heard:
+            self._metrics.audio.labels(self._kind, self._model).inc(audio_seconds - self._heard)
+            self._heard = audio_seconds
         for reason, amount in counts.items():
             grown = amount - self._told[reason]
             if grown <= 0:

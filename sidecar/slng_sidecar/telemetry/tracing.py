@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from slng_sidecar import __version__
-from slng_sidecar.protocol.reports import Turn
+from slng_sidecar.protocol.reports import TurnReport
 from slng_sidecar.protocol.route import Target
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ class Tracing:
             attributes["slng.agent_id"] = target.agent_id
         return SessionTrace(self, self._tracer.start_span(f"{target.kind} session", attributes=attributes), target)
 
-    def turn(self, parent: Span, turn: Turn, target: Target, start: int, end: int, first_sound: int | None) -> None:
+    def turn(
+        self, parent: Span, turn: TurnReport, target: Target, start: int, end: int, first_sound: int | None
+    ) -> None:
         """Send the span of a turn; times are nanoseconds of the epoch."""
         from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
@@ -115,17 +117,17 @@ class SessionTrace:
     def lost(self, cause: str) -> None:
         self._span.add_event("upstream lost", {"slng.code": cause})
 
-    def turn(self, turn: Turn, now: float) -> None:
+    def turn(self, turn: TurnReport, now: float) -> None:
         first = None if turn.first_sound is None else self._at(turn.first_sound)
         self._tracing.turn(self._span, turn, self._target, self._at(turn.began), self._at(now), first)
 
-    def progress(self, counts: Counter[str], heard_seconds: float) -> None: ...
+    def progress(self, counts: Counter[str], audio_seconds: float) -> None: ...
 
-    def ended(self, outcome: str, heard_seconds: float) -> None:
+    def ended(self, outcome: str, audio_seconds: float) -> None:
         """End the span."""
         self._span.set_attribute("slng.outcome", outcome)
-        if heard_seconds:
-            self._span.set_attribute("slng.audio_seconds", heard_seconds)
+        if audio_seconds:
+            self._span.set_attribute("slng.audio_seconds", audio_seconds)
         self._span.end()
 
     def _at(self, moment: float) -> int:

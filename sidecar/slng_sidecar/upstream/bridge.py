@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from slng_sidecar import __version__
-from slng_sidecar.audio.sniffing import SoundReader
-from slng_sidecar.audio.wav_reader import UnreadableSound
+from slng_sidecar.audio.sniffing import SniffingReader
+from slng_sidecar.audio.wav_reader import UnreadableAudio
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.upstream import connection
@@ -137,7 +137,7 @@ class HttpBridge:
                 try:
                     if reply.status_code != 200:
                         raise await _refusal(reply, target)
-                    reader = SoundReader(reply.headers.get("content-type", ""), rate)
+                    reader = SniffingReader(reply.headers.get("content-type", ""), rate)
                     async for data in reply.aiter_raw():
                         if not (sound := reader.feed(data)):
                             continue
@@ -150,7 +150,7 @@ class HttpBridge:
                         yield sound
                 finally:
                     await reply.aclose()
-        except UnreadableSound as error:
+        except UnreadableAudio as error:
             raise _unreadable(str(error), target) from None
         except TimeoutError:
             raise GatewayError(

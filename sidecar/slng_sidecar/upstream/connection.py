@@ -11,11 +11,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from slng_sidecar import __version__
-from slng_sidecar.net.channel import Outbox
+from slng_sidecar.net.channel import Channel
 from slng_sidecar.net.tasks import Tasks
 from slng_sidecar.net.timed_send import deliver
 from slng_sidecar.protocol.errors import GatewayError
-from slng_sidecar.protocol.messages import Failure, Ready, dump, parse_stt
+from slng_sidecar.protocol.messages import Ready, UpstreamError, dump, parse_stt
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.upstream.failures import cleaned, closed, dial_failure, without_keys
 
@@ -116,7 +116,7 @@ class TellingDialler(Dialler):
         self._moments.opened()
 
 
-class Connection:
+class UpstreamConnection:
     """An upstream connection and the only owner of its socket.
 
     Mutable: ``number`` and ``_owner``, once, by ``give_to``; ``_socket``, while open; ``_opening``, the task to cancel
@@ -130,7 +130,7 @@ class Connection:
 
     def __init__(self, number: int, target: Target, init: str, dialler: Dialler, owner: ConnectionOwner) -> None:
         self.number = number
-        self.outbox = Outbox()
+        self.outbox = Channel()
         self.task: asyncio.Task[None] | None = None
         self.ready_at: float | None = None
         self._target = target
@@ -225,7 +225,7 @@ class Connection:
                 continue
             if isinstance(message, Ready):
                 return without_keys(text, self._target.secrets)
-            if isinstance(message, Failure):
+            if isinstance(message, UpstreamError):
                 raise cleaned(message.error, self._target, fatal=True)
 
     async def _read(self) -> None:

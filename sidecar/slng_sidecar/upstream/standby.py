@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 from slng_sidecar.net.tasks import SeparateTasks
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.upstream.connection import Connection, ConnectionOwner, Dialler
+from slng_sidecar.upstream.connection import ConnectionOwner, Dialler, UpstreamConnection
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +32,17 @@ MOST_SHAPES = 8
 PAUSE = 30.0
 _LOOK_EVERY = 5.0
 
-Found = Literal["ready", "opening", "new_shape", "taken", "paused"]
+StandbyResult = Literal["ready", "opening", "new_shape", "taken", "paused"]
 """What a need of a connection found: a spare that was ready or still opening, or why there was none.
 
 ``new_shape``: no spare of it was held; ``taken``: others had all there were; ``paused``: one did not open just before.
 """
 
 
-class Watcher(Protocol):
+class StandbyObserver(Protocol):
     """Who hears of what the pool does."""
 
-    def needed(self, target: Target, found: Found) -> None: ...
+    def needed(self, target: Target, found: StandbyResult) -> None: ...
     def dialled(self, target: Target) -> None: ...
     def opened(self, target: Target, seconds: float) -> None:
         """Note that a spare was ready so long after it was dialled."""
@@ -52,21 +52,21 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class StandbyKey:
     """All that is fixed about a connection; ``init`` is as JSON with its fields in order."""
 
     target: Target
     init: str
 
     @classmethod
-    def of(cls, target: Target, init: str) -> Shape:
+    def of(cls, target: Target, init: str) -> StandbyKey:
         return cls(target, json.dumps(json.loads(init), sort_keys=True))
 
     def __repr__(self) -> str:
         return f"Shape({self.target})"
 
 
-class Spare:
+class StandbyConnection:
     """A connection that waits for somebody: its owner until it is claimed.
 
     Whatever upstream sends it but ``ready`` was not asked for, so nobody could tell whose it is: it is closed then.
@@ -74,13 +74,13 @@ class Spare:
 
     def __init__(
         self,
-        shape: Shape,
+        shape: StandbyKey,
         dialler: Dialler,
         now: float,
-        watcher: Watcher,
-        gone: Callable[[Spare, GatewayError | None], None],
+        watcher: StandbyObserver,
+        gone: Callable[[StandbyConnection, GatewayError | None], None],
     ) -> None:
-        self.connection = Connection(-1, shape.target, shape.init, dialler, self)
+        self.connection = UpstreamConnection(-1, shape.target, shape.init, dialler, self)
         self.shape = shape
         self.dialled = now
         self.ready: str | None = None
@@ -118,7 +118,7 @@ class _Wanted:
     used: float
     leases: set[int] = field(default_factory=set)
     not_before: float = 0.0
-    spares: list[Spare] = field(default_factory=list)
+    spares: list[StandbyConnection] = field(default_factory=list)
 
 
 class Standby:
@@ -133,7 +133,7 @@ class Standby:
         per_shape: int,
         rotate_seconds: float,
         tasks: SeparateTasks,
-        watcher: Watcher,
+        watcher: StandbyObserver,
     ) -> None:
         """Make a pool, which holds nothing yet.
 
@@ -148,7 +148,7 @@ class Standby:
         self._dialler = dialler
         self._tasks = tasks
         self._watcher = watcher
-        self._wanted: dict[Shape, _Wanted] = {}
+        self._wanted: dict[StandbyKey, _Wanted] = {}
 
     def __repr__(self) -> str:
         return f"Standby({self.counts})"
@@ -170,16 +170,18 @@ class Standby:
             await asyncio.sleep(_LOOK_EVERY)
             self.tidy()
 
-    def claim(self, target: Target, init: str, owner: ConnectionOwner, number: int) -> tuple[Spare | None, Found]:
+    def claim(
+        self, target: Target, init: str, owner: ConnectionOwner, number: int
+    ) -> tuple[StandbyConnection | None, StandbyResult]:
         """Give a spare of this shape to a session, whose it is from here on, and what there was; None for no spare.
 
         A spare that is still opening is given, too: dialling once is enough. ``owner`` hears ``upstream_ready`` soon,
         or as soon as upstream has said it.
         """
-        wanted = self._wanted.get(Shape.of(target, init))
+        wanted = self._wanted.get(StandbyKey.of(target, init))
         spares = wanted.spares if wanted is not None else []
         spare = next((each for each in spares if each.ready is not None), spares[0] if spares else None)
-        found: Found
+        found: StandbyResult
         if spare is not None:
             found = "opening" if spare.ready is None else "ready"
             spares.remove(spare)
@@ -197,7 +199,7 @@ class Standby:
         Args:
             lease: the session's; None where no session asked, and the shape is held for whoever comes.
         """
-        shape, now = Shape.of(target, init), asyncio.get_running_loop().time()
+        shape, now = StandbyKey.of(target, init), asyncio.get_running_loop().time()
         wanted = self._wanted.pop(shape, None) or _Wanted(max(1, self.per_shape), now)
         self._wanted[shape] = wanted
         wanted.used = now
@@ -207,7 +209,7 @@ class Standby:
         self._forget_oldest()
         self._fill(shape, wanted)
 
-    def release(self, lease: int, besides: Shape | None = None) -> None:
+    def release(self, lease: int, besides: StandbyKey | None = None) -> None:
         """Hold nothing any more for a session, or nothing ``besides`` this shape."""
         for shape, wanted in tuple(self._wanted.items()):
             if lease in wanted.leases and shape != besides:
@@ -233,19 +235,19 @@ class Standby:
         for shape in tuple(self._wanted):
             self._drop(shape)
 
-    def _fill(self, shape: Shape, wanted: _Wanted) -> None:
+    def _fill(self, shape: StandbyKey, wanted: _Wanted) -> None:
         now = asyncio.get_running_loop().time()
         while len(wanted.spares) < wanted.count and now >= wanted.not_before:
-            spare = Spare(shape, self._dialler, now, self._watcher, self._gone)
+            spare = StandbyConnection(shape, self._dialler, now, self._watcher, self._gone)
             wanted.spares.append(spare)
             self._watcher.dialled(shape.target)
             spare.connection.task = self._tasks.start(spare.connection.run(), "spare")
             spare.connection.task.add_done_callback(partial(self._over, spare))
 
-    def _over(self, spare: Spare, _: asyncio.Task[None]) -> None:
+    def _over(self, spare: StandbyConnection, _: asyncio.Task[None]) -> None:
         self._gone(spare, None)
 
-    def _gone(self, spare: Spare, error: GatewayError | None) -> None:
+    def _gone(self, spare: StandbyConnection, error: GatewayError | None) -> None:
         wanted = self._wanted.get(spare.shape)
         if wanted is None or spare not in wanted.spares:
             return
@@ -256,7 +258,7 @@ class Standby:
             fields = {"event": "spare_lost", "kind": spare.shape.target.kind, "code": error.known_code}
             log.info("a spare of %s is gone: %s", spare.shape.target, error.for_log, extra={"fields": fields})
 
-    def _drop(self, shape: Shape) -> None:
+    def _drop(self, shape: StandbyKey) -> None:
         for spare in self._wanted.pop(shape).spares:
             spare.connection.retire()
 

@@ -1,4 +1,4 @@
-"""Run one service of ``pipecat-slng`` 0.4.0 in a Pipecat pipeline. ``tests/support/drivers.py`` describes the commands."""
+"""Run one service of ``pipecat-slng`` 0.4.0 in a Pipecat pipeline. ``tests/support/drivers.py`` sends the commands."""
 # mypy: ignore-errors
 # ruff: noqa: E402
 

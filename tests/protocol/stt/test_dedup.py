@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slng_sidecar.protocol.stt.dedup import Seam, without_first_words
+from slng_sidecar.protocol.stt.dedup import ReplayDeduplicator, without_first_words
 
 
 @pytest.mark.parametrize(
@@ -23,18 +23,18 @@ from slng_sidecar.protocol.stt.dedup import Seam, without_first_words
     ],
 )
 def test_what_was_told_is_taken_out_once(told: str, finals: list[str], new: list[str]) -> None:
-    seam = Seam(told.split())
+    dedup = ReplayDeduplicator(told.split())
 
-    assert [without_first_words(text, seam.repeated(text)) for text in finals] == new
+    assert [without_first_words(text, dedup.repeated(text)) for text in finals] == new
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=12, unique=True), st.integers(0, 12), st.integers(1, 4))
 def test_a_replay_that_begins_at_any_told_word_leaves_only_what_is_new(told: list[str], at: int, size: int) -> None:
     replayed = [*told[min(at, len(told)) :], "new", "words"]
-    seam = Seam(told)
+    dedup = ReplayDeduplicator(told)
     finals = [" ".join(replayed[i : i + size]) for i in range(0, len(replayed), size)]
 
-    left = [without_first_words(text, seam.repeated(text)) for text in finals]
+    left = [without_first_words(text, dedup.repeated(text)) for text in finals]
 
     assert " ".join(left).split() == ["new", "words"]
 

@@ -339,5 +339,5 @@ def test_repr_tells_the_state_and_no_words() -> None:
     talk = opening()
     talk.client(b"secret", FINALIZE)
 
-    told = "SttMachine(open, AudioLedger(0-0 ms, 1 chunks), [<dialling 0 0-, sent 0, covered 0>])"
+    told = "SttMachine(open, ReplayBuffer(0-0 ms, 1 chunks), [<dialling 0 0-, sent 0, covered 0>])"
     assert repr(talk.machine) == told

@@ -65,7 +65,7 @@ async def test_turns_sound_and_characters_are_counted_by_model() -> None:
 
 async def test_finalizes_and_what_was_repaired_are_counted() -> None:
     async with serving() as (url, simulator, client):
-        pcm = signal.encode([signal.Word(number) for number in range(1, 9)])
+        pcm = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
         async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
             await talk.send(STT_INIT, pcm, {"type": "finalize", "id": "f"})
             await talk.until("finalized")

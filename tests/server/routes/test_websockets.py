@@ -18,7 +18,7 @@ SIGNAL_STT = "slng/simulator/signal:1"
 def words(count: int, first: int = 1) -> bytes:
     """Spell numbered words, with a gap after every fifth."""
     numbers = range(first, first + count)
-    return signal.encode([signal.Word(number, gap=20 if number % 5 == 0 else 0) for number in numbers])
+    return signal.encode([signal.SignalWord(number, gap=20 if number % 5 == 0 else 0) for number in numbers])
 
 
 def spoken(first: int, last: int) -> list[str]:

@@ -16,10 +16,10 @@ SIGNAL_TTS = "slng/simulator/signal:1"
 
 
 @contextlib.asynccontextmanager
-async def extended(model: str = AURA, init: dict[str, Any] = TTS_INIT, **manners: Any) -> AsyncIterator[Any]:
+async def extended(model: str = AURA, init: dict[str, Any] = TTS_INIT, **profile: Any) -> AsyncIterator[Any]:
     """Open an extended session on a gateway of its own; give it and the simulator."""
     async with (
-        gateway_and_simulator(SimulatorOptions.fast(**manners)) as (url, simulator),
+        gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, simulator),
         talking(url, "tts", model, subprotocol="slng-sidecar.v1") as talk,
     ):
         await talk.send(init)

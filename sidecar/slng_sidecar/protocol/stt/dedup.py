@@ -14,7 +14,7 @@ def plain_word(word: str) -> str:
     return _MARKS.sub("", word).casefold()
 
 
-class Seam:
+class ReplayDeduplicator:
     """What had been told when a connection was lost, held against what its successor tells.
 
     Only ``_next`` is mutable: which of the told words is to come next, once the two were found to overlap.

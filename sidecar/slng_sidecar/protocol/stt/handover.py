@@ -7,7 +7,7 @@ among them is the cut (section 3.1 of the local contract). A rotation, which nob
 
 from __future__ import annotations
 
-from slng_sidecar.protocol.stt.replay_buffer import AudioLedger
+from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
 
 _SILENCE_MS = 200
 _BREATH_MS = 60
@@ -18,14 +18,14 @@ _ROTATION_PATIENCE_SECONDS = 60.0
 _HOLD_MS = 500
 
 
-class Cutter:
+class CutFinder:
     """Seeks one cut.
 
     Mutable: ``hold``, the offset from which audio is held back, once it is; ``_held_at``, since when; ``_looked_at``,
     when ``seek`` was called last.
     """
 
-    def __init__(self, ledger: AudioLedger, start: int, since: float, *, rotation: bool) -> None:
+    def __init__(self, buffer: ReplayBuffer, start: int, since: float, *, rotation: bool) -> None:
         """Begin to seek.
 
         Args:
@@ -33,7 +33,7 @@ class Cutter:
             since: when the new connection was ready.
         """
         self.hold: int | None = None
-        self._ledger = ledger
+        self._buffer = buffer
         self._start = start
         self._force_at = since + (_ROTATION_PATIENCE_SECONDS if rotation else _PATIENCE_SECONDS)
         self._held_at = self._looked_at = 0.0
@@ -56,12 +56,12 @@ class Cutter:
         """
         self._looked_at = now
         cut = self._cut(now, audio_at, settled=settled)
-        return None if cut is None else max(self._start, self._ledger.aligned(cut))
+        return None if cut is None else max(self._start, self._buffer.aligned(cut))
 
     def _cut(self, now: float, audio_at: float, *, settled: bool) -> int | None:
-        ledger = self._ledger
-        end = ledger.end
-        breath = ledger.compressed or self._is_silent(_BREATH_MS)
+        buffer = self._buffer
+        end = buffer.end
+        breath = buffer.compressed or self._is_silent(_BREATH_MS)
         idle = now >= audio_at + _IDLE_SECONDS
         # A client that only falters may do so within a word.
         if end == self._start or (breath and (settled or idle)) or now >= audio_at + _SILENT_CLIENT_SECONDS:
@@ -71,18 +71,18 @@ class Cutter:
         if self.hold is None:
             if now < self._force_at:
                 return None
-            if ledger.compressed:
+            if buffer.compressed:
                 return end
             self.hold, self._held_at = end, now
             return None
         # It is audio that is held back, so a client that falters delays nothing.
-        if ledger.ms(end) - ledger.ms(self.hold) >= _HOLD_MS or now >= self._held_at + _SILENT_CLIENT_SECONDS:
-            return ledger.quietest(self.hold, end)
+        if buffer.ms(end) - buffer.ms(self.hold) >= _HOLD_MS or now >= self._held_at + _SILENT_CLIENT_SECONDS:
+            return buffer.quietest(self.hold, end)
         return None
 
     def _is_silent(self, ms: float) -> bool:
         """Tell whether the last ``ms`` of the stretch are silence."""
-        ledger = self._ledger
-        start = ledger.back(ledger.end, ms)
-        long_enough = ledger.ms(ledger.end) - ledger.ms(max(start, self._start)) >= ms
-        return long_enough and ledger.is_silent(start, ledger.end)
+        buffer = self._buffer
+        start = buffer.back(buffer.end, ms)
+        long_enough = buffer.ms(buffer.end) - buffer.ms(max(start, self._start)) >= ms
+        return long_enough and buffer.is_silent(start, buffer.end)

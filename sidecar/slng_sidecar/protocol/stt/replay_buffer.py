@@ -24,7 +24,7 @@ _CLEAR = 0.3
 _EVERY = 4
 
 
-class AudioLedger:
+class ReplayBuffer:
     """A ring of audio, bounded in duration.
 
     Mutable: ``floor``, the oldest byte that is still there; ``end``, one past the newest; the chunks between them; for
@@ -46,7 +46,7 @@ class AudioLedger:
         self._halves: deque[int] = deque(maxlen=6)
 
     def __repr__(self) -> str:
-        return f"AudioLedger({self.ms(self.floor):.0f}-{self.ms(self.end):.0f} ms, {len(self._chunks)} chunks)"
+        return f"ReplayBuffer({self.ms(self.floor):.0f}-{self.ms(self.end):.0f} ms, {len(self._chunks)} chunks)"
 
     def append(self, data: bytes, now: float) -> None:
         """Add audio."""

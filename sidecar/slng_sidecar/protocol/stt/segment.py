@@ -14,11 +14,11 @@ from typing import Any
 
 from slng_sidecar.protocol.commands import Command
 from slng_sidecar.protocol.messages import Transcript
-from slng_sidecar.protocol.reconnect import Recovery
-from slng_sidecar.protocol.stt.dedup import Seam, without_first_words
-from slng_sidecar.protocol.stt.handover import Cutter
-from slng_sidecar.protocol.stt.replay_buffer import AudioLedger
-from slng_sidecar.protocol.updates import Update, Voicing
+from slng_sidecar.protocol.reconnect import ReconnectPolicy
+from slng_sidecar.protocol.stt.dedup import ReplayDeduplicator, without_first_words
+from slng_sidecar.protocol.stt.handover import CutFinder
+from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
+from slng_sidecar.protocol.updates import ConnectionSettings, Update
 
 # So much sound that is loud enough for speech is taken for a word that was not transcribed yet.
 PENDING_SPEECH_MS = 100
@@ -80,16 +80,16 @@ class Change:
             then on.
     """
 
-    voicing: Voicing
+    settings: ConnectionSettings
     updates: list[tuple[Update, list[str]]]
     connection: int | None = None
     ready: str | None = None
     ready_at: float | None = None
-    cutter: Cutter | None = None
+    cut_finder: CutFinder | None = None
 
 
 @dataclass(slots=True)
-class Stretch:
+class Segment:
     """Audio from ``start`` to ``end`` (None: still growing), heard under one voicing by one connection after another.
 
     Attributes:
@@ -103,9 +103,9 @@ class Stretch:
             what it is opened with if that is refused.
     """
 
-    voicing: Voicing
+    settings: ConnectionSettings
     start: int
-    recovery: Recovery
+    recovery: ReconnectPolicy
     end: int | None = None
     state: State = State.WAITING
     connection: int = -1
@@ -123,27 +123,27 @@ class Stretch:
     held: Held | None = None
     sends: deque[tuple[float, int]] = field(default_factory=deque)
     told: list[str] = field(default_factory=list)
-    seam: Seam | None = None
-    out: list[Command] = field(default_factory=list)
-    has_word: bool = False
+    dedup: ReplayDeduplicator | None = None
+    pending_output: list[Command] = field(default_factory=list)
+    is_active: bool = False
     change: Change | None = None
-    fallback: Voicing | None = None
+    fallback: ConnectionSettings | None = None
 
     def __repr__(self) -> str:
         end = "" if self.end is None else self.end
         return f"<{self.state.value} {self.connection} {self.start}-{end}, sent {self.sent}, covered {self.covered}>"
 
-    def say(self, commands: list[Command]) -> list[Command]:
+    def emit(self, commands: list[Command]) -> list[Command]:
         """Tell the client, if this stretch has the word, else once it has."""
-        if self.has_word:
+        if self.is_active:
             return commands
-        self.out += commands
+        self.pending_output += commands
         return []
 
-    def take_word(self) -> list[Command]:
+    def activate(self) -> list[Command]:
         """Have the word from now on; give what waited for it."""
-        self.has_word = True
-        commands, self.out = self.out, []
+        self.is_active = True
+        commands, self.pending_output = self.pending_output, []
         return commands
 
     def begin(self, at: int) -> None:
@@ -161,16 +161,16 @@ class Stretch:
         while len(self.sends) > 1 and self.sends[1][0] <= now - lag:
             self.sends.popleft()
 
-    def live_again(self, ledger: AudioLedger) -> tuple[int, int]:
+    def live_again(self, buffer: ReplayBuffer) -> tuple[int, int]:
         """Begin another connection's life where the last one left off; give the bytes replayed, and those given up."""
-        dropped = max(0, ledger.floor - self.covered)
-        start = max(self.covered, ledger.floor)
+        dropped = max(0, buffer.floor - self.covered)
+        start = max(self.covered, buffer.floor)
         if not self.exact and not dropped:
             # It may lie within a word: begin in a pause before it, if one is near.
-            start = self._pause_before(start, ledger)
-        start = ledger.aligned(start)
+            start = self._pause_before(start, buffer)
+        start = buffer.aligned(start)
         replayed = max(0, self.sent - start)
-        self.seam = Seam(self.told) if replayed and not self.exact else None
+        self.dedup = ReplayDeduplicator(self.told) if replayed and not self.exact else None
         self.life_start = self.sent = start
         self.sends.clear()
         self.partial_pending = self.asked_to_close = self.answered_last = False
@@ -181,16 +181,16 @@ class Stretch:
         """The offset that the client may forget its audio up to."""
         return self.covered if self.held is None else self.held.covered
 
-    def word_span(self, message: Transcript, ledger: AudioLedger) -> tuple[int, int] | None:
+    def word_span(self, message: Transcript, buffer: ReplayBuffer) -> tuple[int, int] | None:
         """Give the offsets at which a transcript's words begin and end, where it says so."""
         if not message.words:
             return None
-        began = ledger.ms(self.life_start)
+        began = buffer.ms(self.life_start)
         first, last = message.words[0].start * 1000, max(word.end for word in message.words) * 1000
-        return ledger.offset_at(began + first), min(self.sent, ledger.offset_at(began + last))
+        return buffer.offset_at(began + first), min(self.sent, buffer.offset_at(began + last))
 
     def answered_by(
-        self, message: Transcript, finalizes: deque[Finalize], ledger: AudioLedger
+        self, message: Transcript, finalizes: deque[Finalize], buffer: ReplayBuffer
     ) -> tuple[Finalize | None, list[Finalize], bool]:
         """Give the finalize that a final answers, those older ones for which nothing was to be said, and whether sure.
 
@@ -201,7 +201,7 @@ class Stretch:
         if not mine or message.from_finalize is False:
             return None, [], True
         waiting = [finalize for finalize in mine if not finalize.expired]
-        span = self.word_span(message, ledger)
+        span = self.word_span(message, buffer)
         if span is None:
             if not message.text.strip() and self.partial_pending and not message.from_finalize:
                 return None, [], True
@@ -211,23 +211,23 @@ class Stretch:
             if span[0] >= finalize.offset:
                 passed.append(finalize)
             else:
-                pending = ledger.speech_ms(span[1], finalize.offset) >= PENDING_SPEECH_MS
+                pending = buffer.speech_ms(span[1], finalize.offset) >= PENDING_SPEECH_MS
                 return finalize, passed, bool(message.from_finalize) or not pending
         return None, passed, True
 
     def cover(
-        self, message: Transcript, answered: Finalize | None, ledger: AudioLedger, now: float, lag: float
+        self, message: Transcript, answered: Finalize | None, buffer: ReplayBuffer, now: float, lag: float
     ) -> None:
         """Note what audio a final covers."""
-        span = self.word_span(message, ledger)
+        span = self.word_span(message, buffer)
         heard = bool(message.text.strip())
         if span is not None:
             offset, exact = span[1], True
         elif (
             answered is not None
-            and self._covers_finalize(message, answered, ledger, heard)
+            and self._covers_finalize(message, answered, buffer, heard)
             # A finalize may come within a word, which is then not among those it drew.
-            and (pause := ledger.silence_before(answered.offset, LONGEST_WORD_MS)) is not None
+            and (pause := buffer.silence_before(answered.offset, LONGEST_WORD_MS)) is not None
         ):
             offset, exact = pause, True
         elif heard:
@@ -239,7 +239,7 @@ class Stretch:
 
     def without_repeats(self, message: Transcript) -> tuple[Transcript, int]:
         """Give a final without the words that were told before the connection was lost, and how many those are."""
-        count = self.seam.repeated(message.text) if self.seam is not None else 0
+        count = self.dedup.repeated(message.text) if self.dedup is not None else 0
         self.told += message.text.split()[count:]
         del self.told[:-200]
         if not count:
@@ -249,36 +249,36 @@ class Stretch:
             raw["words"] = raw["words"][count:]
         return replace(message, text=raw["transcript"], words=message.words[count:], raw=raw), count
 
-    def is_all_told(self, ledger: AudioLedger) -> bool:
+    def is_all_told(self, buffer: ReplayBuffer) -> bool:
         """Tell whether nothing of what this stretch holds is still to be heard of.
 
         That its rest is silence counts only once upstream answered the last finalize: soft speech looks like silence.
         """
         if self.end is None or self.partial_pending or self.held is not None:
             return False
-        return self.covered >= self.end or (self.answered_last and ledger.is_silent(self.covered, self.end))
+        return self.covered >= self.end or (self.answered_last and buffer.is_silent(self.covered, self.end))
 
-    def _covers_finalize(self, message: Transcript, answered: Finalize, ledger: AudioLedger, heard: bool) -> bool:
+    def _covers_finalize(self, message: Transcript, answered: Finalize, buffer: ReplayBuffer, heard: bool) -> bool:
         """Tell whether an answer without word times can be trusted to cover all up to its finalize."""
-        if message.from_finalize or ledger.compressed:
+        if message.from_finalize or buffer.compressed:
             return True
         if not heard:
-            return ledger.speech_ms(self.covered, answered.offset) < PENDING_SPEECH_MS
+            return buffer.speech_ms(self.covered, answered.offset) < PENDING_SPEECH_MS
         # Where speech paused before the finalize, this may be the final of what was before the pause.
-        return not ledger.has_pause(self.covered, answered.offset, _ENDPOINT_MS)
+        return not buffer.has_pause(self.covered, answered.offset, _ENDPOINT_MS)
 
-    def release(self, ledger: AudioLedger) -> None:
+    def release(self, buffer: ReplayBuffer) -> None:
         """Let the ledger go of what this stretch will not need again."""
         # A replay may begin a word's length before what is covered.
-        ledger.release(ledger.back(self.covered, LONGEST_WORD_MS))
+        buffer.release(buffer.back(self.covered, LONGEST_WORD_MS))
 
-    def _pause_before(self, offset: int, ledger: AudioLedger) -> int:
+    def _pause_before(self, offset: int, buffer: ReplayBuffer) -> int:
         """Give where a replay can begin before ``offset``: not within a word, as far as that can be told."""
-        pause = ledger.silence_before(offset, LONGEST_WORD_MS)
+        pause = buffer.silence_before(offset, LONGEST_WORD_MS)
         if pause is not None:
             return max(self.start, pause)
-        earliest = ledger.back(offset, LONGEST_WORD_MS)
-        return self.start if earliest <= self.start else ledger.quietest(earliest, offset)
+        earliest = buffer.back(offset, LONGEST_WORD_MS)
+        return self.start if earliest <= self.start else buffer.quietest(earliest, offset)
 
     def _sent_before(self, time: float) -> int:
         offset = self.life_start

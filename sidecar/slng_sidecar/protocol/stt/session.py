@@ -10,12 +10,12 @@ from slng_sidecar.protocol.commands import DRAIN_GRACE, SHUTDOWN, CloseClient, C
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.lifecycle import INIT_FIRST, base64_refused, check_init, init_overdue, second_init
 from slng_sidecar.protocol.messages import parse_object, type_of
-from slng_sidecar.protocol.reports import new_turns
+from slng_sidecar.protocol.reports import new_reports
 from slng_sidecar.protocol.stt.dialects import SttDialect
 from slng_sidecar.protocol.stt.options import SttOptions
-from slng_sidecar.protocol.stt.replay_buffer import AudioLedger
-from slng_sidecar.protocol.stt.timeline import Listening
-from slng_sidecar.protocol.updates import Voicing
+from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
+from slng_sidecar.protocol.stt.timeline import Timeline
+from slng_sidecar.protocol.updates import ConnectionSettings
 
 __all__ = ["SttMachine", "SttOptions"]
 
@@ -35,7 +35,7 @@ class _Phase(enum.Enum):
 class SttMachine:
     """One STT session, of either dialect: what the client says, and how the session ends.
 
-    Mutable: ``_phase`` with its deadline ``_by``; ``_listening``, once there was an ``init`` and until the end;
+    Mutable: ``_phase`` with its deadline ``_by``; ``_timeline``, once there was an ``init`` and until the end;
     ``_drain_by``, once it is to end at the next quiet moment from ``_drain_from`` on; ``_goodbye``, how the client is
     closed.
     """
@@ -45,32 +45,32 @@ class SttMachine:
         self._dialect = dialect
         self._phase = _Phase.NEW
         self._by: float | None = None
-        self._listening: Listening | None = None
+        self._timeline: Timeline | None = None
         self._drain_by: float | None = None
         self._drain_from = 0.0
         self._goodbye = CloseClient(1000, "")
         self._bytes_per_second = 2 * _DEFAULT_SAMPLE_RATE
         self.counts: Counter[str] = Counter()
-        self.turns = new_turns()
+        self.reports = new_reports()
         self.wants_standby = False
-        self._ledger: AudioLedger | None = None
+        self._buffer: ReplayBuffer | None = None
 
     def __repr__(self) -> str:
-        return f"SttMachine({self._phase.value}{f', {self._listening}' if self._listening else ''})"
+        return f"SttMachine({self._phase.value}{f', {self._timeline}' if self._timeline else ''})"
 
     @property
     def deadline(self) -> float | None:
         times = [self._by, self._drain_by if self._phase is not _Phase.ENDED else None]
-        if self._listening is not None:
-            times.append(self._listening.deadline)
+        if self._timeline is not None:
+            times.append(self._timeline.deadline)
             if self._drain_by is not None and self._phase is _Phase.OPEN:
-                times.append(max(self._drain_from, self._listening.quiet_at))
+                times.append(max(self._drain_from, self._timeline.quiet_at))
         return min((time for time in times if time is not None), default=None)
 
     @property
-    def heard_seconds(self) -> float:
+    def audio_seconds(self) -> float:
         """How much was heard so far."""
-        return self._ledger.ms(self._ledger.end) / 1000 if self._ledger is not None else 0.0
+        return self._buffer.ms(self._buffer.end) / 1000 if self._buffer is not None else 0.0
 
     @property
     def reads_client(self) -> bool:
@@ -90,10 +90,10 @@ class SttMachine:
     def client_binary(self, data: bytes, now: float) -> list[Command]:
         if self._phase is _Phase.NEW:
             return self._fail(GatewayError("bad_request", f"{INIT_FIRST}audio came before it."))
-        if self._phase is not _Phase.OPEN or self._listening is None:
+        if self._phase is not _Phase.OPEN or self._timeline is None:
             self.counts["audio_after_close"] += 1
             return []
-        return self._drained(self._listening.hear(data, now), now) if data else []
+        return self._drained(self._timeline.client_audio(data, now), now) if data else []
 
     def client_text(self, text: str, now: float) -> list[Command]:
         if self._phase in (_Phase.CLOSING, _Phase.ENDED):
@@ -110,22 +110,24 @@ class SttMachine:
     # Upstream
 
     def upstream_ready(self, connection: int, text: str, now: float, since: float | None = None) -> list[Command]:
-        if self._listening is None:
+        if self._timeline is None:
             return []
-        return self._go_on(self._listening.ready(connection, text, now, since), now)
+        return self._go_on(self._timeline.upstream_ready(connection, text, now, since), now)
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
-        return self._go_on(self._listening.heard(connection, text, now), now) if self._listening is not None else []
+        return (
+            self._go_on(self._timeline.upstream_text(connection, text, now), now) if self._timeline is not None else []
+        )
 
     def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
         self.counts["unexpected_upstream_binary"] += 1
         return []
 
     def upstream_lost(self, connection: int, error: GatewayError, now: float) -> list[Command]:
-        if self._listening is None:
+        if self._timeline is None:
             return []
         try:
-            return self._go_on(self._listening.lost(connection, error, now), now)
+            return self._go_on(self._timeline.upstream_lost(connection, error, now), now)
         except GatewayError as hopeless:
             return self._fail(hopeless)
 
@@ -136,12 +138,12 @@ class SttMachine:
             return self._give_up_closing()
         if self._drain_by is not None and now >= self._drain_by:
             return self._fail(cut_off())
-        return self._go_on(self._listening.wake(now), now) if self._listening is not None else []
+        return self._go_on(self._timeline.wake(now), now) if self._timeline is not None else []
 
     def is_busy(self, now: float) -> bool:
-        if self._listening is None or self._phase is _Phase.ENDED:
+        if self._timeline is None or self._phase is _Phase.ENDED:
             return False
-        return self._phase is _Phase.CLOSING or not self._listening.is_quiet(now)
+        return self._phase is _Phase.CLOSING or not self._timeline.is_quiet(now)
 
     def drain(self, by: float, now: float) -> list[Command]:
         """End at the next finalize's answer or quiet second; the client hears that and when at the latest."""
@@ -160,14 +162,14 @@ class SttMachine:
             return self._init(message, now)
         if kind in ("close", "stop"):
             return self._close(now)
-        if self._listening is None:
+        if self._timeline is None:
             raise GatewayError("bad_request", f"{INIT_FIRST}this message was ignored.", fatal=False)
         match kind:
             case "finalize":
                 name = message.get("id")
-                return self._listening.finalize(name if isinstance(name, str) else None, now)
+                return self._timeline.finalize(name if isinstance(name, str) else None, now)
             case "update" if self._dialect.takes_updates:
-                return self._listening.update(message, now)
+                return self._timeline.update(message, now)
             case "keepalive":
                 return []
             case "audio":
@@ -193,32 +195,32 @@ class SttMachine:
             self._bytes_per_second = _COMPRESSED_BYTES_PER_SECOND
         else:
             self._bytes_per_second = 2 * (config.get("sample_rate") or _DEFAULT_SAMPLE_RATE)
-        ledger = AudioLedger(self._bytes_per_second, self._options.replay_seconds, compressed=compressed)
-        self._ledger = ledger
-        voicing = Voicing(self._options.model, init)
-        self._listening = Listening(self._options, self._dialect, self.counts, self.turns, voicing, ledger, scope)
+        buffer = ReplayBuffer(self._bytes_per_second, self._options.replay_seconds, compressed=compressed)
+        self._buffer = buffer
+        settings = ConnectionSettings(self._options.model, init)
+        self._timeline = Timeline(self._options, self._dialect, self.counts, self.reports, settings, buffer, scope)
         self._phase, self._by = _Phase.OPEN, None
-        return self._listening.open()
+        return self._timeline.open()
 
     def _close(self, now: float) -> list[Command]:
-        if self._listening is None:
+        if self._timeline is None:
             self._phase, self._by = _Phase.ENDED, None
             return [CloseClient(1000, "")]
         self._phase, self._by = _Phase.CLOSING, now + self._options.close_timeout
-        return self._go_on(self._listening.close(now), now)
+        return self._go_on(self._timeline.close(now), now)
 
     def _go_on(self, commands: list[Command], now: float) -> list[Command]:
         """End the session, if all is told."""
-        if self._listening is None or not self._listening.over:
+        if self._timeline is None or not self._timeline.over:
             return self._drained(commands, now)
         return [*commands, *self._hang_up(), self._goodbye]
 
     def _drained(self, commands: list[Command], now: float) -> list[Command]:
         """Close, as if the client had asked for it, where that is due and nobody is speaking."""
-        listening = self._listening
-        if self._drain_by is None or self._phase is not _Phase.OPEN or listening is None:
+        timeline = self._timeline
+        if self._drain_by is None or self._phase is not _Phase.OPEN or timeline is None:
             return commands
-        if now < self._drain_from or not listening.is_quiet(now):
+        if now < self._drain_from or not timeline.is_quiet(now):
             return commands
         self._goodbye = SHUTDOWN
         commands = commands + self._close(now)
@@ -228,8 +230,8 @@ class SttMachine:
 
     def _give_up_closing(self) -> list[Command]:
         """End although something may be left; where that is audio, say so."""
-        assert self._listening is not None
-        commands, unheard = self._listening.give_up()
+        assert self._timeline is not None
+        commands, unheard = self._timeline.give_up()
         if unheard:
             return [
                 *commands,
@@ -238,10 +240,10 @@ class SttMachine:
         return [*commands, *self._hang_up(), self._goodbye]
 
     def _fail(self, error: GatewayError) -> list[Command]:
-        told = self._listening.give_up()[0] if self._listening is not None else []
+        told = self._timeline.give_up()[0] if self._timeline is not None else []
         return [*told, *self._hang_up(), *end_with(error)]
 
     def _hang_up(self) -> list[Command]:
-        listening, self._listening = self._listening, None
+        timeline, self._timeline = self._timeline, None
         self._phase, self._by = _Phase.ENDED, None
-        return listening.hang_up() if listening is not None else []
+        return timeline.hang_up() if timeline is not None else []

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slng_sidecar.protocol.messages import Terminal
-from slng_sidecar.protocol.reports import Turn
-from slng_sidecar.protocol.tts.settings import Revision
+from slng_sidecar.protocol.reports import TurnReport
+from slng_sidecar.protocol.tts.settings import SettingsRevision
 
 # How many names of ended contexts are known for certain; a call of an hour has fewer.
 _NAMES_KEPT = 10_000
@@ -18,7 +18,7 @@ _CONTEXT_COUNTS = 64
 
 
 @dataclass(slots=True, eq=False)
-class Part:
+class Turn:
     """Texts of one context that are said with the same settings, on one line.
 
     ``texts`` are kept until the first sound, so that they can be said again; the first ``sent`` of them are upstream.
@@ -30,10 +30,10 @@ class Part:
         doubted: a terminal that came before any sound, on a line that had had a turn, and when it counts after all.
     """
 
-    revision: Revision
+    revision: SettingsRevision
     texts: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
-    line: int | None = None
+    pooled: int | None = None
     sent: int = 0
     flush_sent: bool = False
     sounded: bool = False
@@ -80,7 +80,7 @@ class Part:
     def again(self, *, counts: bool) -> None:
         """Begin anew, on another line; where it ``counts`` and any of it was upstream, that is done once."""
         self.retried = counts and self.sent > 0
-        self.line, self.sent, self.flush_sent, self.doubted = None, 0, False, None
+        self.pooled, self.sent, self.flush_sent, self.doubted = None, 0, False, None
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +102,7 @@ class Context:
     name: str | None
     began: float
     touched: float
-    parts: deque[Part] = field(default_factory=deque)
+    turns: deque[Turn] = field(default_factory=deque)
     flushed: bool = False
     failed: bool = False
     said: bool = False
@@ -112,36 +112,36 @@ class Context:
     first_sound: float | None = None
 
     def __repr__(self) -> str:
-        sent, texts = sum(part.sent for part in self.parts), sum(len(part.texts) for part in self.parts)
+        sent, texts = sum(turn.sent for turn in self.turns), sum(len(turn.texts) for turn in self.turns)
         return f"<{sent}/{texts} texts{' flushed' if self.flushed else ''}, {self.received} bytes>"
 
     @property
-    def part(self) -> Part | None:
+    def turn(self) -> Turn | None:
         """The one that is being said, or is next."""
-        return self.parts[0] if self.parts else None
+        return self.turns[0] if self.turns else None
 
     @property
     def held(self) -> int:
         """How many characters are kept."""
-        return sum(len(text["text"]) for part in self.parts for text in part.texts)
+        return sum(len(text["text"]) for turn in self.turns for text in turn.texts)
 
-    def add(self, text: dict[str, Any], revision: Revision, now: float) -> None:
+    def add(self, text: dict[str, Any], revision: SettingsRevision, now: float) -> None:
         """Add a text, to be said with the settings of ``revision``."""
-        if not self.parts or self.parts[-1].closed:
-            self.parts.append(Part(revision))
-        self.parts[-1].texts.append(text)
+        if not self.turns or self.turns[-1].closed:
+            self.turns.append(Turn(revision))
+        self.turns[-1].texts.append(text)
         self.characters += len(text["text"])
         self.touched = now
 
-    def close_part(self) -> None:
+    def close_turn(self) -> None:
         """Let the texts so far be said on their own."""
-        if self.parts:
-            self.parts[-1].closed = True
+        if self.turns:
+            self.turns[-1].closed = True
 
     def flush(self) -> None:
         """Note that all its texts are there."""
         self.flushed = True
-        self.close_part()
+        self.close_turn()
 
 
 class Contexts:
@@ -150,14 +150,14 @@ class Contexts:
     Mutable: ``_queue``; ``_named``, those of them that have names; ``_ended``, the names that are used up.
     """
 
-    def __init__(self, turns: deque[Turn], bytes_per_second: int) -> None:
+    def __init__(self, reports: deque[TurnReport], bytes_per_second: int) -> None:
         """Begin without any.
 
         Args:
             turns: gets a report of each that ends.
             bytes_per_second: of sound; 0 where that is not known.
         """
-        self._turns = turns
+        self._reports = reports
         self._bytes_per_second = bytes_per_second
         self._queue: deque[Context] = deque()
         self._named: dict[str, Context] = {}
@@ -204,8 +204,10 @@ class Contexts:
     def end(self, context: Context, outcome: str) -> None:
         """Take a context out; its name is not used again."""
         seconds = context.received / self._bytes_per_second if self._bytes_per_second else 0.0
-        self._turns.append(
-            Turn("context", outcome, context.began, context.first_sound, context.characters, audio_seconds=seconds)
+        self._reports.append(
+            TurnReport(
+                "context", outcome, context.began, context.first_sound, context.characters, audio_seconds=seconds
+            )
         )
         if context is self._queue[0]:
             self._queue.popleft()

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from slng_sidecar.audio.codecs import is_installed
 from slng_sidecar.audio.companding import expand
-from slng_sidecar.audio.stream_decoder import DECODABLE, ArrivingSound
+from slng_sidecar.audio.stream_decoder import DECODABLE, StreamDecoder
 from slng_sidecar.protocol.commands import Command, SendClient, tell
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.lifecycle import check_init
@@ -42,7 +42,7 @@ class TtsDialect(Protocol):
 
     def ready(self, raw: dict[str, Any]) -> list[Command]: ...
 
-    def sound(self, context: Context, data: bytes, now: float) -> list[Command]:
+    def audio(self, context: Context, data: bytes, now: float) -> list[Command]:
         """Deliver sound of a context, and count it."""
 
     def other(self, raw: dict[str, Any]) -> list[Command]:
@@ -82,7 +82,7 @@ class PlainTts:
     def ready(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]
 
-    def sound(self, context: Context, data: bytes, now: float) -> list[Command]:
+    def audio(self, context: Context, data: bytes, now: float) -> list[Command]:
         if context.first_sound is None:
             context.first_sound = now
         context.received += len(data)
@@ -132,7 +132,7 @@ class ExtendedTts:
         self._sidecar = {"version": version, "session": session}
         self._rate = _DEFAULT_RATE
         self._encoding = self._delivered = "linear16"
-        self._decoder: ArrivingSound | None = None
+        self._decoder: StreamDecoder | None = None
 
     def open(self, message: dict[str, Any]) -> dict[str, Any]:
         config = {name: value for name, value in check_init(message).items() if value is not None}
@@ -159,14 +159,14 @@ class ExtendedTts:
     def ready(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump({**raw, "sidecar": self._sidecar}))]
 
-    def sound(self, context: Context, data: bytes, now: float) -> list[Command]:
+    def audio(self, context: Context, data: bytes, now: float) -> list[Command]:
         commands: list[Command] = []
         if context.first_sound is None:
             context.first_sound = now
             start = {"type": "audio_start", "context_id": context.name, "sample_rate": self._rate}
             commands.append(SendClient(dump({**start, "encoding": self._delivered, "channels": 1})))
             if self._delivered != self._encoding and self._encoding in DECODABLE:
-                self._decoder = ArrivingSound(self._encoding, self._rate)
+                self._decoder = StreamDecoder(self._encoding, self._rate)
         context.received += len(data)
         if self._decoder is not None:
             data = self._decoder.feed(data)

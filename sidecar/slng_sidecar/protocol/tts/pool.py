@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from slng_sidecar.protocol.commands import Command, Dial, Retire, SendUpstream
 from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
 from slng_sidecar.protocol.messages import dump
-from slng_sidecar.protocol.reconnect import QUICK_SECONDS, Recovery
-from slng_sidecar.protocol.tts.settings import Shape
+from slng_sidecar.protocol.reconnect import QUICK_SECONDS, ReconnectPolicy
+from slng_sidecar.protocol.tts.settings import ConnectionKey
 
 QUIET = 0.1
 """Seconds without a message after a terminal before a line is used again (LiveKit's newest client's number)."""
@@ -28,7 +28,7 @@ _CLOSES_WITHIN = 1.0
 _ONE_TURN = ("rime/", "soniox/tts-rt")
 
 
-class LineState(enum.Enum):
+class PooledState(enum.Enum):
     """What a line is there for."""
 
     OPENING = "opening"
@@ -38,7 +38,7 @@ class LineState(enum.Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Line:
+class PooledConnection:
     """One upstream connection.
 
     Attributes:
@@ -51,8 +51,8 @@ class Line:
     """
 
     number: int
-    shape: Shape
-    state: LineState = LineState.OPENING
+    key: ConnectionKey
+    state: PooledState = PooledState.OPENING
     ready_at: float | None = None
     turn_ended_at: float | None = None
     quiet_at: float = 0.0
@@ -65,11 +65,11 @@ class Line:
         return f"{self.state.value} {self.number}"
 
 
-class Lines:
+class ConnectionPool:
     """All lines of a session that were dialled and neither lost nor retired.
 
-    Mutable: ``_lines``, by number; ``_dialled``, how many there were; ``_one_turn``, models whose lines were seen to
-    end with a turn; ``_recoveries`` and ``_redial_at``, for the shapes whose lines were lost.
+    Mutable: ``_connections``, by number; ``_dialled``, how many there were; ``_one_turn``, models whose lines were seen
+    to end with a turn; ``_recoveries`` and ``_redial_at``, for the shapes whose lines were lost.
     """
 
     def __init__(
@@ -94,176 +94,177 @@ class Lines:
         self._rotate = rotate
         self._jitter = jitter
         self._counts = counts
-        self._lines: dict[int, Line] = {}
+        self._connections: dict[int, PooledConnection] = {}
         self._dialled = 0
         self._one_turn: set[str] = set()
-        self._recoveries: dict[Shape, Recovery] = {}
-        self._redial_at: dict[Shape, float] = {}
+        self._recoveries: dict[ConnectionKey, ReconnectPolicy] = {}
+        self._redial_at: dict[ConnectionKey, float] = {}
 
     def __repr__(self) -> str:
-        return ", ".join(map(repr, self._lines.values())) or "no line"
+        return ", ".join(map(repr, self._connections.values())) or "no line"
 
-    def __iter__(self) -> Iterator[Line]:
-        return iter(tuple(self._lines.values()))
+    def __iter__(self) -> Iterator[PooledConnection]:
+        return iter(tuple(self._connections.values()))
 
-    def get(self, number: int) -> Line | None:
-        return self._lines.get(number)
+    def get(self, number: int) -> PooledConnection | None:
+        return self._connections.get(number)
 
-    def recovery(self, shape: Shape) -> Recovery:
+    def recovery(self, key: ConnectionKey) -> ReconnectPolicy:
         """Give the policy of trying a shape again."""
-        if shape not in self._recoveries:
-            self._recoveries[shape] = Recovery(self._reconnect_seconds, self._jitter)
-        return self._recoveries[shape]
+        if key not in self._recoveries:
+            self._recoveries[key] = ReconnectPolicy(self._reconnect_seconds, self._jitter)
+        return self._recoveries[key]
 
-    def deadline(self, needed: Iterable[Shape]) -> float | None:
+    def deadline(self, needed: Iterable[ConnectionKey]) -> float | None:
         """Give when ``wake`` is due, or ``take`` may give a line for one of the shapes that are needed."""
-        times = [line.clear_by for line in self._lines.values() if line.clear_by is not None]
+        times = [pooled.clear_by for pooled in self._connections.values() if pooled.clear_by is not None]
         if self._rotate is not None:
             times += [
-                line.ready_at + self._rotate
-                for line in self._lines.values()
-                if line.state is LineState.READY and line.ready_at is not None
+                pooled.ready_at + self._rotate
+                for pooled in self._connections.values()
+                if pooled.state is PooledState.READY and pooled.ready_at is not None
             ]
-        for shape in needed:
-            lines = self._of(shape)
-            times += [line.quiet_at for line in lines if line.state is LineState.READY]
-            if not lines and shape in self._redial_at:
-                times.append(self._redial_at[shape])
+        for key in needed:
+            pool = self._of(key)
+            times += [pooled.quiet_at for pooled in pool if pooled.state is PooledState.READY]
+            if not pool and key in self._redial_at:
+                times.append(self._redial_at[key])
         return min(times, default=None)
 
     def wake(self, now: float) -> list[Command]:
         """Give up clears that are not acknowledged, and lines that are old."""
         commands: list[Command] = []
-        for line in self:
-            if line.clear_by is not None and now >= line.clear_by:
-                if line.cleared_turn_ended:
+        for pooled in self:
+            if pooled.clear_by is not None and now >= pooled.clear_by:
+                if pooled.cleared_turn_ended:
                     # Some routes acknowledge by the turn's terminal only.
-                    commands += self.free(line, now)
+                    commands += self.free(pooled, now)
                 else:
                     self._counts["clears_unanswered"] += 1
-                    commands += self.retire(line)
-            elif line.state is LineState.READY and self._is_old(line, now):
-                commands += self.retire(line)
+                    commands += self.retire(pooled)
+            elif pooled.state is PooledState.READY and self._is_old(pooled, now):
+                commands += self.retire(pooled)
         return commands
 
     # Finding one
 
-    def take(self, shape: Shape, now: float) -> tuple[Line | None, list[Command]]:
+    def take(self, key: ConnectionKey, now: float) -> tuple[PooledConnection | None, list[Command]]:
         """Give a line that may carry a part now, busy from here on; else what is to be done to get one."""
-        for line in self._of(shape):
-            if line.state is LineState.READY and now >= line.quiet_at:
-                line.state = LineState.BUSY
-                return line, []
-        return None, self.bring(shape, now)
+        for pooled in self._of(key):
+            if pooled.state is PooledState.READY and now >= pooled.quiet_at:
+                pooled.state = PooledState.BUSY
+                return pooled, []
+        return None, self.bring(key, now)
 
-    def bring(self, shape: Shape, now: float) -> list[Command]:
+    def bring(self, key: ConnectionKey, now: float) -> list[Command]:
         """See to it that there is a line, or will be."""
-        waits = [line for line in self._of(shape) if not self._standby or line.state is not LineState.CLEARING]
-        if waits or now < self._redial_at.get(shape, now):
+        waits = [pooled for pooled in self._of(key) if not self._standby or pooled.state is not PooledState.CLEARING]
+        if waits or now < self._redial_at.get(key, now):
             return []
-        line = Line(self._dialled, shape)
+        pooled = PooledConnection(self._dialled, key)
         self._dialled += 1
-        self._lines[line.number] = line
-        return [Dial(line.number, shape.init, None if shape.model == self._model else shape.model)]
+        self._connections[pooled.number] = pooled
+        return [Dial(pooled.number, key.init, None if key.model == self._model else key.model)]
 
-    def stands(self, shape: Shape) -> bool:
+    def stands(self, key: ConnectionKey) -> bool:
         """Tell whether upstream has taken this shape on a line that is still there."""
-        return any(line.state is not LineState.OPENING for line in self._of(shape))
+        return any(pooled.state is not PooledState.OPENING for pooled in self._of(key))
 
-    def one_turn(self, shape: Shape) -> bool:
+    def one_turn(self, key: ConnectionKey) -> bool:
         """Tell whether a line of this shape ends with its turn: by its route, or as was seen."""
-        name = shape.model.lower().removeprefix("slng/")
-        return name.startswith(_ONE_TURN) or shape.model in self._one_turn
+        name = key.model.lower().removeprefix("slng/")
+        return name.startswith(_ONE_TURN) or key.model in self._one_turn
 
     # What becomes of one
 
-    def ready(self, line: Line, now: float, since: float | None = None) -> None:
+    def ready(self, pooled: PooledConnection, now: float, since: float | None = None) -> None:
         """Note that upstream has taken its ``init``, ``since`` when where it was a spare."""
-        line.state, line.ready_at, line.quiet_at = LineState.READY, now if since is None else since, now
-        self.recovery(line.shape).ready()
-        self._redial_at.pop(line.shape, None)
+        pooled.state, pooled.ready_at, pooled.quiet_at = PooledState.READY, now if since is None else since, now
+        self.recovery(pooled.key).ready()
+        self._redial_at.pop(pooled.key, None)
 
-    def turn_ended(self, line: Line, now: float) -> list[Command]:
+    def turn_ended(self, pooled: PooledConnection, now: float) -> list[Command]:
         """Note that its part was said."""
-        line.turn_ended_at = now
-        return self.free(line, now)
+        pooled.turn_ended_at = now
+        return self.free(pooled, now)
 
-    def free(self, line: Line, now: float) -> list[Command]:
+    def free(self, pooled: PooledConnection, now: float) -> list[Command]:
         """Let it be used again after some quiet, if it can be."""
         # Where a part did not wait for it, another one has taken its place.
         replaced = any(
-            other is not line and other.state in (LineState.READY, LineState.BUSY) for other in self._of(line.shape)
+            other is not pooled and other.state in (PooledState.READY, PooledState.BUSY)
+            for other in self._of(pooled.key)
         )
-        if self.one_turn(line.shape) or self._is_old(line, now) or replaced:
-            return self.retire(line)
-        line.state, line.clear_by, line.quiet_at = LineState.READY, None, now + QUIET
+        if self.one_turn(pooled.key) or self._is_old(pooled, now) or replaced:
+            return self.retire(pooled)
+        pooled.state, pooled.clear_by, pooled.quiet_at = PooledState.READY, None, now + QUIET
         return []
 
-    def disturbed(self, line: Line, now: float) -> None:
+    def disturbed(self, pooled: PooledConnection, now: float) -> None:
         """Let the quiet begin anew: something came that nobody waited for."""
-        line.quiet_at = now + QUIET
+        pooled.quiet_at = now + QUIET
 
-    def clear(self, line: Line, now: float) -> list[Command]:
+    def clear(self, pooled: PooledConnection, now: float) -> list[Command]:
         """Interrupt the part that it carries; what still comes of that is nobody's."""
-        if self.one_turn(line.shape):
-            return self.retire(line)
-        line.state, line.clear_by = LineState.CLEARING, now + _CLEARED_TIMEOUT
-        line.clears_owed += 1
-        line.cleared_turn_ended = False
-        return [SendUpstream(line.number, dump({"type": "clear"}))]
+        if self.one_turn(pooled.key):
+            return self.retire(pooled)
+        pooled.state, pooled.clear_by = PooledState.CLEARING, now + _CLEARED_TIMEOUT
+        pooled.clears_owed += 1
+        pooled.cleared_turn_ended = False
+        return [SendUpstream(pooled.number, dump({"type": "clear"}))]
 
-    def cleared(self, line: Line, now: float) -> list[Command]:
+    def cleared(self, pooled: PooledConnection, now: float) -> list[Command]:
         """Take upstream's acknowledgement of the oldest clear."""
-        if not line.clears_owed:
+        if not pooled.clears_owed:
             self._counts["stray_cleared"] += 1
             return []
-        line.clears_owed -= 1
-        return self.free(line, now) if line.state is LineState.CLEARING and not line.clears_owed else []
+        pooled.clears_owed -= 1
+        return self.free(pooled, now) if pooled.state is PooledState.CLEARING and not pooled.clears_owed else []
 
-    def retire(self, line: Line) -> list[Command]:
+    def retire(self, pooled: PooledConnection) -> list[Command]:
         """Close it; nothing more is heard of it."""
-        del self._lines[line.number]
-        return [Retire(line.number)]
+        del self._connections[pooled.number]
+        return [Retire(pooled.number)]
 
-    def retire_others(self, shapes: set[Shape], *, opening: bool) -> list[Command]:
+    def retire_others(self, keys: set[ConnectionKey], *, opening: bool) -> list[Command]:
         """Close those that carry nothing and are of none of the shapes; ``opening``: also those not yet open."""
-        kept = (LineState.BUSY,) if opening else (LineState.BUSY, LineState.OPENING)
-        others = [line for line in self if line.state not in kept and line.shape not in shapes]
-        return [command for line in others for command in self.retire(line)]
+        kept = (PooledState.BUSY,) if opening else (PooledState.BUSY, PooledState.OPENING)
+        others = [pooled for pooled in self if pooled.state not in kept and pooled.key not in keys]
+        return [command for pooled in others for command in self.retire(pooled)]
 
     def retire_all(self) -> list[Command]:
-        return [command for line in self for command in self.retire(line)]
+        return [command for pooled in self for command in self.retire(pooled)]
 
-    def ended(self, line: Line, error: GatewayError, now: float) -> None:
+    def ended(self, pooled: PooledConnection, error: GatewayError, now: float) -> None:
         """Note that it is gone, and learn from the manner of its end."""
-        del self._lines[line.number]
-        if line.turn_ended_at is not None and now <= line.turn_ended_at + _CLOSES_WITHIN and closed_cleanly(error):
-            self.spent(line)
+        del self._connections[pooled.number]
+        if pooled.turn_ended_at is not None and now <= pooled.turn_ended_at + _CLOSES_WITHIN and closed_cleanly(error):
+            self.spent(pooled)
 
-    def spent(self, line: Line) -> None:
+    def spent(self, pooled: PooledConnection) -> None:
         """Remember that this line took one turn and no second one, and that others of its route will not either."""
-        line.spent = True
-        self._one_turn.add(line.shape.model)
+        pooled.spent = True
+        self._one_turn.add(pooled.key.model)
 
-    def plan_redial(self, line: Line, error: GatewayError, now: float) -> None:
+    def plan_redial(self, pooled: PooledConnection, error: GatewayError, now: float) -> None:
         """Decide when a line that is gone, and needed, is dialled again.
 
         Raises:
             GatewayError: it is not; this is why.
         """
-        lived = None if line.ready_at is None else now - line.ready_at
-        if lived is not None and line.turn_ended_at is not None:
+        lived = None if pooled.ready_at is None else now - pooled.ready_at
+        if lived is not None and pooled.turn_ended_at is not None:
             lived = max(lived, QUICK_SECONDS)  # it did what it was there for
-        self._redial_at[line.shape] = self.recovery(line.shape).lost(error, lived, now)
+        self._redial_at[pooled.key] = self.recovery(pooled.key).lost(error, lived, now)
 
-    def forget_others(self, shapes: set[Shape]) -> None:
+    def forget_others(self, keys: set[ConnectionKey]) -> None:
         """Keep what is known of trying again for these shapes only."""
         for known in (self._recoveries, self._redial_at):
-            for shape in known.keys() - shapes:
-                del known[shape]
+            for key in known.keys() - keys:
+                del known[key]
 
-    def _of(self, shape: Shape) -> list[Line]:
-        return [line for line in self._lines.values() if line.shape == shape]
+    def _of(self, key: ConnectionKey) -> list[PooledConnection]:
+        return [pooled for pooled in self._connections.values() if pooled.key == key]
 
-    def _is_old(self, line: Line, now: float) -> bool:
-        return self._rotate is not None and line.ready_at is not None and now >= line.ready_at + self._rotate
+    def _is_old(self, pooled: PooledConnection, now: float) -> bool:
+        return self._rotate is not None and pooled.ready_at is not None and now >= pooled.ready_at + self._rotate

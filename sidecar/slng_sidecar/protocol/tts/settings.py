@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slng_sidecar.protocol.messages import dump
-from slng_sidecar.protocol.updates import Update, Voicing, changed
+from slng_sidecar.protocol.updates import ConnectionSettings, Update, changed
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ConnectionKey:
     """What makes two upstream connections equal."""
 
     model: str
@@ -38,43 +38,43 @@ class Answer:
 
 
 @dataclass(slots=True, eq=False)
-class Revision:
+class SettingsRevision:
     """Settings from one ``update`` on, or from ``init``.
 
-    Mutable: ``voicing``, with ``shape``, as long as it is ``pending``; ``answers``, owed until then.
+    Mutable: ``settings``, with ``key``, as long as it is ``pending``; ``answers``, owed until then.
     """
 
-    voicing: Voicing
+    settings: ConnectionSettings
     wanted: dict[str, Any] = field(default_factory=dict)
     pending: bool = False
     answers: list[Answer] = field(default_factory=list)
-    shape: Shape = field(init=False)
+    key: ConnectionKey = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rebase(self.voicing)
+        self.rebase(self.settings)
 
-    def rebase(self, voicing: Voicing) -> None:
+    def rebase(self, settings: ConnectionSettings) -> None:
         """Take other settings."""
-        self.voicing = voicing
-        self.shape = Shape(voicing.model, dump(voicing.init))
+        self.settings = settings
+        self.key = ConnectionKey(settings.model, dump(settings.init))
 
 
-class Revisions:
+class SettingsHistory:
     """All revisions that texts may still belong to, oldest first; the first one is in force.
 
     Mutable: ``_list``, never empty.
     """
 
-    def __init__(self, voicing: Voicing) -> None:
-        self._list = [Revision(voicing)]
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._list = [SettingsRevision(settings)]
 
     @property
-    def newest(self) -> Revision:
+    def newest(self) -> SettingsRevision:
         """What the next text is said with."""
         return self._list[-1]
 
     @property
-    def pending(self) -> list[Revision]:
+    def pending(self) -> list[SettingsRevision]:
         """Those that upstream has not answered yet."""
         return [revision for revision in self._list if revision.pending]
 
@@ -84,10 +84,10 @@ class Revisions:
         return len(self._list) > 1
 
     @property
-    def shapes(self) -> set[Shape]:
+    def keys(self) -> set[ConnectionKey]:
         """What connections may be needed for: the newest settings in force, and all later ones."""
         last = max(at for at, revision in enumerate(self._list) if not revision.pending)
-        return {revision.shape for revision in self._list[last:]} | {revision.shape for revision in self.pending}
+        return {revision.key for revision in self._list[last:]} | {revision.key for revision in self.pending}
 
     def take(self, update: Update, *, used: bool) -> Answer | None:
         """Take an update in.
@@ -98,7 +98,7 @@ class Revisions:
         Returns:
             Its answer, where it can be given at once since nothing changes; else None.
         """
-        voicing, unchanged = changed(self.newest.voicing, update.wanted)
+        settings, unchanged = changed(self.newest.settings, update.wanted)
         wanted = {name: value for name, value in update.wanted.items() if name not in unchanged}
         answer = Answer(update.id, dict(wanted), unchanged, update.rejected)
         if not wanted and not self.newest.pending:
@@ -106,23 +106,23 @@ class Revisions:
         if self.newest.pending and (not used or not wanted):
             self.newest.wanted |= wanted
             if wanted:
-                self.newest.rebase(voicing)
+                self.newest.rebase(settings)
         else:
-            self._list.append(Revision(voicing, wanted, pending=True))
+            self._list.append(SettingsRevision(settings, wanted, pending=True))
         self.newest.answers.append(answer)
         return None
 
-    def settle(self, shape: Shape) -> list[Answer]:
+    def settle(self, key: ConnectionKey) -> list[Answer]:
         """Note that upstream takes a shape; give the answers that follow."""
         answers: list[Answer] = []
         for revision in self.pending:
-            if revision.shape == shape:
+            if revision.key == key:
                 revision.pending = False
                 answers += revision.answers
                 revision.answers = []
         return answers
 
-    def refuse(self, revision: Revision, why: str) -> tuple[Revision, list[Answer]]:
+    def refuse(self, revision: SettingsRevision, why: str) -> tuple[SettingsRevision, list[Answer]]:
         """Take a pending revision out; later ones that are pending too stand without its changes.
 
         Returns:
@@ -134,12 +134,12 @@ class Revisions:
         for earlier, later in zip(self._list[at - 1 :], self._list[at:], strict=False):
             if not later.pending:
                 break
-            later.rebase(changed(earlier.voicing, later.wanted)[0])
+            later.rebase(changed(earlier.settings, later.wanted)[0])
         for answer in revision.answers:
             answer.refuse(why)
         return before, revision.answers
 
-    def forget(self, used: Iterable[Revision]) -> None:
+    def forget(self, used: Iterable[SettingsRevision]) -> None:
         """Drop the oldest ones that nothing belongs to any more."""
         still = {id(revision) for revision in used}
         while len(self._list) > 1 and not self._list[1].pending and id(self._list[0]) not in still:

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from slng_sidecar.audio.encoding import Pcm, Wav
 from slng_sidecar.server.bodies import ERRORS, json_body, validated
 from slng_sidecar.server.gateway import Gateway
-from slng_sidecar.server.speech_reply import Form, SpeechResponse
+from slng_sidecar.server.speech_reply import AudioFormat, SpeechResponse
 from slng_sidecar.server.synthesis import Synthesis
 from slng_sidecar.server.targets import resolve_target
-from slng_sidecar.sessions.http_speech import Utterance
+from slng_sidecar.sessions.http_speech import HttpSpeech
 
 
 class SpeechConfig(BaseModel):
@@ -68,13 +68,13 @@ def speech_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
         body = await json_body(request, "text", gateway.settings)
         asked = validated(SpeechRequest, body)
         rate = asked.config.sample_rate
-        utterance = Utterance(
+        speech = HttpSpeech(
             asked.text,
             asked.voice or gateway.settings.slng_tts_voice,
             config_of(asked.config.model_dump(exclude_none=True)),
         )
         encoder = Pcm() if "audio/pcm" in request.headers.get("accept", "") else Wav()
-        return SpeechResponse(synthesis, target, utterance, Form(encoder, rate))
+        return SpeechResponse(synthesis, target, speech, AudioFormat(encoder, rate))
 
     return router
 

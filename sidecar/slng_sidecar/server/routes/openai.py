@@ -17,12 +17,12 @@ from slng_sidecar.server.bodies import ERRORS, json_body, validated
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.names import ignored_header, model_of, voice_of
 from slng_sidecar.server.routes.bridge import config_of
-from slng_sidecar.server.speech_reply import Form, SpeechResponse
+from slng_sidecar.server.speech_reply import AudioFormat, SpeechResponse
 from slng_sidecar.server.synthesis import Synthesis
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.server.transcription import TranscriptionResponse
 from slng_sidecar.server.transcripts import OpenAIOptions, SlngOptions
-from slng_sidecar.sessions.http_speech import Utterance
+from slng_sidecar.sessions.http_speech import HttpSpeech
 
 _PCM_RATE = 24_000
 """What OpenAI's ``pcm`` is; its clients rely on it."""
@@ -85,16 +85,21 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
         model = model_of(asked.model, "tts", settings)
         target = resolve_target(request, "tts", model, settings, gateway.secrets)
         # In a thread, since the codecs take their time to load at their first use.
-        form = await asyncio.to_thread(_form, request, asked)
+        audio_format = await asyncio.to_thread(_format, request, asked)
         given: dict[str, Any] = {"sample_rate": asked.sample_rate, "language": asked.language}
         if asked.speed != 1:
             given["speed"] = asked.speed
         voice = asked.voice.id if isinstance(asked.voice, VoiceById) else asked.voice
         config = config_of({name: value for name, value in given.items() if value is not None})
-        utterance = Utterance(asked.input, voice_of(voice, settings), config)
+        speech = HttpSpeech(asked.input, voice_of(voice, settings), config)
         ignored = ignored_header(list(asked.model_extra or ()))
         headers = {"X-Model": model, **ignored}
-        return SpeechResponse(synthesis, target, utterance, Form(form.encoder, form.sample_rate, form.events, headers))
+        return SpeechResponse(
+            synthesis,
+            target,
+            speech,
+            AudioFormat(audio_format.encoder, audio_format.sample_rate, audio_format.events, headers),
+        )
 
     @router.post(
         "/v1/audio/transcriptions",
@@ -148,7 +153,7 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
     return router
 
 
-def _form(request: Request, asked: OpenAISpeechRequest) -> Form:
+def _format(request: Request, asked: OpenAISpeechRequest) -> AudioFormat:
     """Give the form of the reply.
 
     Raises:
@@ -172,7 +177,7 @@ def _form(request: Request, asked: OpenAISpeechRequest) -> Form:
                     "pcm do not.",
                     status=400,
                 ) from None
-    return Form(encoder, rate, asked.stream_format == "sse")
+    return AudioFormat(encoder, rate, asked.stream_format == "sse")
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
