@@ -49,7 +49,7 @@ def _routes(given: Iterable[Any]) -> dict[str, list[str]]:
 
 def _sidecar_app() -> FastAPI:
     """Return the FastAPI application behind whatever wraps it."""
-    app: Any = product.create_app(*product.load_settings(slng_api_key="k"))
+    app: Any = product.new_app()
     while not isinstance(app, FastAPI):
         (app,) = (value for value in vars(app).values() if callable(value) and hasattr(value, "routes"))
     return app

@@ -19,6 +19,8 @@ from slng_sidecar.engines.speech import recognize as recognise
 from slng_sidecar.keys import SECRETS
 from slng_sidecar.protocol.errors import STATUS_OF_CODE, GatewayError
 from slng_sidecar.server.app import create_app
+from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.services import Services
 from slng_sidecar.simulator import (
     BadFault,
     Log,
@@ -59,11 +61,11 @@ __all__ = [
     "actions",
     "check_manners",
     "command_line",
-    "create_app",
     "create_simulator",
     "decode",
     "encode",
     "load_settings",
+    "new_app",
     "parse_fault",
     "plugin",
     "recognise",
@@ -78,3 +80,8 @@ __all__ = [
 def shared_manners(options: SimulatorOptions) -> dict[str, Any]:
     """Return the manners that a simulator with these options has on every route."""
     return dict(options.profile)
+
+
+def new_app() -> Any:
+    """Return the application of a sidecar with default settings."""
+    return create_app(Gateway(Services(*load_settings(slng_api_key="k"))))

@@ -216,7 +216,7 @@ def parse_tts(text: str) -> tuple[TtsMessage, ...]:
 
 
 def parse_error(raw: dict[str, Any]) -> GatewayError:
-    """Parse an error of upstream in any of its shapes: with a text or a numeric code, in ``data`` or at the top level."""
+    """Parse an error of upstream: with a text or a numeric code, in ``data`` or at the top level."""
     nested = raw.get("data")
     places = (nested, raw) if isinstance(nested, dict) else (raw,)
     status = next((s for place in places if (s := _numeric_status(place)) is not None), None)

@@ -67,7 +67,7 @@ async def serve_gateway(
             ),
             Tasks() as tasks,
         ):
-            # Objects that exist by now stay. A full garbage collection that visits them blocks the event loop for 60 ms.
+            # Objects that exist by now stay. A full garbage collection that visits them blocks the loop for 60 ms.
             gc.freeze()
             listening()
             if reread is not None:

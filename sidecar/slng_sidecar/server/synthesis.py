@@ -88,7 +88,7 @@ class Synthesis:
             raise GatewayError(
                 ErrorCode.CONFIG_ERROR,
                 f"config.{only_websocket[0]} needs the WebSocket bridge, but this sidecar is set to "
-                "SLNG_HTTP_TTS=bridge, which takes text and voice only. Leave the field out, or set SLNG_HTTP_TTS=auto.",
+                "SLNG_HTTP_TTS=bridge, which takes text and voice only. Leave it out, or set SLNG_HTTP_TTS=auto.",
             )
         if setting == "auto":
             return "websocket" if only_websocket or not self._known.has_bridge(target.base_url) else "bridge"

@@ -52,17 +52,24 @@ class Metrics:
         )
         self.dials = Counter(prefix + "upstream_dials", "Upstream connections dialled", ["kind"], registry=registry)
         self.dial_failures = Counter(
-            prefix + "upstream_dial_failures", "Upstream connections that did not get ready", ["kind", "code"],
+            prefix + "upstream_dial_failures",
+            "Upstream connections that did not get ready",
+            ["kind", "code"],
             registry=registry,
-        )  # fmt: skip
+        )
         self.open_seconds = Histogram(
-            prefix + "upstream_open_seconds", "Seconds from dialling upstream to its ready", ["kind"], buckets=_OPEN,
+            prefix + "upstream_open_seconds",
+            "Seconds from dialling upstream to its ready",
+            ["kind"],
+            buckets=_OPEN,
             registry=registry,
-        )  # fmt: skip
+        )
         self.losses = Counter(
-            prefix + "upstream_losses", "Ready upstream connections that the sidecar did not close itself", ["kind", "cause"],
+            prefix + "upstream_losses",
+            "Ready upstream connections that the sidecar did not close itself",
+            ["kind", "cause"],
             registry=registry,
-        )  # fmt: skip
+        )
         self.audio = Counter(
             prefix + "audio_seconds",
             "Seconds of audio received from clients (stt) and synthesised (tts)",
@@ -73,14 +80,19 @@ class Metrics:
             prefix + "characters", "Characters of text to synthesise", ["model"], registry=registry
         )
         self.repaired = Counter(
-            prefix + "stt_repaired_audio_seconds", "Seconds of audio replayed after a drop, and of audio that was lost",
-            ["what"], registry=registry,
-        )  # fmt: skip
+            prefix + "stt_repaired_audio_seconds",
+            "Seconds of audio replayed after a drop, and of audio that was lost",
+            ["what"],
+            registry=registry,
+        )
         self.contexts = Counter(prefix + "contexts", "TTS contexts that ended", ["model", "outcome"], registry=registry)
         self.first_audio_seconds = Histogram(
-            prefix + "first_audio_seconds", "Seconds from a context's first text to its first audio", ["model"],
-            buckets=_FIRST_SOUND, registry=registry,
-        )  # fmt: skip
+            prefix + "first_audio_seconds",
+            "Seconds from a context's first text to its first audio",
+            ["model"],
+            buckets=_FIRST_SOUND,
+            registry=registry,
+        )
         self.finalizes = Counter(
             prefix + "finalizes", "Finalizes that were answered", ["model", "outcome"], registry=registry
         )
@@ -92,26 +104,37 @@ class Metrics:
             registry=registry,
         )
         self.queue_bytes = Histogram(
-            prefix + "client_queue_bytes", "The most bytes that waited for the client of a session", ["kind"],
-            buckets=_BYTES, registry=registry,
-        )  # fmt: skip
-        self.own_seconds = Histogram(
-            prefix + "overhead_seconds", "Seconds until the first byte of an HTTP reply that were not spent waiting for upstream", buckets=_OWN,
+            prefix + "client_queue_bytes",
+            "The most bytes that waited for the client of a session",
+            ["kind"],
+            buckets=_BYTES,
             registry=registry,
-        )  # fmt: skip
+        )
+        self.own_seconds = Histogram(
+            prefix + "overhead_seconds",
+            "Seconds before the first byte of an HTTP reply, without the wait for upstream",
+            buckets=_OWN,
+            registry=registry,
+        )
         self.tasks = Gauge(prefix + "tasks", "Tasks of the event loop now", registry=registry)
         self.lag_seconds = Histogram(
-            prefix + "event_loop_lag_seconds", "Seconds by which the event loop runs timers late", buckets=_OWN,
+            prefix + "event_loop_lag_seconds",
+            "Seconds by which the event loop runs timers late",
+            buckets=_OWN,
             registry=registry,
-        )  # fmt: skip
+        )
         self.events = Counter(
-            prefix + "session_events", "What sessions dropped, ignored or repaired, by reason", ["kind", "reason"],
+            prefix + "session_events",
+            "What sessions dropped, ignored or repaired, by reason",
+            ["kind", "reason"],
             registry=registry,
-        )  # fmt: skip
+        )
         self.standby = Counter(
-            prefix + "standby_needs", "Connections that sessions needed, by the standby connection found, or why there was none",
-            ["kind", "spare"], registry=registry,
-        )  # fmt: skip
+            prefix + "standby_needs",
+            "Connections that sessions needed, by the standby connection found or why none was",
+            ["kind", "spare"],
+            registry=registry,
+        )
         self.standby_connections = Gauge(
             prefix + "standby_connections", "Standby connections now", ["state"], registry=registry
         )

@@ -1,8 +1,8 @@
 """Traces for OpenTelemetry: a span for each session, and below it one for each context and each finalize.
 
 The extra ``otel`` installs what this needs. OpenTelemetry's own environment variables switch it on and name the
-collector: ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``. Spans contain models, ids, sizes and
-times, never a key, a transcript or a text.
+collector: ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``. Spans contain models, ids, sizes
+and times, never a key, a transcript or a text.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError:
             log.warning(
-                "no traces are sent: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the otel extra is missing (pip install 'slng-sidecar[otel]')"
+                "no traces are sent: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the otel extra is missing "
+                "(pip install 'slng-sidecar[otel]')"
             )
             return None
         # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence.

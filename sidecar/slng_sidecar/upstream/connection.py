@@ -81,7 +81,7 @@ class Dialler:
             user_agent_header=f"slng-sidecar/{__version__}",
             ssl=self._tls if target.url.startswith("wss:") else None,
             proxy=self._proxy,
-            # Deepgram's route has refused upgrades that offer compression (says LiveKit's code), and audio does not compress.
+            # Deepgram's route has refused upgrades that offer compression (a comment in LiveKit's code).
             compression=None,
             open_timeout=None,  # one deadline spans everything up to ready
             close_timeout=self.limits.close_timeout,
@@ -95,8 +95,8 @@ class UpstreamConnection:
     """An upstream connection, and the only owner of its socket.
 
     Mutable: ``number`` and ``_owner``, once, by ``give_to``; ``_socket``, while it is open; ``_opening``, the task to
-    cancel until it is; ``_retiring``, with ``_abort``, its deadline; ``_loss_reported``, once the owner knows that it is
-    gone; ``_sent_at``, when a message was last sent.
+    cancel until it is; ``_retiring``, with ``_abort``, its deadline; ``_loss_reported``, once the owner knows that it
+    is gone; ``_sent_at``, when a message was last sent.
 
     Attributes:
         outgoing: what waits to be sent.

@@ -91,8 +91,8 @@ class PlainStt:
         return []
 
     def error(self, error: GatewayError) -> list[Command]:
-        # Some clients (LiveKit's) take every error for the end of the session. An error that may pass by itself, or that
-        # precedes a drop which the sidecar repairs, is not one.
+        # Some clients (LiveKit's) take every error for the end of the session, which an error that may pass by itself,
+        # or that precedes a drop which the sidecar repairs, is not.
         return [] if error.retryable else [send_error(error)]
 
     def other(self, raw: dict[str, Any]) -> list[Command]:

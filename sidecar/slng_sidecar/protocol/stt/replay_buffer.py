@@ -138,7 +138,7 @@ class ReplayBuffer:
         return 0.0 if self.compressed else FRAME_MS * sum(self._loud(start, end, _CLEAR))
 
     def has_pause(self, start: int, end: int, ms: float) -> bool:
-        """Return whether speech between two offsets stops for ``ms`` or more and goes on. False for compressed audio."""
+        """Return whether speech between two offsets pauses for ``ms`` or more. Return False for compressed audio."""
         if self.compressed:
             return False
         quiet, spoken = 0, False

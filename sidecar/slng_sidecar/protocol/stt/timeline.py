@@ -100,7 +100,7 @@ class Timeline:
         return self._audio_at + _QUIET_SECONDS
 
     def is_quiet(self, now: float) -> bool:
-        """Return whether an end now cuts nothing: no finalize waits, and there was no speech since the last or for 1 s."""
+        """Return whether an end now cuts nothing: no finalize waits, and no speech came since the last or for 1 s."""
         if not self._finals.is_settled:
             return False
         end = self.buffer.end

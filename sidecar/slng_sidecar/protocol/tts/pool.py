@@ -80,8 +80,8 @@ class PooledConnection:
 class ConnectionPool:
     """All connections of a session that were dialled and neither lost nor retired.
 
-    Mutable: ``_connections``, by number; ``_dialled``, how many there ever were; ``_one_turn``, models whose connections
-    were seen to end with a turn; ``_policies`` and ``_redial_at``, by the keys of lost connections.
+    Mutable: ``_connections``, by number; ``_dialled``, how many there ever were; ``_one_turn``, models whose
+    connections were seen to end with a turn; ``_policies`` and ``_redial_at``, by the keys of lost connections.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ class SettingsHistory:
 
     @property
     def keys(self) -> set[ConnectionKey]:
-        """The keys of the connections that may be needed: those of the newest accepted settings and of all later ones."""
+        """The keys of connections that may be needed: of the newest accepted settings and of all later ones."""
         last = max(at for at, revision in enumerate(self._list) if not revision.pending)
         return {revision.key for revision in self._list[last:]} | {revision.key for revision in self.pending}
 
