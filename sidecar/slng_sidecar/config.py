@@ -1,7 +1,7 @@
-"""Every setting, said once, where it is defined.
+"""Every setting, with its description and its checks, in one place.
 
-The environment comes first, then an env file, then a TOML file, then the defaults. Each secret can also be given as
-``<NAME>_FILE``, the path of a file that holds it; that file is read again when it changes.
+The environment takes precedence, then an env file, then a TOML file, then the defaults. Each secret can also be given
+as ``<NAME>_FILE``, the path of a file that contains it. That file is read again when it changes.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ FIXED = frozenset(
         "sidecar_log_format",
     }
 )
-"""Settings that hold from the start to the end of the process; SIGHUP re-reads the others. Secrets in files are read
-again by themselves."""
+"""Settings that need a restart. SIGHUP reads the others again, and secrets in files are read again by themselves."""
 
 
 def _split_list(value: object) -> object:
@@ -67,12 +66,12 @@ def _split_list(value: object) -> object:
 
 
 def _split_table(value: object) -> object:
-    """Read ``name=value, name=value``; what has no ``=`` is left for pydantic to refuse."""
+    """Parse ``name=value, name=value``. Pydantic refuses what has no ``=``."""
     parts = _split_list(value)
     if isinstance(parts, list):
         pairs = [part.partition("=") for part in parts]
         if not all(equals for _, equals, _ in pairs):
-            raise ValueError("it takes name=value, with commas between")
+            raise ValueError("it takes name=value pairs, separated by commas")
         return {name.strip(): target.strip() for name, _, target in pairs}
     return value
 
@@ -83,86 +82,103 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """The settings of the sidecar; a field's name in capitals is its environment variable."""
+    """The settings of the sidecar. A field's name in capitals is its environment variable."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False)
 
     # Upstream
-    slng_api_key: SecretStr | None = Field(None, description="SLNG's key; required unless --simulate")
+    slng_api_key: SecretStr | None = Field(None, description="the SLNG API key; required without --simulate")
     slng_provider_key: SecretStr | None = Field(None, description="your provider's key (BYOK) for external routes")
-    slng_stt_provider_key: SecretStr | None = Field(None, description="the same for STT only; wins over the wider one")
-    slng_tts_provider_key: SecretStr | None = Field(None, description="the same for TTS only; wins over the wider one")
-    slng_world_part: str | None = Field(None, description="regional gateway {world_part}.api.slng.ai; us-east if unset")
+    slng_stt_provider_key: SecretStr | None = Field(
+        None, description="the same for STT only; takes precedence over SLNG_PROVIDER_KEY"
+    )
+    slng_tts_provider_key: SecretStr | None = Field(
+        None, description="the same for TTS only; takes precedence over SLNG_PROVIDER_KEY"
+    )
+    slng_world_part: str | None = Field(
+        None, description="the regional gateway {world_part}.api.slng.ai; us-east if unset"
+    )
     slng_base_url: str | None = Field(
-        None, description="replaces the gateway: https://api.slng.ai, ws://127.0.0.1:9100"
+        None, description="a base URL that replaces the gateway, such as https://api.slng.ai"
     )
     slng_region_override: str | None = Field(
-        None, description="region header of the global gateway; wins over the next"
+        None, description="the region header of the global gateway; takes precedence over the world part"
     )
-    slng_world_part_override: str | None = Field(None, description="world part header of the global gateway")
-    slng_stt_model: str = Field("slng/deepgram/nova:3-en", description="the STT model where a request names none")
-    slng_tts_model: str = Field("slng/deepgram/aura:2-en", description="the TTS model where a request names none")
-    slng_tts_voice: str | None = Field(None, description="the voice where a request names none")
+    slng_world_part_override: str | None = Field(None, description="the world part header of the global gateway")
+    slng_stt_model: str = Field("slng/deepgram/nova:3-en", description="the STT model if a request names none")
+    slng_tts_model: str = Field("slng/deepgram/aura:2-en", description="the TTS model if a request names none")
+    slng_tts_voice: str | None = Field(None, description="the voice if a request names none")
     sidecar_model_aliases: Aliases = Field(
         {},
-        description="models under other names: tts-1=slng/deepgram/aura:2-en, …; any other name without / is a default",
+        description="other names for models, such as tts-1=slng/deepgram/aura:2-en; others without / are the default",
     )
     sidecar_voice_aliases: Aliases = Field(
-        {}, description="voices under other names: alloy=aura-2-thalia-en, …; OpenAI's other names are SLNG_TTS_VOICE"
+        {},
+        description="other names for voices, such as alloy=aura-2-thalia-en; OpenAI's other names are SLNG_TTS_VOICE",
     )
     slng_http_tts: Literal["auto", "bridge", "websocket"] = Field("auto", description="how HTTP TTS goes upstream")
     slng_flush: Literal["standalone", "inline"] = Field(
-        "standalone", description="how the end of a turn is said upstream: a flush message, or on the last text"
+        "standalone", description="how the end of a turn is sent upstream: as a flush message, or with the last text"
     )
-    slng_key_passthrough: bool = Field(False, description="send the client's bearer upstream instead of our key")
-    sidecar_simulate: bool = Field(False, description="start the simulator and use it as upstream, as --simulate does")
-    slng_proxy_from_env: bool = Field(False, description="honour HTTPS_PROXY and the like on the way upstream")
+    slng_key_passthrough: bool = Field(
+        False, description="send the client's bearer token upstream instead of SLNG_API_KEY"
+    )
+    sidecar_simulate: bool = Field(False, description="start the simulator and use it as upstream, like --simulate")
+    slng_proxy_from_env: bool = Field(False, description="use HTTPS_PROXY and the like on the way upstream")
 
-    # Where we listen, and to whom
-    sidecar_host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is needed")
-    sidecar_port: int = Field(8765, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
-    sidecar_uds: Path | None = Field(None, description="Unix socket to listen on instead")
-    sidecar_uds_mode: str = Field("0600", description="that socket's permissions; 0660 lets its group connect")
-    sidecar_token: SecretStr | None = Field(None, description="what local clients must show as bearer")
-    sidecar_allow_insecure: bool = Field(False, description="allow listening beyond loopback without a token")
-    sidecar_allowed_hosts: Names = Field((), description="Host names taken besides loopback's, where no token is set")
+    # Where the sidecar listens, and for whom
+    sidecar_host: str = Field("127.0.0.1", description="the address to listen on; beyond loopback it requires a token")
+    sidecar_port: int = Field(8765, ge=0, le=65_535, description="the port to listen on; 0 chooses a free port")
+    sidecar_uds: Path | None = Field(None, description="a Unix socket to listen on instead")
+    sidecar_uds_mode: str = Field("0600", description="the permissions of that socket; 0660 lets its group connect")
+    sidecar_token: SecretStr | None = Field(None, description="the token that local clients must send as bearer")
+    sidecar_allow_insecure: bool = Field(False, description="listen beyond loopback without a token")
+    sidecar_allowed_hosts: Names = Field(
+        (), description="Host names to accept besides those of loopback, if no token is set"
+    )
     sidecar_allowed_origins: Names = Field((), description="web origins that may connect")
 
     # Speech
-    sidecar_confidence_threshold: float = Field(0.5, ge=0, le=1, description="transcripts scored lower are dropped")
+    sidecar_confidence_threshold: float = Field(
+        0.5, ge=0, le=1, description="transcripts with a lower confidence are dropped"
+    )
     sidecar_confidence_scope: Literal["all", "partials", "off"] = Field("all", description="what the threshold is for")
     sidecar_plain_terminal: Literal["upstream", "audio_end", "flushed"] = Field(
-        "upstream", description="how a turn's end is told to plain TTS clients"
+        "upstream", description="the message that ends a TTS turn for plain clients"
     )
-    sidecar_finalize_timeout: Seconds = Field(3, description="seconds until a finalize is answered at the latest")
+    sidecar_finalize_timeout: Seconds = Field(3, description="seconds after which a finalize is answered in any case")
     sidecar_final_lag: Seconds = Field(2, description="seconds that a final may lag behind its audio")
-    sidecar_replay_seconds: Seconds = Field(30, description="seconds of audio kept while upstream cannot take it")
-    sidecar_reconnect_seconds: Seconds = Field(60, description="seconds that a lost upstream is tried for")
-    sidecar_context_idle: Seconds = Field(60, description="seconds after which an unflushed context ends")
+    sidecar_replay_seconds: Seconds = Field(30, description="seconds of audio kept for a replay")
+    sidecar_reconnect_seconds: Seconds = Field(60, description="seconds for which a lost upstream is dialled again")
+    sidecar_context_idle: Seconds = Field(60, description="seconds after which a context without a flush ends")
     sidecar_session_rotate: Seconds = Field(1500, description="seconds after which a session moves to a new connection")
-    sidecar_standby: int = Field(0, ge=0, le=100, description="spare connections per shape")
+    sidecar_standby: int = Field(0, ge=0, le=100, description="standby connections for each set of connection settings")
 
     # Limits
-    sidecar_max_sessions: int = Field(200, ge=1, description="sessions at once; more get 429")
+    sidecar_max_sessions: int = Field(200, ge=1, description="the most sessions at once; more get 429")
     sidecar_max_sessions_per_client: int = Field(
-        0, ge=0, description="sessions at once of one client, by its address; 0 sets no limit of its own"
+        0, ge=0, description="the most sessions at once of one client address; 0 for no limit"
     )
     sidecar_max_text: int = Field(10_000, ge=1, description="characters of one text")
-    sidecar_max_upload: ByteSize = Field(ByteSize(200_000_000), description="size of an uploaded file, such as 200 MB")
-    sidecar_max_audio: Seconds = Field(14_400, description="seconds of sound in an uploaded file")
-    sidecar_max_message: ByteSize = Field(ByteSize(16_777_216), description="size of one WebSocket message, either way")
+    sidecar_max_upload: ByteSize = Field(ByteSize(200_000_000), description="the largest uploaded file, such as 200 MB")
+    sidecar_max_audio: Seconds = Field(14_400, description="the most seconds of audio in an uploaded file")
+    sidecar_max_message: ByteSize = Field(ByteSize(16_777_216), description="the largest WebSocket message, either way")
 
     # Deadlines
-    sidecar_init_timeout: Seconds = Field(30, description="seconds a client may take to send init")
-    sidecar_open_timeout: Seconds = Field(15, description="seconds from dialling upstream to its ready, in all")
-    sidecar_send_timeout: Seconds = Field(5, description="seconds a peer may take to accept what is sent to it")
+    sidecar_init_timeout: Seconds = Field(30, description="seconds that a client may take to send init")
+    sidecar_open_timeout: Seconds = Field(15, description="seconds from dialling upstream to its ready")
+    sidecar_send_timeout: Seconds = Field(5, description="seconds that a peer may take to accept data")
     sidecar_first_audio_timeout: Seconds = Field(30, description="seconds from a turn's text to its first audio")
-    sidecar_terminal_timeout: Seconds = Field(15, description="seconds without audio until a turn counts as stuck")
-    sidecar_transcript_timeout: Seconds = Field(
-        60, description="seconds without a word, after a file's last sound, until upstream counts as stuck"
+    sidecar_terminal_timeout: Seconds = Field(
+        15, description="seconds without audio after which a turn counts as stuck"
     )
-    sidecar_close_timeout: Seconds = Field(5, description="seconds a close may take, with what is left before it")
-    sidecar_drain_seconds: Seconds = Field(30, description="seconds that SIGTERM leaves running sessions")
+    sidecar_transcript_timeout: Seconds = Field(
+        60, description="seconds without a word, after a file's last audio, after which upstream counts as stuck"
+    )
+    sidecar_close_timeout: Seconds = Field(
+        5, description="seconds that a close may take, including what is left to deliver"
+    )
+    sidecar_drain_seconds: Seconds = Field(30, description="seconds that running sessions have to end after SIGTERM")
 
     # Logs
     sidecar_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
@@ -192,7 +208,7 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_mode(cls, value: str) -> str:
         if not re.fullmatch("0?[0-7]{3}", value):
-            raise ValueError("it takes permissions as chmod does, such as 0660")
+            raise ValueError("it takes permissions in octal, such as 0660")
         return value
 
     @field_validator("sidecar_model_aliases")
@@ -210,7 +226,7 @@ class Settings(BaseSettings):
         override = self.slng_region_override or self.slng_world_part_override
         if override and self.slng_world_part and not self.slng_base_url:
             raise ValueError(
-                f"SLNG_WORLD_PART={self.slng_world_part} picks a regional gateway, which does not honour the region "
+                f"SLNG_WORLD_PART={self.slng_world_part} selects a regional gateway, which ignores the region "
                 f"override {override!r}. Unset one of them."
             )
         return self
@@ -228,7 +244,7 @@ class Settings(BaseSettings):
 
     @property
     def gateway(self) -> str:
-        """The base URL used where a client asks for nothing else."""
+        """The base URL of the gateway, unless a client asks for another one."""
         if self.slng_base_url:
             return self.slng_base_url
         if self.slng_world_part:
@@ -239,7 +255,7 @@ class Settings(BaseSettings):
 
     @property
     def fixed_gateway(self) -> str | None:
-        """What the operator fixed the gateway with, in words."""
+        """The setting by which the operator fixed the gateway, for error messages; None if it is not fixed."""
         if self.slng_base_url and not self.sidecar_simulate:
             return f"SLNG_BASE_URL={self.slng_base_url}"
         if self.slng_world_part and not self.sidecar_simulate:
@@ -248,7 +264,7 @@ class Settings(BaseSettings):
 
     @property
     def listens_beyond_loopback(self) -> bool:
-        """Whether machines other than this one could reach the sidecar."""
+        """Whether other machines could reach the sidecar."""
         if self.sidecar_uds is not None or self.sidecar_host == "localhost":
             return False
         try:
@@ -258,7 +274,7 @@ class Settings(BaseSettings):
 
 
 def secrets_of(settings: Settings, files: Mapping[str, Path] | None = None) -> Secrets:
-    """Give the secrets among the settings, and those in files, which win.
+    """Return the secrets among the settings, and those in files, which take precedence.
 
     Raises:
         ConfigError: a file cannot be used.
@@ -274,10 +290,10 @@ def load_settings(
     Args:
         config_file: a TOML file whose keys are the settings' names, in lower or upper case.
         env_file: a file of NAME=value lines, below the environment.
-        overrides: settings that stand above all, from the command line; None means not given.
+        overrides: settings from the command line, which take precedence over all others; None for not given.
 
     Raises:
-        ConfigError: naming each setting that cannot be used.
+        ConfigError: a setting cannot be used. The text names each one.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     if env_file is not None and not env_file.is_file():
@@ -305,10 +321,10 @@ def load_settings(
 
 
 def reloaded(now: Settings, fresh: Settings) -> tuple[Settings, list[str], list[str]]:
-    """Take over what may change while the sidecar runs.
+    """Apply the settings that may change while the sidecar runs.
 
     Returns:
-        The settings that hold from here on, the names of those that changed, and of those that would need a restart.
+        The new settings, the names of those that changed, and the names of those that need a restart to change.
     """
     changed = [name for name in Settings.model_fields if getattr(now, name) != getattr(fresh, name)]
     taken = {name: getattr(fresh, name) for name in changed if name not in FIXED}
@@ -316,10 +332,10 @@ def reloaded(now: Settings, fresh: Settings) -> tuple[Settings, list[str], list[
 
 
 def check_exposure(settings: Settings, secrets: Secrets) -> None:
-    """Refuse to serve other machines without a token.
+    """Check that a sidecar which other machines can reach has a token.
 
     Raises:
-        ConfigError: saying what to set.
+        ConfigError: it has none. The text says what to set.
     """
     if settings.listens_beyond_loopback and secrets.token is None and not settings.sidecar_allow_insecure:
         raise ConfigError(
@@ -330,7 +346,7 @@ def check_exposure(settings: Settings, secrets: Secrets) -> None:
 
 
 class _TomlSource(TomlConfigSettingsSource):
-    """The TOML file that ``model_config`` names, with the settings' names in either case."""
+    """Reads the TOML file that ``model_config`` names. The names of settings may be in either case."""
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         try:
@@ -341,13 +357,13 @@ class _TomlSource(TomlConfigSettingsSource):
             raise ConfigError(f"The settings file {file_path} is not TOML: {error}.") from None
         if unknown := sorted(values.keys() - Settings.model_fields.keys()):
             raise ConfigError(
-                f"{file_path}: {', '.join(unknown)}: no such setting. 'slng-sidecar serve --help' lists them."
+                f"{file_path}: {', '.join(unknown)}: no such setting. 'slng-sidecar serve --help' lists the settings."
             )
         return values
 
 
 def _in_words(check: Any, value: str) -> str:
-    """Run one of the protocol's checks where pydantic wants a ``ValueError``."""
+    """Run a check of the protocol, and raise its error as the ``ValueError`` that pydantic expects."""
     try:
         checked: str = check(value)
     except GatewayError as error:

@@ -1,4 +1,4 @@
-"""The secrets that the sidecar holds, and where they come from."""
+"""The secrets that the sidecar holds: keys and its own token."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pydantic import SecretStr
 from slng_sidecar.protocol.route import Kind
 
 SECRETS = ("slng_api_key", "slng_provider_key", "slng_stt_provider_key", "slng_tts_provider_key", "sidecar_token")
-"""The settings that are secrets: shown nowhere, and each also taken from ``<NAME>_FILE``."""
+"""The settings that are secrets. None is ever shown, and each can also be given as ``<NAME>_FILE``."""
 
 
 class ConfigError(Exception):
-    """Raised when the settings cannot be used; its text says which one, why, and what to do."""
+    """Raised when a setting cannot be used. The text names the setting, the reason and the remedy."""
 
 
 class Secrets:
-    """The secrets as they are now: from their files where they have one, re-read when the file changes.
+    """The present secrets. Those in files are read again when the file changes.
 
-    Only ``_cache`` is mutable: for each file what it held, and by which stamp (time, size, inode) that is known.
+    Mutable: ``_cache``, the content of each file with its stamp (time, size, inode).
     """
 
     def __init__(self, values: Mapping[str, SecretStr | None], files: Mapping[str, Path] | None = None) -> None:
-        """Take the secrets as they are set.
+        """Read the secrets.
 
         Args:
-            values: by their names in ``SECRETS``.
-            files: those that are in files, which win.
+            values: the secrets by their names in ``SECRETS``.
+            files: the files of those that are in files, which take precedence.
 
         Raises:
             ConfigError: a file cannot be used.
@@ -51,11 +51,11 @@ class Secrets:
 
     @property
     def token(self) -> str | None:
-        """What local clients must show."""
+        """The token that local clients must send; None if they need none."""
         return self._get("sidecar_token")
 
     def provider_key(self, kind: Kind) -> str | None:
-        """Give the operator's provider key for STT or TTS; the narrower setting wins."""
+        """Return the operator's provider key for STT or TTS. The more specific setting takes precedence."""
         return self._get(f"slng_{kind}_provider_key") or self._get("slng_provider_key")
 
     def _get(self, name: str) -> str | None:
@@ -78,34 +78,34 @@ class Secrets:
                 setting = f"{name.upper()}_FILE"
                 if not _is_path(path):
                     raise ConfigError(
-                        f"{setting} takes the path of a file, and what is set there does not look like one (it is not "
+                        f"{setting} takes the path of a file, and its value does not look like one (the value is not "
                         f"shown, as it may be a secret). The secret itself goes into {name.upper()}."
                     ) from None
                 raise ConfigError(f"{setting}={path} cannot be used: {detail}.") from None
-            # A file that is being replaced may be missing for a moment: what it held still holds.
+            # A file may be missing for a moment while it is replaced. Its last content stays valid.
         return known[1]
 
 
 def secret_files(env_file: Path | None) -> dict[str, Path]:
-    """Give which secrets the environment, or an env file below it, has in files: ``SLNG_API_KEY_FILE`` and such."""
+    """Return the files of secrets (``SLNG_API_KEY_FILE`` and so on) from the environment, or else an env file."""
     values: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
     values.update(os.environ)
     return {name: Path(path) for name in SECRETS if (path := values.get(f"{name.upper()}_FILE"))}
 
 
 def _is_path(path: Path) -> bool:
-    """Tell whether this looks like a path, and not like a secret in its place, which may have slashes as well."""
+    """Return whether a value looks like a path rather than a misplaced secret, which may contain slashes too."""
     text = str(path)
     return text.startswith(("/", ".", "~")) or os.path.exists(path) or ("/" in text and os.path.exists(path.parent))
 
 
 def clean_secret(value: str) -> str:
-    """Give a secret without the space around it.
+    """Return a secret without surrounding space.
 
     Raises:
-        ValueError: it cannot be one.
+        ValueError: the value cannot be a secret.
     """
     value = value.strip()
     if not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("a key is one word of ASCII characters, without spaces or line breaks")
+        raise ValueError("a key must be ASCII characters without spaces or line breaks")
     return value

@@ -149,17 +149,17 @@ async def test_headerless_samples_are_what_they_are_said_to_be(expected: Expecte
     ("file", "says"),
     [
         (b"", "an empty file"),
-        (b"x", "no sound"),
-        (Path(__file__).read_bytes(), "no sound"),
-        (bytes(100_000), "no sound"),
-        (b"%PDF-1.7\n" + bytes(5_000), "no sound"),
-        (b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n", "no sound"),
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "no sound"),
-        (b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>", "no sound"),
+        (b"x", "not audio"),
+        (Path(__file__).read_bytes(), "not audio"),
+        (bytes(100_000), "not audio"),
+        (b"%PDF-1.7\n" + bytes(5_000), "not audio"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n", "not audio"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "not audio"),
+        (b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>", "not audio"),
         (wav_header(RATE)[:30], "no sound|before its samples"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(500), "no sound"),
-        (wav_header(RATE)[:20] + b"\x34\x12" + wav_header(RATE)[22:] + PCM, "in a codec that is not known here"),
-        (written(tone(RATE), RATE, "CAF").replace(b"free\0\0", b"free\0\xff", 1), "no sound"),  # it leads elsewhere
+        (b"\x89PNG\r\n\x1a\n" + bytes(500), "not audio"),
+        (wav_header(RATE)[:20] + b"\x34\x12" + wav_header(RATE)[22:] + PCM, "audio in an unknown codec"),
+        (written(tone(RATE), RATE, "CAF").replace(b"free\0\0", b"free\0\xff", 1), "not audio"),  # it leads elsewhere
     ],
 )
 async def test_what_is_no_sound_is_refused(file: bytes, says: str) -> None:

@@ -96,7 +96,7 @@ async def test_refusals_are_its_client_s_exceptions_with_our_words() -> None:
         with pytest.raises(openai.AuthenticationError, match="SLNG_API_KEY"):
             await api.audio.transcriptions.create(model="whisper-1", file=("a.wav", WAV))
     async with gateway_and_simulator() as (url, _), client(url) as api:
-        with pytest.raises(openai.APIStatusError, match="no sound that can be decoded") as caught:
+        with pytest.raises(openai.APIStatusError, match="not audio that can be decoded") as caught:
             await api.audio.transcriptions.create(model="whisper-1", file=("a.txt", b"hello" * 100))
         assert caught.value.status_code == 415
         with pytest.raises(openai.APIStatusError, match="10,000 characters"):

@@ -1,1 +1,1 @@
-"""Sound formats: WAV in and out."""
+"""Audio formats: WAV, compressed formats, sample rates and sample formats."""

@@ -1,4 +1,4 @@
-"""Compressed sound, by FFmpeg's libraries: PyAV carries them, and is there with the codecs extra only."""
+"""Compressed audio, with FFmpeg's libraries. PyAV, which contains them, comes with the ``codecs`` extra only."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import av
 
-# For each format: FFmpeg's container and encoder, how many bits a second, options of the container, and the sample
-# rates in Hz that the encoder takes (none: any).
+# For each format: FFmpeg's container and encoder, the bit rate, options of the container, and the sample rates in Hz
+# that the encoder supports (none: any).
 _RATES_OF_MP3 = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _RATES_OF_OPUS = (8_000, 12_000, 16_000, 24_000, 48_000)
 _RATES_OF_AAC = (*_RATES_OF_MP3, 64_000, 88_200, 96_000)
 _FORMATS: dict[str, tuple[str, str, int | None, dict[str, str], tuple[int, ...], str]] = {
     "mp3": ("mp3", "libmp3lame", 64_000, {"id3v2_version": "0"}, _RATES_OF_MP3, "audio/mpeg"),
-    # A page a tenth of a second, since a page leaves only once it is full.
+    # One page each tenth of a second, because a page is sent only once it is full.
     "opus": ("ogg", "libopus", 32_000, {"page_duration": "100000"}, _RATES_OF_OPUS, "audio/ogg"),
     "flac": ("flac", "flac", None, {}, (), "audio/flac"),
     "aac": ("adts", "aac", 64_000, {}, _RATES_OF_AAC, "audio/aac"),
 }
 FORMATS = tuple(_FORMATS)
-"""What ``CodecEncoder`` can make."""
+"""The formats that ``CodecEncoder`` writes."""
 
 
 class CodecsMissing(Exception):
-    """Raised when the codecs extra is needed and not installed."""
+    """Raised when the ``codecs`` extra is needed but not installed."""
 
 
 def load() -> Any:
-    """Give PyAV.
+    """Import PyAV and return it.
 
     Raises:
-        CodecsMissing: it is not installed.
+        CodecsMissing: PyAV is not installed.
     """
     try:
         import av
@@ -42,7 +42,7 @@ def load() -> Any:
 
 
 def is_installed() -> bool:
-    """Tell whether compressed formats can be had."""
+    """Return whether compressed formats are supported."""
     try:
         load()
     except CodecsMissing:
@@ -51,7 +51,7 @@ def is_installed() -> bool:
 
 
 class _Sink:
-    """What FFmpeg writes to; it cannot seek, so no header is corrected afterwards."""
+    """What FFmpeg writes to. It cannot seek, so FFmpeg corrects no header afterwards."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -67,19 +67,19 @@ class _Sink:
 
 
 class CodecEncoder:
-    """Makes an MP3, Ogg Opus, FLAC or AAC (ADTS) file of 16-bit mono PCM.
+    """Encodes 16-bit mono PCM as an MP3, Ogg Opus, FLAC or AAC (ADTS) file.
 
-    FLAC and Opus keep the length to the sample. MP3 and AAC begin and end with up to a frame of silence, which their
-    streamed form cannot mark.
+    FLAC and Opus keep the exact length. MP3 and AAC start and end with up to a frame of silence, which their streamed
+    form cannot mark.
     """
 
     blocking = True
 
     def __init__(self, name: str) -> None:
-        """Prepare.
+        """Create an encoder.
 
         Raises:
-            CodecsMissing: the codecs extra is not installed.
+            CodecsMissing: the ``codecs`` extra is not installed.
         """
         self._av = load()
         self._container_name, self._codec, self._bitrate, self._options, self._rates, self._type = _FORMATS[name]

@@ -1,4 +1,4 @@
-"""G.711: the 8-bit samples of telephony, as 16-bit ones."""
+"""G.711: decodes the 8-bit samples of telephony to 16 bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _alaw(code: int) -> int:
 
 
 def _tables(samples: list[int]) -> tuple[bytes, bytes]:
-    """Give the low and the high byte of each code's sample."""
+    """Return two tables: the low and the high byte of each code's sample."""
     return bytes(sample & 0xFF for sample in samples), bytes(sample >> 8 & 0xFF for sample in samples)
 
 
@@ -26,11 +26,11 @@ _TABLES = {
     "alaw": _tables([_alaw(code) for code in range(256)]),
 }
 COMPANDED = frozenset(_TABLES)
-"""The encodings that ``expand`` knows."""
+"""The encodings that ``expand`` supports."""
 
 
 def expand(data: bytes, encoding: str) -> bytes:
-    """Decode mu-law or A-law to linear 16-bit little-endian samples, two bytes for each one."""
+    """Decode mu-law or A-law to little-endian 16-bit PCM."""
     low, high = _TABLES[encoding]
     samples = bytearray(2 * len(data))
     samples[::2] = data.translate(low)

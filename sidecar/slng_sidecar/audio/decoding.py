@@ -1,4 +1,4 @@
-"""A file of any kind on its way to 16-bit mono PCM of one rate, while it comes: one thread, bounded queues, no copy."""
+"""Decodes a file of any kind to 16-bit mono PCM of one rate while it comes, in a thread with bounded queues."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _INTAKE_BYTES = 262_144
 _READ_BYTES = 65_536
 _ENOUGH = 12
 _PROBE_BYTES = 262_144
-# The files that FFmpeg is let try; none of them names other files or addresses.
+# The formats that FFmpeg may try. None of them can refer to other files or addresses.
 _FORMATS = "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,aac,aiff,au,caf,amr,amrnb,amrwb,asf,wv,mpegts,mpeg"
 _BAD_PACKETS = 1_000
 _UPSTREAM_RATES = range(8_000, 48_001)
 
 
 class TooLong(Exception):
-    """Raised when a file holds more sound than is taken."""
+    """Raised when a file has more audio than is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Expected:
     """What is known of a file before its first byte.
 
     Attributes:
-        encoding: of headerless samples, ``linear16``, ``mulaw`` or ``alaw``; None for a file with a header.
-        sample_rate: of headerless samples, in Hz.
-        whole: whether the file must be there as a whole before it is decoded.
+        encoding: of samples without a header, ``linear16``, ``mulaw`` or ``alaw``; None for a file with a header.
+        sample_rate: of samples without a header, in Hz.
+        whole: whether the whole file must have come before it is decoded.
     """
 
     encoding: str | None = None
@@ -51,14 +51,14 @@ class _Source(Protocol):
 
 
 class Decoding:
-    """One file's decoding, in a thread of its own while the block runs.
+    """Decodes one file, in a thread of its own while the block runs.
 
-    The file's bytes are ``put`` and then ``finish``ed; ``next`` gives the sound. At most ``_INTAKE_BYTES`` and half a
-    second of sound wait between the two.
+    ``put`` takes the file's bytes, ``finish`` ends them, and ``next`` returns audio. At most ``_INTAKE_BYTES`` of the
+    file and half a second of audio wait in between.
 
     Attributes:
-        sample_rate: of what comes out, in Hz; known once ``next`` has given some.
-        samples: how many came out so far.
+        sample_rate: of the audio, in Hz; known once ``next`` has returned some.
+        samples: how many samples were returned so far.
     """
 
     def __init__(self, wanted_rate: int, max_seconds: float) -> None:
@@ -81,10 +81,10 @@ class Decoding:
         self._sound.abort()
         if self._thread is not None:
             await self._over.wait()
-            self._thread.join()  # it has nothing left to do
+            self._thread.join()  # the thread has nothing left to do
 
     def start(self, expected: Expected) -> None:
-        """Begin with what is known of the file."""
+        """Start to decode, with what is known of the file."""
         self._thread = threading.Thread(target=self._run, args=(expected,), name="decoding", daemon=True)
         self._thread.start()
 
@@ -93,17 +93,17 @@ class Decoding:
         await self._intake.put(data)
 
     def finish(self) -> None:
-        """Note that the file is complete."""
+        """Record that the file is complete."""
         self._intake.finish()
 
     async def next(self) -> bytes | None:
-        """Wait for sound; None once all was given.
+        """Wait for audio; None after the last.
 
         Raises:
-            UnreadableSound: the file cannot be decoded; the text says what it is.
-            codecs.CodecsMissing: not without the codecs extra.
-            TooLong: it holds more than is taken.
-            OSError: there is no room on disk for a file that must be there as a whole.
+            UnreadableAudio: the file cannot be decoded. The text says what it is.
+            codecs.CodecsMissing: the file needs the ``codecs`` extra.
+            TooLong: the file has more audio than is accepted.
+            OSError: the disk is full, and the whole file must come before it is decoded.
         """
         data = await self._sound.take()
         if data is not None:
@@ -122,11 +122,11 @@ class Decoding:
                 self._decode(self._intake, expected)
         except Aborted:
             pass
-        except Exception as failure:  # whatever it is, the request's task tells the client of it
+        except Exception as failure:  # the request's task reports it to the client, whatever it is
             error = failure
         finally:
             self._sound.end(error)
-            # Nobody reads what may still come.
+            # No more audio is read.
             self._intake.abort()
             self._loop.call_soon_threadsafe(self._over.set)
 
@@ -145,7 +145,7 @@ class Decoding:
             self._compressed(head, source)
 
     def _riff(self, source: _Source) -> None:
-        """Read a WAV file ourselves where that takes no work on each sample, or where there is no other way."""
+        """Decode a WAV file without FFmpeg, if its samples need no conversion or FFmpeg is not installed."""
         reader, head, sound = WavReader(), b"", b""
         try:
             while reader.form is None and len(head) < _PROBE_BYTES and (data := source.read(_READ_BYTES)):
@@ -192,7 +192,7 @@ class Decoding:
     def _compressed(self, head: bytes, source: _Source) -> None:
         av = codecs.load()
         if head[4:8] == b"ftyp" or head.startswith(b"caff"):
-            # MP4 and CAF may say at their end where everything is.
+            # MP4 and CAF may have their index at the end.
             with tempfile.TemporaryFile() as spool:
                 self._by_ffmpeg(av, _ForFfmpeg(_spooled(spool, source)))
         else:
@@ -209,11 +209,11 @@ class Decoding:
                 if not container.streams.audio:
                     raise UnreadableAudio("a file without sound")
                 if (context := container.streams.audio[0].codec_context) is None:
-                    raise UnreadableAudio("sound in a codec that is not known here")
+                    raise UnreadableAudio("audio in an unknown codec")
                 context.thread_count = 1
                 self._frames(av, container)
         except (av.FFmpegError, EOFError):
-            raise UnreadableAudio("no sound that can be decoded") from None
+            raise UnreadableAudio("not audio that can be decoded") from None
 
     def _frames(self, av: Any, container: Any) -> None:
         out: _Out | None = None
@@ -244,7 +244,7 @@ class Decoding:
 
 
 class _Out:
-    """Sound of one rate on its way out: resampled, and counted against the most that is taken."""
+    """Resamples decoded audio, and counts it against the most that is accepted."""
 
     def __init__(self, resampler: Resampler, sound: FromThread, most: int) -> None:
         self._resampler = resampler
@@ -266,7 +266,7 @@ class _Out:
 
 
 class _Joined:
-    """What was read already, and then the rest; nothing to seek in."""
+    """A file that starts with bytes that were read before. It cannot seek."""
 
     def __init__(self, head: bytes, source: _Source) -> None:
         self._head = head
@@ -280,7 +280,7 @@ class _Joined:
 
 
 class _ForFfmpeg:
-    """A file on disk as FFmpeg reads it: a seek to where nothing can be, as in a damaged file, is an error code."""
+    """A file on disk for FFmpeg. A seek to an impossible position, as in a damaged file, returns an error code."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.read, self.tell, self._file = file.read, file.tell, file
@@ -293,7 +293,7 @@ class _ForFfmpeg:
 
 
 def _spooled(spool: IO[bytes], source: _Source) -> IO[bytes]:
-    """Write all that comes to a file on disk, and go back to its start."""
+    """Write everything that comes to a file on disk, and return to its start."""
     while data := source.read(_READ_BYTES):
         spool.write(data)
     spool.seek(0)
@@ -301,7 +301,7 @@ def _spooled(spool: IO[bytes], source: _Source) -> IO[bytes]:
 
 
 def _frames_of(av: Any, container: Any) -> Iterator[Any]:
-    """Give the sound's frames; like players, pass over packets that are damaged, but not over any number of them."""
+    """Yield the audio's frames. Like players, skip damaged packets, but not any number of them."""
     bad = 0
     for packet in container.demux(audio=0):
         try:

@@ -1,4 +1,4 @@
-"""From PCM to the bytes of a file, as it is made."""
+"""Encoders: PCM to the bytes of a file, piece by piece."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from slng_sidecar.audio.wav import wav_header
 
 
 class Encoder(Protocol):
-    """Makes a file of 16-bit mono PCM piece by piece.
+    """Encodes 16-bit mono PCM as a file, piece by piece.
 
     Attributes:
-        blocking: whether it takes so long that it must not run in the event loop.
+        blocking: whether it takes too long to run on the event loop.
     """
 
     blocking: bool
 
     def sample_rate(self, wanted: int) -> int:
-        """Give the nearest rate to the wanted one, in Hz, that it takes."""
+        """Return the supported sample rate in Hz that is nearest to the wanted one."""
 
     def media_type(self, sample_rate: int) -> str:
-        """Give the Content-Type of what comes out."""
+        """Return the Content-Type of the file."""
 
     def begin(self, sample_rate: int) -> bytes:
-        """Give what stands before the first sound."""
+        """Return the bytes before the first audio."""
 
     def encode(self, pcm: bytes) -> bytes:
-        """Take more sound; give the bytes that it completes."""
+        """Return the bytes that more audio completes."""
 
     def end(self) -> bytes:
-        """Give what is left once all sound was taken."""
+        """Return the bytes that are left after the last audio."""
 
 
 class Pcm:
-    """The samples alone."""
+    """Writes the samples alone."""
 
     blocking = False
 
@@ -54,7 +54,7 @@ class Pcm:
 
 
 class Wav(Pcm):
-    """One header, which cannot know the length yet, and the samples."""
+    """Writes a WAV header without a length, and the samples."""
 
     def media_type(self, sample_rate: int) -> str:
         return "audio/wav"

@@ -1,4 +1,4 @@
-"""Changing the sample rate of 16-bit mono PCM, where soxr is installed."""
+"""Changes the sample rate of 16-bit mono PCM, if soxr is installed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 
 class Resampler(Protocol):
-    """Takes PCM and gives PCM of another rate, a little behind.
+    """Converts PCM to another sample rate, with a small delay.
 
     Attributes:
-        rate: of what comes out, in Hz.
+        rate: of the output, in Hz.
     """
 
     rate: int
@@ -18,7 +18,7 @@ class Resampler(Protocol):
     def feed(self, pcm: bytes) -> bytes: ...
 
     def end(self) -> bytes:
-        """Give what is left once all was fed."""
+        """Return the output that is left after the last input."""
 
 
 class _Unchanged:
@@ -34,7 +34,7 @@ class _Unchanged:
 
 class _Soxr:
     def __init__(self, rate: int, wanted: int) -> None:
-        # Not before it is needed: numpy takes its time to load, and a lot of memory.
+        # Imported only when needed, because numpy is slow to load and takes much memory.
         import numpy
         import soxr
 
@@ -59,16 +59,16 @@ class _Soxr:
 
 
 def can_resample() -> bool:
-    """Tell whether other rates can be had."""
+    """Return whether resampling is supported."""
     try:
         return find_spec("soxr") is not None
-    except ValueError:  # it was taken out of those that can be imported
+    except ValueError:  # a test has blocked the import
         return False
 
 
 def resampler(rate: int, wanted: int) -> Resampler:
-    """Give what brings ``rate`` to ``wanted``; where that cannot be had it leaves the rate, and says so in ``rate``.
+    """Return a resampler from ``rate`` to ``wanted``. Without soxr it changes nothing, as its ``rate`` says.
 
-    The first one that does takes a tenth of a second, so it belongs in a thread.
+    The first call takes a tenth of a second, so it belongs in a thread.
     """
     return _Unchanged(rate) if rate == wanted or not can_resample() else _Soxr(rate, wanted)

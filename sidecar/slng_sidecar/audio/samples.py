@@ -1,4 +1,4 @@
-"""Samples of any common kind as 16-bit little-endian mono, in pure Python."""
+"""Converts samples of any common kind to 16-bit little-endian mono, in pure Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slng_sidecar.audio.companding import expand
 Kind = Literal["pcm", "float", "mulaw", "alaw"]
 
 WIDTHS: dict[Kind, tuple[int, ...]] = {"pcm": (1, 2, 3, 4), "float": (4, 8), "mulaw": (1,), "alaw": (1,)}
-"""How many bytes a sample of each kind may have. 8-bit PCM is unsigned, as in WAV."""
+"""The possible bytes of a sample of each kind. 8-bit PCM is unsigned, as in WAV."""
 
 _SIGN = bytes(code ^ 0x80 for code in range(256))
 _FULL = 0x7FFF
@@ -21,7 +21,7 @@ _FULL = 0x7FFF
 
 @dataclass(frozen=True, slots=True)
 class SampleFormat:
-    """How samples lie in bytes; all are little-endian and interleaved.
+    """How samples are stored. All are little-endian and interleaved.
 
     Attributes:
         width: bytes of one sample of one channel.
@@ -43,7 +43,7 @@ class SampleFormat:
 
 
 def converter(form: SampleFormat) -> Callable[[bytes], bytes]:
-    """Give what turns whole frames into 16-bit mono: the upper 16 bits of each sample, channels averaged."""
+    """Return a function that converts whole frames to 16-bit mono: the upper 16 bits, with channels averaged."""
     if form.is_plain:
         return lambda data: data
     narrow = _narrow(form)
@@ -80,7 +80,7 @@ def _upper_bytes(data: bytes, width: int) -> bytes:
 
 
 def _rounded(values: array[float]) -> bytes:
-    """Give -1 to 1 as 16 bits; what is beyond is cut, and what is no number is silence."""
+    """Convert a number from -1 to 1 to 16 bits. Numbers beyond are clipped, and NaN is silence."""
     if sys.byteorder == "big":
         values.byteswap()
     return _bytes(array("h", [_sample(value) for value in values]))

@@ -1,4 +1,4 @@
-"""What SLNG's HTTP bridge returned: recognised from its bytes, since its label and its lengths cannot be relied on."""
+"""Recognises what SLNG's HTTP bridge returned from its bytes, because its label and its lengths are unreliable."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SIGNATURES = (
     (0, b"\x1aE\xdf\xa3", "WebM"),
     (4, b"ftyp", "MP4"),
 )
-# By their media type; headerless samples have no signature, so only these say that they are none.
+# Formats without a signature of their own are recognised by these media types only.
 _TYPES = {
     "audio/mpeg": "MP3", "audio/mp3": "MP3", "audio/ogg": "Ogg", "audio/opus": "Opus", "audio/flac": "FLAC",
     "audio/aac": "AAC", "audio/webm": "WebM", "audio/mp4": "MP4", "application/json": "JSON",
 }  # fmt: skip
-# Those that are named; what else stands there may be anything, a key as well.
+# Only these media types are quoted. Anything else in the header may be secret.
 _TEXTS = frozenset({"text/html", "text/plain", "text/xml", "text/csv", "text/event-stream"})
 _ENOUGH = 12
 
@@ -35,18 +35,18 @@ _SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (1
 
 
 class SniffingReader:
-    """A body whose kind is found out from its first bytes: a WAV file or headerless 16-bit mono PCM.
+    """Reads a body whose kind its first bytes tell: a WAV file, or 16-bit mono PCM without a header.
 
     Attributes:
-        sample_rate: of the samples that ``feed`` gives, in Hz; what was expected until that is known.
+        sample_rate: of the samples that ``feed`` returns, in Hz; the expected rate until the real one is known.
     """
 
     def __init__(self, content_type: str = "", sample_rate: int = 24_000) -> None:
-        """Expect a body.
+        """Create a reader.
 
         Args:
-            content_type: what it is labelled as.
-            sample_rate: of headerless samples, in Hz.
+            content_type: the body's label.
+            sample_rate: of samples without a header, in Hz.
         """
         self.sample_rate = sample_rate
         self._type = content_type.partition(";")[0].strip().lower()
@@ -55,10 +55,10 @@ class SniffingReader:
         self._decided = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; give the 16-bit mono samples that they complete.
+        """Take the next bytes, and return the 16-bit mono samples that they complete.
 
         Raises:
-            UnreadableSound: naming what came.
+            UnreadableAudio: the body is neither of the two. The text says what came.
         """
         if not self._decided:
             self._waiting += data
@@ -69,10 +69,10 @@ class SniffingReader:
         return self._samples(data)
 
     def end(self) -> bytes:
-        """Note that the body is complete; give what is left of its samples.
+        """End the body, and return the samples that are left.
 
         Raises:
-            UnreadableSound: naming what came, or how much less came than was promised.
+            UnreadableAudio: the body is neither of the two, or shorter than its header says.
         """
         left = b""
         if not self._decided and self._waiting:
@@ -98,7 +98,7 @@ class SniffingReader:
         return samples
 
     def _decide(self, *, last: bool) -> bool:
-        """Tell whether what came is enough to know its kind."""
+        """Return whether enough bytes came to know the kind."""
         head = self._waiting
         if not last and len(head) < _ENOUGH:
             return False
@@ -127,14 +127,14 @@ class SniffingReader:
 
 
 def _same_stream(data: bytes | bytearray, second: int) -> bool:
-    """Tell whether two headers are of one version, layer and sample rate."""
+    """Return whether two MPEG headers share their version, layer and sample rate."""
     return (data[1] ^ data[second + 1]) & 0x1E == 0 and (data[2] ^ data[second + 2]) & 0x0C == 0
 
 
 def _next_mp3_frame(data: bytes | bytearray, at: int) -> int | None:
-    """Give where the MPEG audio frame that begins at ``at`` ends, or None where none begins there.
+    """Return where the MPEG audio frame that begins at ``at`` ends; None if none begins there.
 
-    Quiet PCM begins with ``FF FF`` as well, which looks like a header of layer I; its bit rate is then none.
+    Quiet PCM begins with ``FF FF`` as well, which looks like a header of layer I but has no valid bit rate.
     """
     if len(data) < at + 4 or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None

@@ -1,4 +1,4 @@
-"""Compressed sound that arrives in messages, decoded as it comes: MP3 and Opus, by FFmpeg's libraries."""
+"""Decodes MP3 and Opus that arrives in messages, with FFmpeg's libraries."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 from slng_sidecar.audio import codecs
 
 DECODABLE = ("mp3", "opus")
-"""What ``StreamDecoder`` decodes where the codecs extra is installed."""
+"""The encodings that ``StreamDecoder`` supports if the ``codecs`` extra is installed."""
 
 _OGG = b"OggS"
 _PAGE_HEADER = 27
 
 
 class StreamDecoder:
-    """One stream of MP3 or Opus, fed in pieces as they come, given as 16-bit mono PCM of one rate.
+    """Decodes one stream of MP3 or Opus to 16-bit mono PCM of one rate.
 
-    MP3 may be cut anywhere. Opus comes in Ogg, likewise, or else a packet in each piece. What cannot be decoded is
-    passed over, and counted.
+    The pieces of MP3, and of Opus in Ogg, may be cut anywhere. Otherwise each piece is one Opus packet. Pieces that
+    cannot be decoded are skipped and counted.
 
     Attributes:
         skipped: pieces that could not be decoded.
     """
 
     def __init__(self, encoding: str, sample_rate: int) -> None:
-        """Prepare.
+        """Create a decoder.
 
         Raises:
-            codecs.CodecsMissing: the codecs extra is not installed.
+            codecs.CodecsMissing: the ``codecs`` extra is not installed.
         """
         self._av: Any = codecs.load()
         self._codec: Any = self._av.CodecContext.create("mp3float" if encoding == "mp3" else "opus", "r")
@@ -41,7 +41,7 @@ class StreamDecoder:
         self.skipped = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; give the sound that they complete."""
+        """Take the next bytes, and return the PCM that they complete."""
         if not self._opus:
             return self._decoded(self._codec.parse(data))
         if not self._begun:
@@ -55,7 +55,7 @@ class StreamDecoder:
         return self._decoded([self._av.Packet(packet) for packet in packets if packet])
 
     def end(self) -> bytes:
-        """Give what is left once all was fed."""
+        """Return the PCM that is left after the last bytes."""
         rest = b"" if self._opus else self._decoded(self._codec.parse(b""))
         sound = rest + self._decoded([None])
         return sound + b"".join(_bytes(frame) for frame in self._mixer.resample(None)) if self._mixed else sound
@@ -84,14 +84,14 @@ def _bytes(frame: Any) -> bytes:
 
 
 class _OggPackets:
-    """The packets of an Ogg stream (RFC 3533), without the two headers that Opus puts first (RFC 7845)."""
+    """Splits an Ogg stream (RFC 3533) into packets, without the two headers of Opus (RFC 7845)."""
 
     def __init__(self) -> None:
         self._waiting = bytearray()
         self._packet = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; give the packets that they complete."""
+        """Take the next bytes, and return the packets that they complete."""
         self._waiting += data
         packets: list[bytes] = []
         while (page := self._page()) is not None:
@@ -106,10 +106,10 @@ class _OggPackets:
         return [packet for packet in packets if not packet.startswith((b"OpusHead", b"OpusTags"))]
 
     def _page(self) -> tuple[bytes, bytes] | None:
-        """Give the segment table and the content of the next page, once it is whole."""
+        """Return the segment table and the content of the next page; None until it is whole."""
         start = self._waiting.find(_OGG)
         if start < 0:
-            del self._waiting[:-3]  # what may be the beginning of the mark
+            del self._waiting[:-3]  # it may be the start of the mark
             return None
         del self._waiting[:start]
         if len(self._waiting) < _PAGE_HEADER or len(self._waiting) < _PAGE_HEADER + self._waiting[26]:

@@ -1,4 +1,4 @@
-"""Bytes between the event loop and a thread, bounded both ways: whoever is ahead waits."""
+"""Pipes between the event loop and a thread, bounded both ways: the faster side waits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import deque
 
 
 class Aborted(Exception):
-    """Raised in the thread when the other side has gone."""
+    """Raised in the thread when the event loop has aborted the pipe."""
 
 
 class ToThread:
-    """What the event loop puts and a thread reads."""
+    """A pipe into which the event loop puts and from which a thread reads."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -25,7 +25,7 @@ class ToThread:
         self._aborted = False
 
     async def put(self, data: bytes) -> None:
-        """Add bytes, and wait while enough of them wait; nothing happens once the thread has ended."""
+        """Add bytes, and wait while enough of them wait. Do nothing once the pipe is aborted."""
         with self._changed:
             if data and not self._aborted:
                 self._pieces.append(data)
@@ -36,13 +36,13 @@ class ToThread:
             await self._room.wait()
 
     def finish(self) -> None:
-        """Note that this was all."""
+        """Record that there are no more bytes."""
         with self._changed:
             self._finished = True
             self._changed.notify()
 
     def abort(self) -> None:
-        """Have whoever waits give up; called by either side."""
+        """End both sides' waits. Either side may call it."""
         with self._changed:
             self._aborted = True
             self._pieces.clear()
@@ -51,10 +51,10 @@ class ToThread:
         self._loop.call_soon_threadsafe(self._room.set)
 
     def read(self, size: int) -> bytes:
-        """Wait for bytes, at most ``size``; none once all were read. For the thread.
+        """Wait for up to ``size`` bytes; empty after the last. The thread calls it.
 
         Raises:
-            Aborted: nobody wants them any more.
+            Aborted: the pipe is aborted.
         """
         with self._changed:
             while not self._pieces and not self._finished and not self._aborted:
@@ -75,7 +75,7 @@ class ToThread:
 
 
 class FromThread:
-    """What a thread puts and the event loop takes."""
+    """A pipe into which a thread puts and from which the event loop takes."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -89,10 +89,10 @@ class FromThread:
         self._error: Exception | None = None
 
     def put(self, data: bytes) -> None:
-        """Add bytes, and wait while enough of them wait. For the thread.
+        """Add bytes, and wait while enough of them wait. The thread calls it.
 
         Raises:
-            Aborted: nobody wants them any more.
+            Aborted: the pipe is aborted.
         """
         with self._changed:
             self._pieces.append(data)
@@ -106,13 +106,13 @@ class FromThread:
                 raise Aborted
 
     def end(self, error: Exception | None = None) -> None:
-        """Note that this was all, or why there is no more. For the thread."""
+        """Record that there are no more bytes, and the error that ended them, if any. The thread calls it."""
         with self._changed:
             self._ended, self._error = True, error
         self._loop.call_soon_threadsafe(self._some.set)
 
     def abort(self) -> None:
-        """Have the thread give up."""
+        """End the thread's wait with ``Aborted``."""
         with self._changed:
             self._aborted = True
             self._pieces.clear()
@@ -120,10 +120,10 @@ class FromThread:
             self._changed.notify()
 
     async def take(self) -> bytes | None:
-        """Wait for bytes; None once all were taken.
+        """Wait for bytes; None after the last.
 
         Raises:
-            Exception: what the thread ended with.
+            Exception: the error that the thread ended with.
         """
         while True:
             with self._changed:

@@ -1,7 +1,7 @@
-"""Reading WAV as it comes: any bytes in, split anywhere, and 16-bit mono PCM out, or the reason why not.
+"""Reads WAV as it comes: bytes split anywhere to 16-bit mono PCM, or the reason why that is not possible.
 
-Written against the RIFF and WAVE descriptions of Microsoft (``WAVEFORMATEXTENSIBLE``) and EBU Tech 3306 (RF64). What
-headers say of lengths is not relied on: a streaming writer cannot know them.
+Written against the RIFF and WAVE descriptions of Microsoft (``WAVEFORMATEXTENSIBLE``) and EBU Tech 3306 (RF64). The
+reader does not rely on the lengths in headers, because a streaming writer cannot know them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from slng_sidecar.audio.samples import WIDTHS, Kind, SampleFormat, converter
 
 FIRST_LIE = 0x7FFF_0000
-"""A data size from here on means "to the end": SLNG's Aura route sends this one (2,147,418,112, recorded in September
-2026), SoX and FFmpeg larger ones where they write to a pipe."""
+"""Data sizes from this one on mean "to the end". SLNG's Aura route sends this one (2,147,418,112, recorded in September
+2026); SoX and FFmpeg send larger ones when they write to a pipe."""
 
 MAX_CHANNELS = 32
 RATES = range(1000, 384_001)
-"""The sample rates, in Hz, that are taken for true."""
+"""The sample rates, in Hz, that count as credible."""
 
 _KINDS: dict[int, Kind] = {1: "pcm", 3: "float", 6: "alaw", 7: "mulaw"}
 _EXTENSIBLE = 0xFFFE
@@ -25,24 +25,24 @@ _GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 _OTHERS = {
     0x02: "MS ADPCM", 0x11: "IMA ADPCM", 0x31: "GSM 6.10", 0x40: "G.721", 0x50: "MPEG audio", 0x55: "MP3", 0xFF: "AAC",
 }  # fmt: skip
-_FMT_BYTES = 40  # what is ever looked at of a fmt chunk
+_FMT_BYTES = 40  # the part of a fmt chunk that matters
 _DS64_BYTES = 16
 
 
 class UnreadableAudio(ValueError):
-    """Raised when bytes are not sound that can be read; the text says what they are instead."""
+    """Raised when bytes are not audio that can be read. The text says what they are instead."""
 
 
 class WavReader:
-    """A WAV file that comes in pieces. It holds a header's and a sample's worth of bytes, and no more.
+    """Reads a WAV file that comes in pieces. It keeps no more bytes than a header or a sample needs.
 
-    Read are PCM of 8, 16, 24 and 32 bits, float of 32 and 64, mu-law and A-law, in RIFF and RF64, with one channel or
-    several, which are averaged.
+    It supports PCM of 8, 16, 24 and 32 bits, float of 32 and 64 bits, mu-law and A-law, in RIFF and RF64. Several
+    channels are averaged.
 
     Attributes:
         sample_rate: in Hz; 0 until it is known.
-        form: how the samples lie in the file; None until it is known.
-        missing: bytes that the header promised and that have not come; 0 where it promised nothing credible.
+        form: how the samples are stored; None until that is known.
+        missing: bytes that the header announces and that have not come; 0 if the header is not credible.
     """
 
     def __init__(self) -> None:
@@ -54,21 +54,23 @@ class WavReader:
         self._skipping = 0
         self._padded = False
         self._fmt_size = 0
-        self._riff_left: int | None = None  # bytes after the header read so far, as far as RIFF's size is credible
+        self._riff_left: int | None = (
+            None  # bytes that RIFF's size leaves after those that were read, if it is credible
+        )
         self._data_size: int | None = None  # from ds64
         self._known_size = False
         self._convert: Callable[[bytes], bytes] = bytes
 
     @property
     def in_data(self) -> bool:
-        """Whether the samples have begun."""
+        """Whether the samples have started."""
         return self._next in (self._data, self._after_data)
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; give the samples that they complete.
+        """Take the next bytes, and return the samples that they complete.
 
         Raises:
-            UnreadableSound: this is no WAV, or none that can be read.
+            UnreadableAudio: the file is not a WAV that can be read.
         """
         self._waiting += data
         pieces = []
@@ -77,15 +79,15 @@ class WavReader:
         return b"".join(pieces)
 
     def end(self) -> None:
-        """Note that no more bytes come; see ``missing``.
+        """End the file. ``missing`` says how much did not come.
 
         Raises:
-            UnreadableSound: no samples had begun.
+            UnreadableAudio: no samples came.
         """
         if not self.in_data:
             raise UnreadableAudio("a WAV file that ends before its samples")
 
-    # Each step gives samples, b"" to be called again, or None where it needs more bytes.
+    # Each step returns samples, b"" to be called again, or None if it needs more bytes.
 
     def _riff(self) -> bytes | None:
         if len(self._waiting) < 12:
@@ -100,7 +102,7 @@ class WavReader:
         return b""
 
     def _chunk(self) -> bytes | None:
-        # An odd chunk is followed by a zero byte, which some writers leave out.
+        # A chunk of odd length is followed by a zero byte, which some writers omit.
         if self._padded and self._waiting:
             self._padded = False
             if not self._waiting[0]:
@@ -126,7 +128,7 @@ class WavReader:
 
     def _fmt(self) -> bytes | None:
         if self._fmt_size < 16:
-            raise UnreadableAudio("a WAV file whose format is not said")
+            raise UnreadableAudio("a WAV file without a usable format")
         if len(self._waiting) < min(self._fmt_size, _FMT_BYTES):
             return None
         tag, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", self._waiting)
@@ -150,7 +152,7 @@ class WavReader:
         return b""
 
     def _skip(self, size: int) -> None:
-        """Pass over a chunk's content and what fills it up to an even length."""
+        """Skip a chunk's content and its padding to an even length."""
         self._skipping = size
         self._padded = size % 2 == 1
         self._next = self._skipped
@@ -169,7 +171,7 @@ class WavReader:
             raise UnreadableAudio("a WAV file whose samples come before their format")
         if size == 0xFFFF_FFFF and self._data_size is not None:
             size = self._data_size
-        # 0 is what a header says that was written before its samples, unless RIFF's own size counts more chunks.
+        # A header that was written before its samples has 0 here, unless RIFF's own size counts more chunks.
         said_before = size == 0 and not (self._riff_left is not None and self._riff_left > 0)
         self._known_size = not said_before and size < (FIRST_LIE if self._data_size is None else 1 << 62)
         self.missing = size if self._known_size else 0

@@ -1,4 +1,4 @@
-"""Where a running sidecar is, for the commands that talk to one."""
+"""The address of a running sidecar, for the commands that use one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_URL = "http://127.0.0.1:8765"
 
 @dataclass(frozen=True, slots=True)
 class SidecarAddress:
-    """A sidecar's base URL, ``http://host:port`` or ``unix:/path``, and its token; ``repr`` shows no token."""
+    """A sidecar's base URL, ``http://host:port`` or ``unix:/path``, and its token, which ``repr`` hides."""
 
     url: str
     token: str | None = None
@@ -30,17 +30,17 @@ class SidecarAddress:
 
     @classmethod
     def of(cls, url: str | None, token: str | None) -> SidecarAddress:
-        """Take what was given, else ``SLNG_SIDECAR_URL`` and ``SIDECAR_TOKEN``, else where the sidecar's settings are.
+        """Use the given URL and token, else ``SLNG_SIDECAR_URL`` and ``SIDECAR_TOKEN``, else the sidecar's settings.
 
         Raises:
-            ValueError: it is no address.
+            ValueError: the URL is not a sidecar's address.
         """
         url = (url or os.environ.get("SLNG_SIDECAR_URL") or _configured()).rstrip("/")
         if not url.startswith("unix:"):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError(
-                    f"{shown_url(url)!r} is not a sidecar's address; give one such as {DEFAULT_URL} or unix:/path."
+                    f"{shown_url(url)!r} is not a sidecar's address. Use one such as {DEFAULT_URL} or unix:/path."
                 )
         return cls(url, token or os.environ.get("SIDECAR_TOKEN") or None)
 
@@ -53,7 +53,7 @@ class SidecarAddress:
         return self.url.removeprefix("unix:").removeprefix("//") if self.url.startswith("unix:") else None
 
     def http(self, timeout: float | None) -> httpx.AsyncClient:
-        """Give an HTTP client for it."""
+        """Return an HTTP client for the sidecar."""
         return httpx.AsyncClient(
             base_url="http://localhost" if self._socket else self.url,
             transport=httpx.AsyncHTTPTransport(uds=self._socket) if self._socket else None,
@@ -63,10 +63,10 @@ class SidecarAddress:
         )
 
     async def websocket(self, path: str) -> ClientConnection:
-        """Open a WebSocket on it, in the extended dialect.
+        """Open a WebSocket to the sidecar, in the extended dialect.
 
         Raises:
-            OSError, websockets.exceptions.InvalidHandshake: as websockets does.
+            OSError, websockets.exceptions.InvalidHandshake: as ``websockets.connect`` does.
         """
         settings: dict[str, Any] = {
             "additional_headers": self.headers,
@@ -82,7 +82,7 @@ class SidecarAddress:
 
 
 def _configured() -> str:
-    """Give the address where a sidecar with this environment listens, as in the container that it shares with us."""
+    """Return the address of a sidecar with the same environment, such as one in the same container."""
     if path := os.environ.get("SIDECAR_UDS"):
         return f"unix:{path}"
     host, port = os.environ.get("SIDECAR_HOST"), os.environ.get("SIDECAR_PORT")

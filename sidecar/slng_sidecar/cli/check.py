@@ -1,4 +1,4 @@
-"""``check`` and ``wait``: is it set up, is it there?"""
+"""``check`` tests the settings and upstream; ``wait`` waits for a sidecar."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from slng_sidecar.upstream.connection import Dialler, Limits, UpstreamConnection
 
 
 async def check(settings: Settings, secrets: Secrets, write: Callable[[str], None]) -> bool:
-    """Check the settings and open one session of each kind with them; write a line for each, and tell if all went well.
+    """Check the settings, open one session of each kind with them, and print a line for each.
+
+    Returns:
+        Whether all of it succeeded.
 
     Raises:
-        ConfigError: the settings cannot be used.
+        ConfigError: a setting cannot be used.
     """
     check_exposure(settings, secrets)
     write(f"gateway   {settings.gateway}")
@@ -51,7 +54,7 @@ async def check(settings: Settings, secrets: Secrets, write: Callable[[str], Non
 
 
 class _Probe:
-    """Owns one connection that is opened and, once ready, closed."""
+    """The owner of one connection, which closes it once it is ready."""
 
     def __init__(self, target: Target, settings: Settings) -> None:
         self.target = target
@@ -85,7 +88,11 @@ class _Probe:
 
 
 async def wait(address: SidecarAddress, timeout: float) -> str | None:
-    """Wait until a sidecar says that it is ready; None then, else why it is not."""
+    """Wait until a sidecar is ready.
+
+    Returns:
+        None once it is; otherwise why it is not.
+    """
     reason = f"No sidecar answers at {address}."
     until = time.monotonic() + timeout
     async with address.http(timeout=2) as http:

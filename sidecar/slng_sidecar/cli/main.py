@@ -26,26 +26,30 @@ T = TypeVar("T")
 
 app = typer.Typer(
     name="slng-sidecar",
-    help="A localhost gateway to SLNG for voice bots: it holds the keys and the connections.",
+    help="A gateway on localhost between voice bots and SLNG. It holds the keys and the connections.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings, below the environment.")]
-EnvFile = Annotated[Path | None, typer.Option("--env-file", help="File of NAME=value lines, if it exists.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="A TOML file with settings. The environment takes precedence.")
+]
+EnvFile = Annotated[Path | None, typer.Option("--env-file", help="A file of NAME=value lines. It may be missing.")]
 Url = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="The sidecar: http://host:port or unix:/path. Else SLNG_SIDECAR_URL, else where SIDECAR_UDS or "
-        f"SIDECAR_HOST and SIDECAR_PORT say, else {DEFAULT_URL}.",
+        help="The sidecar, as http://host:port or unix:/path. Default: SLNG_SIDECAR_URL, or SIDECAR_UDS, or "
+        f"SIDECAR_HOST and SIDECAR_PORT, or {DEFAULT_URL}.",
     ),
 ]
 Token = Annotated[
     str | None,
-    typer.Option("--token", help="Its token, where it needs one. Better in SIDECAR_TOKEN: others can see this."),
+    typer.Option(
+        "--token", help="The sidecar's token, if it needs one. SIDECAR_TOKEN is safer: others can see the command line."
+    ),
 ]
 
 
@@ -79,22 +83,25 @@ def serve(
     config: ConfigFile = None,
     env_file: EnvFile = None,
     simulate: Annotated[
-        bool, typer.Option("--simulate", help="Use a simulator instead of SLNG: no key, no network.")
+        bool, typer.Option("--simulate", help="Use a simulator instead of SLNG. It needs no key and no network.")
     ] = False,
     simulate_without_key: Annotated[
-        bool, typer.Option("--simulate-without-key", help="The same, but only where no SLNG key is set.")
+        bool, typer.Option("--simulate-without-key", help="Use a simulator if no SLNG key is set.")
     ] = False,
     simulator: Annotated[
         str | None,
-        typer.Option(help="The same, with the simulator that runs at this address; if none answers, do not start."),
+        typer.Option(help="Use the simulator at this address if no SLNG key is set. If none answers, do not start."),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on, above SIDECAR_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port, above SIDECAR_PORT; 0 takes any.")] = None,
-    uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead, above SIDECAR_UDS.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on. Overrides SIDECAR_HOST.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The port to listen on; 0 chooses a free one. Overrides SIDECAR_PORT."),
+    ] = None,
+    uds: Annotated[Path | None, typer.Option(help="A Unix socket to listen on instead. Overrides SIDECAR_UDS.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run the gateway."""
-    # Here and not above, so that commands which need none of it start faster.
+    # Imported here, so that commands which do not need it start faster.
     from slng_sidecar.net.serving import CannotListen
     from slng_sidecar.server.run import listen
 
@@ -106,13 +113,13 @@ def serve(
         simulate, beside = simulate_without_key or simulator is not None, simulator
         if not simulate:
             _fail(
-                "There is no SLNG key. Set SLNG_API_KEY (or SLNG_API_KEY_FILE), or try it without one: "
+                "There is no SLNG key. Set SLNG_API_KEY or SLNG_API_KEY_FILE. To try the sidecar without a key: "
                 "slng-sidecar serve --simulate"
             )
         if beside is not None and not _run(simulation.is_simulator(beside)):
             _fail(
-                f"There is no SLNG key, and no simulator at {beside}. Write the key into a file and set "
-                "SLNG_API_KEY_FILE to its path, for Docker in .env (see .env.example). Or try it without one: "
+                f"There is no SLNG key, and no simulator answers at {beside}. Write the key into a file and set "
+                "SLNG_API_KEY_FILE to its path; with Docker, in .env (see .env.example). To try it without a key: "
                 "docker compose --profile offline up"
             )
     try:
@@ -151,7 +158,7 @@ async def _serve(
         return
     async with simulation.child() if beside is None else simulation.beside(beside) as simulator:
         settings, secrets = simulation.settings_for(settings, simulator.url)
-        _say(f"No SLNG here: a simulator stands in for it ({simulator.description}).")
+        _say(f"A simulator stands in for SLNG ({simulator.description}).")
         await serve_gateway(
             settings,
             secrets,
@@ -166,7 +173,7 @@ app.command(name="simulate")(simulation.simulate)
 
 @app.command()
 def check(config: ConfigFile = None, env_file: EnvFile = None) -> None:
-    """Check the settings, and whether upstream can be reached with them (opens and closes two sessions)."""
+    """Check the settings and upstream. This opens and closes one STT and one TTS session."""
     settings, secrets = _load(config, env_file)
     if not _run(checking.check(settings, secrets, print)):
         raise typer.Exit(1)
@@ -176,21 +183,21 @@ def check(config: ConfigFile = None, env_file: EnvFile = None) -> None:
 def wait(
     url: Url = None,
     token: Token = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at the most.")] = 30,
+    timeout: Annotated[float, typer.Option(min=0, help="The most seconds to wait.")] = 30,
 ) -> None:
-    """Wait until a sidecar is ready; for start scripts and health checks."""
+    """Wait until a sidecar is ready, for start scripts and health checks."""
     if reason := _run(checking.wait(_address(url, token), timeout)):
         _fail(reason)
 
 
 @app.command(name="say")
 def say_command(
-    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="WAV file to write; - is standard output.")],
-    model: Annotated[str | None, typer.Option(help="TTS model; else SLNG_TTS_MODEL.")] = None,
+    text: Annotated[str, typer.Argument(help="The text to say; - reads it from standard input.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The WAV file to write; - is standard output.")],
+    model: Annotated[str | None, typer.Option(help="The TTS model. Default: SLNG_TTS_MODEL.")] = None,
     voice: Annotated[str | None, typer.Option(help="One of the model's voices.")] = None,
     language: Annotated[str | None, typer.Option(help="Language code such as en.")] = None,
-    speed: Annotated[float | None, typer.Option(min=0.1, max=10, help="Speed, where the model honours it.")] = None,
+    speed: Annotated[float | None, typer.Option(min=0.1, max=10, help="The speed, if the model supports it.")] = None,
     sample_rate: Annotated[int, typer.Option(min=8000, max=48000, help="Hz.")] = 24_000,
     url: Url = None,
     token: Token = None,
@@ -210,16 +217,16 @@ def say_command(
 
 @app.command(name="transcribe")
 def transcribe_command(
-    file: Annotated[Path, typer.Argument(help="WAV file, 16-bit PCM, one channel.")],
-    model: Annotated[str | None, typer.Option(help="STT model; else SLNG_STT_MODEL.")] = None,
+    file: Annotated[Path, typer.Argument(help="A WAV file with 16-bit PCM and one channel.")],
+    model: Annotated[str | None, typer.Option(help="The STT model. Default: SLNG_STT_MODEL.")] = None,
     language: Annotated[str | None, typer.Option(help="Language code such as en.")] = None,
     pace: Annotated[
-        float, typer.Option(min=0, help="How fast to send: 1 is real time, 0 as fast as it is taken.")
+        float, typer.Option(min=0, help="The speed of sending: 1 is real time, 0 as fast as the sidecar accepts it.")
     ] = 1.0,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Write down what is said in a WAV file, a line for each utterance, through a running sidecar."""
+    """Transcribe a WAV file, one line for each utterance, through a running sidecar."""
     address = _address(url, token)
     _run(
         transcribe(address, file, _model(model, "slng_stt_model"), language, pace, lambda text: print(text, flush=True))

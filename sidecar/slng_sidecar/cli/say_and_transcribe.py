@@ -1,4 +1,4 @@
-"""``say`` and ``transcribe``: a running sidecar used from the command line."""
+"""``say`` and ``transcribe``, which use a running sidecar."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import dump, parse_object, type_of
 
 _CHUNK_SECONDS = 0.02
-# Beyond what a sidecar may take to close by its own deadline.
+# Longer than the deadline that a sidecar has for its close.
 _LAST_WORDS_SECONDS = 30.0
 
 
 class SpeechFailed(Exception):
-    """Raised when a command cannot do what it was asked; its text says why and what to do."""
+    """Raised when a command fails. The text says why and what to do."""
 
 
 async def say(
     address: SidecarAddress, text: str, model: str, voice: str | None, config: dict[str, Any], out: Path
 ) -> float:
-    """Say a text into a WAV file, or to standard output where ``out`` is ``-``; give the seconds of sound.
+    """Say a text into a WAV file, or to standard output if ``out`` is ``-``.
+
+    Returns:
+        The seconds of audio.
 
     Raises:
-        SpeechFailed: with the sidecar's own words, where it has any.
+        SpeechFailed: it could not be said. The text is the sidecar's own, if it sent one.
     """
     body: dict[str, Any] = {"text": text, "config": config}
     if voice:
@@ -61,7 +64,7 @@ async def say(
         except httpx.ConnectError:
             raise SpeechFailed(_nobody_there(address)) from None
         except httpx.HTTPError as error:
-            whole = f" after {size / rate / 2:.1f} s of sound; what came is incomplete" if size else ""
+            whole = f" after {size / rate / 2:.1f} s of audio, so the file is incomplete" if size else ""
             raise SpeechFailed(f"The sidecar's answer broke off{whole} ({type(error).__name__}).") from None
         if file.seekable():
             file.seek(0)
@@ -72,13 +75,13 @@ async def say(
 async def transcribe(
     address: SidecarAddress, source: Path, model: str, language: str | None, pace: float, heard: Callable[[str], None]
 ) -> None:
-    """Send a WAV file and call ``heard`` with each final transcript that is not empty.
+    """Send a WAV file, and call ``heard`` with each final transcript that is not empty.
 
     Args:
-        pace: multiples of real time; 0 sends as fast as it is taken.
+        pace: the speed of sending in multiples of real time; 0 for as fast as the sidecar accepts it.
 
     Raises:
-        SpeechFailed: with the sidecar's own words, where it has any.
+        SpeechFailed: it could not be transcribed. The text is the sidecar's own, if it sent one.
     """
     with _open_wav(source) as wav:
         rate, frames = wav.getframerate(), wav.getnframes()
@@ -126,7 +129,7 @@ async def _send_sound(
 
 
 async def _hear(socket: ClientConnection, heard: Callable[[str], None]) -> None:
-    """Read until the sidecar closes."""
+    """Handle messages until the sidecar closes."""
     async for data in socket:
         if isinstance(data, bytes):
             continue
@@ -140,22 +143,22 @@ async def _hear(socket: ClientConnection, heard: Callable[[str], None]) -> None:
                 _note(f"{message.get('code')}: {message.get('message')}")
             case "transcript_dropped" if message.get("final"):
                 _note(
-                    f"Not sure enough ({message['confidence']:.2f} of {message['threshold']:g}) and left out: "
+                    f"Dropped, because its confidence {message['confidence']:.2f} is below {message['threshold']:g}: "
                     f"{message['transcript']}"
                 )
             case "status" if message.get("state") == "reconnecting":
-                _note(f"Upstream is gone ({message.get('cause')}); it is tried again.")
+                _note(f"Upstream is lost ({message.get('cause')}); reconnecting.")
             case "status" if message.get("state") == "connected":
                 _note(
                     f"Upstream is back after {message.get('gap_ms')} ms; {message.get('replayed_ms')} ms of audio were "
-                    f"sent again, {message.get('dropped_ms')} ms are lost."
+                    f"sent again, and {message.get('dropped_ms')} ms are lost."
                 )
 
 
 @contextlib.contextmanager
 def _open_wav(source: Path) -> Iterator[wave.Wave_read]:
     try:
-        wav = wave.open(str(source), "rb")  # noqa: SIM115 # its errors are told apart from those of reading it
+        wav = wave.open(str(source), "rb")  # noqa: SIM115 # opening and reading it have different error messages
     except FileNotFoundError:
         raise SpeechFailed(f"There is no file {source}.") from None
     except OSError as error:
@@ -178,7 +181,7 @@ _HOW_TO_CONVERT = "Convert it: sox {} -b 16 -c 1 -r 16000 out.wav"
 
 @contextlib.contextmanager
 def _open_output(out: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only once it is whole, or standard output."""
+    """Open standard output, or a file that gets its name only once it is complete."""
     if str(out) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -200,7 +203,7 @@ def _open_output(out: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _progress(total: int | None = None, *, bytes_known: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error where a person watches; nothing in a pipe."""
+    """Show a progress bar on standard error if that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
@@ -224,8 +227,8 @@ def _error_text(body: bytes, status: int) -> str:
         error = parse_object(body.decode(errors="replace"))["error"]
         return f"{error['code']}: {error['message']}"
     except (GatewayError, KeyError, TypeError):
-        return f"That address answered HTTP {status}, but not as a slng-sidecar does."
+        return f"That address answered HTTP {status}, but it is not a slng-sidecar."
 
 
 def _nobody_there(address: SidecarAddress) -> str:
-    return f"No sidecar answers at {address}. Start one with 'make run' or 'slng-sidecar serve', or say --url."
+    return f"No sidecar answers at {address}. Start one with 'make run' or 'slng-sidecar serve', or give --url."

@@ -1,4 +1,4 @@
-"""The simulator from the command line: alone, and as a child of ``serve --simulate``."""
+"""The simulator from the command line: alone, or as a child process of ``serve --simulate``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from slng_sidecar.simulator import SimulatorOptions
 
 SIMULATED_KEY = "simulated"
-"""What ``serve --simulate`` shows the simulator as its key."""
+"""The key that ``serve --simulate`` sends to the simulator."""
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
@@ -33,39 +33,42 @@ _SPEECHES = ("auto", "real", "signal", "tone")
 
 
 class SimulatorFailed(Exception):
-    """Raised when the simulator cannot run; its text says why and what to do."""
+    """Raised when the simulator cannot run. The text says why and what to do."""
 
 
 def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any.")] = 9100,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 chooses a free one.")] = 9100,
     speech: Annotated[
         str,
         typer.Option(
-            help="auto: real voices and ears where installed; real: insist on them; signal: numbered words; tone."
+            help="auto: real speech if installed; real: require it; signal: numbered signal; tone: tone and script."
         ),
     ] = "auto",
     faults: Annotated[
-        Path | None, typer.Option(help="JSON file with faults; docs/simulator.md has the language.")
+        Path | None, typer.Option(help="A JSON file with faults; docs/reference/simulator.md describes them.")
     ] = None,
     manner: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE: a route's manner, such as ready_ms=600. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE: a field of the route profile, such as ready_ms=600. Repeatable."),
     ] = None,
     key: Annotated[
-        list[str] | None, typer.Option(help="An API key that is taken; repeatable. Else all but 'bad'.")
+        list[str] | None, typer.Option(help="An API key to accept. Repeatable. Default: every key but 'bad'.")
     ] = None,
     script: Annotated[
-        Path | None, typer.Option(help="File with a line for each utterance, for the ear that hears by script.")
+        Path | None, typer.Option(help="A file with one line for each utterance of the scripted recognizer.")
     ] = None,
-    regional: Annotated[bool, typer.Option("--regional", help="Be a regional gateway: no HTTP bridge (405).")] = False,
-    max_connections: Annotated[int, typer.Option(min=0, help="Refuse more WebSockets at once; 0 is no limit.")] = 0,
+    regional: Annotated[
+        bool, typer.Option("--regional", help="Behave as a regional gateway, which has no HTTP bridge (405).")
+    ] = False,
+    max_connections: Annotated[int, typer.Option(min=0, help="The most WebSockets at once; 0 for no limit.")] = 0,
     tcp: Annotated[
-        bool, typer.Option("--tcp", help="Let connections come through a TCP proxy, which the fault 'tcp' needs.")
+        bool, typer.Option("--tcp", help="Send connections through a TCP proxy, which the fault 'tcp' needs.")
     ] = False,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
 ) -> None:
-    """Run the stand-in for SLNG alone; point SLNG_BASE_URL or any SLNG client at it."""
-    # Here and not above, so that commands which need none of it start faster.
+    """Run the simulator alone. Point SLNG_BASE_URL or any SLNG client at it."""
+    # Imported here, so that commands which do not need it start faster.
     from slng_sidecar.net.serving import CannotListen
     from slng_sidecar.simulator import BadFault, BadProfile, SimulatorOptions, parse_profile, parse_script
 
@@ -93,7 +96,7 @@ def simulate(
 
 @dataclass(frozen=True, slots=True)
 class RunningSimulator:
-    """The child: where it listens, and with which voice and ear."""
+    """The simulator in a child process: its address, and its synthesizer and recognizer."""
 
     url: str
     description: str
@@ -101,12 +104,12 @@ class RunningSimulator:
 
 @contextlib.asynccontextmanager
 async def child() -> AsyncIterator[RunningSimulator]:
-    """Run the simulator in a process of its own while the block runs, so that its work slows nothing here.
+    """Run the simulator in a child process while the block runs, so that its work does not slow the gateway.
 
-    The child ends with its standard input, so it does not outlive a parent that was killed.
+    The child ends when its standard input is closed, so it does not outlive a parent that was killed.
 
     Raises:
-        SimulatorFailed: it did not start.
+        SimulatorFailed: the simulator did not start.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "slng_sidecar", "simulate", "--port", "0", "--child",
@@ -119,7 +122,7 @@ async def child() -> AsyncIterator[RunningSimulator]:
             line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
             told = json.loads(line)
         except (TimeoutError, ValueError):
-            raise SimulatorFailed("The simulator did not start; what it says is above.") from None
+            raise SimulatorFailed("The simulator did not start; its own message is above.") from None
         yield RunningSimulator(told["url"], told["description"])
     finally:
         process.stdin.close()
@@ -132,12 +135,12 @@ async def child() -> AsyncIterator[RunningSimulator]:
 
 @contextlib.asynccontextmanager
 async def beside(url: str) -> AsyncIterator[RunningSimulator]:
-    """Take a simulator that somebody else runs, in the place of a child."""
+    """Use a simulator that runs already, in place of a child process."""
     yield RunningSimulator(url, f"at {url}")
 
 
 async def is_simulator(url: str) -> bool:
-    """Tell whether a simulator answers at an address, which may begin with ``ws`` as upstream's may."""
+    """Return whether a simulator answers at an address, which may be a WebSocket URL."""
     if url.startswith("ws"):
         url = "http" + url.removeprefix("ws")
     try:
@@ -150,7 +153,7 @@ async def is_simulator(url: str) -> bool:
 
 
 def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:
-    """Point the settings at a simulator; the real key stays out of it."""
+    """Return the settings with a simulator as upstream and without the real key."""
     changed: dict[str, Any] = {
         "slng_base_url": url,
         "slng_api_key": SecretStr(SIMULATED_KEY),
@@ -164,12 +167,12 @@ async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: b
     from slng_sidecar.net.serving import signals
     from slng_sidecar.simulator import describe, running_simulator
 
-    voice, ear = describe(options.speech)
-    description = f"voice: {voice}, ear: {ear}"
+    voice, recognizer = describe(options.speech)
+    description = f"voice: {voice}, recognizer: {recognizer}"
     with signals() as told:
         async with running_simulator(options, host, port) as simulator:
             if child:
-                # Its parent ends it, so a Ctrl-C at the terminal, which reaches both, must not do so first.
+                # The parent ends the child. Ctrl-C at the terminal reaches both, so the child must ignore it.
                 print(json.dumps({"url": simulator.url, "description": description}), flush=True)
                 await _input_closed()
             else:

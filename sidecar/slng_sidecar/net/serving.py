@@ -1,4 +1,4 @@
-"""uvicorn as the gateway and the simulator run it: our signals, our socket, and a way to abort a stuck peer."""
+"""uvicorn as the gateway and the simulator run it: with their own signals and sockets, and a way to abort a peer."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 _TRANSPORT = "slng.transport"
 _BACKLOG = 1024
-# A client whose machine or network is gone without a word is noticed two minutes after its last: nothing else would,
-# as an idle client is sent nothing, and no WebSocket pings. Accepted sockets inherit it; names that a system lacks are
-# left to its defaults.
+# These detect a client whose machine or network is gone within two minutes. Nothing else would, because an idle client
+# is sent nothing, and no WebSocket pings. Accepted sockets inherit the options. Systems without one keep their default.
 _TCP_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
 
 _HEAD_SECONDS = 15.0
-# Longer than clients keep an idle connection (httpx 5 s, aiohttp 15 s): one that is closed just when it is used again
-# fails a request.
+# Longer than clients keep an idle connection (httpx 5 s, aiohttp 15 s), because a request fails if the server closes
+# its connection at the same moment.
 _IDLE_SECONDS = 60
 
 
 class CannotListen(Exception):
-    """Raised when the address cannot be listened on; its text says why and what to do."""
+    """Raised when a listening socket cannot be opened. The text says why and what to do."""
 
 
 class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's own, which also hands the connection's transport to the application.
+    """uvicorn's WebSocket protocol, which also passes the connection's transport to the application.
 
-    ASGI has no way to abort a peer that stopped reading, and a close frame would wait behind what it does not read.
+    ASGI has no way to abort a peer that stopped reading, and a close frame would wait in the same full buffer.
     """
 
     async def run_asgi(self) -> None:
@@ -48,7 +47,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         async def noting_refusals(scope: Any, receive: Any, send: Any) -> None:
             await app(scope, receive, send)
             if self.initial_response is not None:
-                # Else uvicorn logs an error for every upgrade that is refused by a response.
+                # Otherwise uvicorn logs an error for every upgrade that is refused with a response.
                 self.handshake_complete = True
 
         self.app = noting_refusals
@@ -56,9 +55,9 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 class _HttpProtocol(HttpToolsProtocol):
-    """uvicorn's own, likewise, which gives up a connection whose request's head does not come whole.
+    """uvicorn's HTTP protocol, which also passes the transport, and aborts a connection whose request head is late.
 
-    Mutable: ``_head_by``, the timer for that, while a head is awaited.
+    Mutable: ``_head_by``, the timer, while a head is awaited.
     """
 
     _head_by: asyncio.TimerHandle | None = None
@@ -95,7 +94,7 @@ class _HttpProtocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own, without its signal handlers, saying when it listens and stopping at once when told."""
+    """uvicorn's server without its signal handlers. It reports when it listens, and stops at once when asked to."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -103,7 +102,7 @@ class _Server(uvicorn.Server):
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Let ``serve`` return once what is open is closed."""
+        """Have ``serve`` return once all connections are closed."""
         self.should_exit = True
         self._stopping.set()
 
@@ -123,16 +122,16 @@ class _Server(uvicorn.Server):
 
 
 def transport_of(scope: Scope) -> asyncio.Transport:
-    """Give the transport under a request or WebSocket that came through ``serving``."""
+    """Return the transport of a request or WebSocket that ``serving`` serves."""
     transport: asyncio.Transport = scope["extensions"][_TRANSPORT]
     return transport
 
 
 def listen_tcp(host: str, port: int) -> socket.socket:
-    """Open a listening TCP socket; port 0 takes a free one.
+    """Open a listening TCP socket. Port 0 chooses a free port.
 
     Raises:
-        CannotListen: the port is taken, or the address is not this machine's.
+        CannotListen: the port is in use, or the address is not one of this machine.
     """
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -160,10 +159,10 @@ def listen_tcp(host: str, port: int) -> socket.socket:
 
 
 def listen_unix(path: Path, mode: int) -> socket.socket:
-    """Open a listening Unix socket, taking the place of a dead one.
+    """Open a listening Unix socket, and replace one on which no process listens any more.
 
     Args:
-        mode: its permissions, whatever the umask; who may write to it may connect.
+        mode: its permissions, whatever the umask. Processes that may write to it may connect.
 
     Raises:
         CannotListen: another process listens there, or the path cannot be used.
@@ -171,10 +170,10 @@ def listen_unix(path: Path, mode: int) -> socket.socket:
     dead = False
     if path.is_socket():
         with socket.socket(socket.AF_UNIX) as probe:
-            # One that is frozen takes no more connections at some time, and must not hold us up.
+            # A frozen process may accept no connection, and the probe must not wait for it.
             probe.setblocking(False)
             dead = probe.connect_ex(str(path)) in (errno.ECONNREFUSED, errno.ENOENT)
-        # Any other answer, such as that we may not connect, is of one that somebody may listen on.
+        # After any other answer, such as a missing permission, a process may listen on the socket.
         if not dead:
             raise CannotListen(f"{path} is in use by another process.")
     sock = socket.socket(socket.AF_UNIX)
@@ -182,7 +181,7 @@ def listen_unix(path: Path, mode: int) -> socket.socket:
         if dead:
             path.unlink(missing_ok=True)
         sock.bind(str(path))
-        # Nobody gets in before it listens, so there is no moment with the permissions of the umask.
+        # No process can connect before the socket listens, so the umask never applies.
         path.chmod(mode)
         sock.listen(_BACKLOG)
     except OSError as error:
@@ -196,18 +195,18 @@ def listen_unix(path: Path, mode: int) -> socket.socket:
 async def serving(
     app: ASGIApp, sock: socket.socket, *, max_message_size: int, shutdown_timeout: float
 ) -> AsyncIterator[None]:
-    """Serve ``app`` on ``sock`` while the block runs, then stop: what is left is closed with 1012.
+    """Serve ``app`` on ``sock`` while the block runs. Then close what is left with 1012.
 
     Args:
-        max_message_size: the longest WebSocket message taken, in bytes; a longer one is answered by close 1009.
-        shutdown_timeout: seconds that requests get to end once the block is left; then they are cancelled.
+        max_message_size: the most bytes of a WebSocket message. A longer one is answered by close 1009.
+        shutdown_timeout: seconds that requests have to end once the block is left, before they are cancelled.
     """
     config = uvicorn.Config(
         app,
         http=_HttpProtocol,
         ws=_WebSocketProtocol,
         ws_max_size=max_message_size,
-        # Clients exist that do not read an idle socket, so nothing of ours may depend on a pong.
+        # Some clients do not read an idle socket, so the server must not depend on pongs.
         ws_ping_interval=None,
         ws_per_message_deflate=False,
         timeout_keep_alive=_IDLE_SECONDS,
@@ -215,7 +214,7 @@ async def serving(
         server_header=False,
         proxy_headers=False,
         log_config=None,
-        # uvicorn logs the query string, which may hold a token.
+        # uvicorn logs the query string, which may contain a token.
         log_level="warning",
         access_log=False,
         lifespan="on",
@@ -237,12 +236,12 @@ async def serving(
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What the process was told.
+    """The signals that the process received.
 
     Attributes:
         stop: set by the first SIGTERM or SIGINT.
         stop_now: set by the second.
-        reload: set by SIGHUP; who has seen it clears it.
+        reload: set by SIGHUP. Whoever handles it clears it.
     """
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -250,13 +249,16 @@ class Signals:
     reload: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop_or_hurry(self) -> None:
-        """Take a signal to stop: the first, or another one."""
+        """Handle a signal to stop: the first one, or a later one."""
         (self.stop_now if self.stop.is_set() else self.stop).set()
 
 
 @contextlib.contextmanager
 def signals(*, reloads: bool = False) -> Iterator[Signals]:
-    """Take SIGTERM and SIGINT, and SIGHUP where it ``reloads``; enter it before telling anyone that we run."""
+    """Handle SIGTERM and SIGINT, and SIGHUP if it ``reloads``, while the block runs.
+
+    Enter the block before reporting that the process runs, so that no signal is missed.
+    """
     loop = asyncio.get_running_loop()
     told = Signals()
     handlers = {signal.SIGTERM: told.stop_or_hurry, signal.SIGINT: told.stop_or_hurry}

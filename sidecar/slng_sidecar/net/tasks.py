@@ -1,4 +1,4 @@
-"""The one place where tasks are started: each has an owner that keeps it, ends it and hears of its death."""
+"""The one place where tasks are started, so that each task has an owner which ends it and gets its exception."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 
 
 class Tasks:
-    """A block that owns tasks: it cancels and awaits what still runs when it is left.
+    """A block that owns tasks. When the block is left, it cancels and awaits the tasks that still run.
 
-    A task that dies of an exception cancels the block and its siblings, and its exception comes out of the block.
+    A task that raises cancels the block and the other tasks, and the block raises its exception.
     """
 
     def __init__(self) -> None:
@@ -44,9 +44,9 @@ class Tasks:
 
 
 class SeparateTasks:
-    """A block that owns tasks which have nothing to do with each other, and cancels and awaits them when it is left.
+    """A block that owns independent tasks. When the block is left, it cancels and awaits them.
 
-    A task that dies of an exception is logged as an error; the others go on.
+    A task that raises is logged as an error, and the other tasks go on.
     """
 
     def __init__(self) -> None:

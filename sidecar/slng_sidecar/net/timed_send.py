@@ -1,23 +1,25 @@
-"""Sending with an end: a peer that accepts nothing is aborted, not waited for."""
+"""Sends with a deadline: a peer that accepts nothing is aborted."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
 
-# Below asyncio's low-water mark (16 KiB of a 64 KiB high-water mark) a transport is never paused, so no send can wait.
+# Below asyncio's low-water mark (16 KiB) a transport is never paused, so a send cannot wait.
 _NEVER_WAITS = 16_384
 
 
 async def deliver(sending: Awaitable[None], size: int, transport: asyncio.WriteTransport, seconds: float) -> None:
-    """Await ``sending``, and abort ``transport`` when its peer takes not a byte for ``seconds``.
+    """Await ``sending``, and abort ``transport`` if its peer accepts no byte for ``seconds``.
 
-    A slow peer is waited for as long as it goes on reading. After an abort the connection is lost: ``sending``, or what
-    is sent or read next, fails as it then does.
-    A closing graceful to a stuck peer would hang as well, since the close frame goes to the same full buffer.
+    A slow peer may take any time as long as it goes on reading. After an abort, ``sending`` or the next send or receive
+    fails as for any lost connection. A close frame would not help, because it would wait in the same full buffer.
 
     Args:
-        size: bytes of the message, roughly.
+        sending: the send, not awaited yet.
+        size: the size of the message in bytes, roughly.
+        transport: the transport that it is sent on.
+        seconds: the longest time without progress.
     """
     waiting = transport.get_write_buffer_size()
     if waiting + size < _NEVER_WAITS:
@@ -31,7 +33,7 @@ async def deliver(sending: Awaitable[None], size: int, transport: asyncio.WriteT
 
 
 class _Watchdog:
-    """Aborts a transport whose write buffer has not shrunk between two looks at it."""
+    """Aborts a transport whose write buffer has not shrunk between two checks."""
 
     def __init__(self, transport: asyncio.WriteTransport, seconds: float) -> None:
         self._transport = transport

@@ -1,7 +1,7 @@
 """Errors as clients see them: one exception, one table of codes, one shape on the wire.
 
-The shape and the sidecar's own codes are section 5 of the local contract; upstream's codes and their HTTP statuses are
-those the official clients map (LiveKit's ``gateway_adapter`` and SLNG's error reference).
+``docs/reference/errors.md`` lists the codes. Upstream's codes and their HTTP statuses are those that the official
+clients map (LiveKit's ``gateway_adapter``, SLNG's error reference).
 """
 
 from __future__ import annotations
@@ -88,30 +88,31 @@ STATUS_OF_CODE: dict[str, int] = {
 
 _RETRYABLE_4XX = frozenset({408, 409, 425, 429})
 
-# A WebSocket close reason is at most 125 bytes less the two of the code (RFC 6455, section 5.5).
+# A close frame has at most 125 bytes, of which two are the code (RFC 6455, section 5.5).
 MAX_CLOSE_REASON = 123
 
 
 def is_retryable(status: int) -> bool:
-    """Tell whether trying again can help: every status but the 4xx, and of those 408, 409, 425 and 429."""
+    """Return whether a retry can help: for every status but most 4xx, of which only 408, 409, 425 and 429 count."""
     return not 400 <= status < 500 or status in _RETRYABLE_4XX
 
 
 def close_reason(text: str) -> str:
-    """Cut ``text`` so that it fits a WebSocket close frame: 123 bytes of UTF-8, never half a character."""
+    """Return as much of ``text`` as fits a WebSocket close frame: 123 bytes of UTF-8, in whole characters."""
     return text.encode(errors="replace")[:MAX_CLOSE_REASON].decode(errors="ignore")
 
 
 class GatewayError(Exception):
-    """A failure that a client is told about.
+    """A failure that is reported to a client.
 
     Attributes:
-        code: one of ``STATUS_OF_CODE``, or what upstream said.
-        message: what is wrong and what to do, in plain words, without secrets.
-        status: the HTTP status it stands for.
+        code: an ``ErrorCode``, or another code that upstream sent.
+        message: what is wrong and what to do, in plain words and without secrets.
+        status: the HTTP status.
         retryable: whether the same request may succeed later.
-        fatal: whether the connection ends with it.
-        upstream: what upstream said, where it did: ``status``, ``close_code``, ``reason``.
+        fatal: whether the connection ends.
+        context_id: the context that the error is about; None if it is about the session.
+        upstream: what upstream said, if it did: ``status``, ``close_code``, ``reason``.
     """
 
     def __init__(
@@ -138,11 +139,11 @@ class GatewayError(Exception):
 
     @classmethod
     def own_fault(cls) -> Self:
-        """Make the error for what should not have happened: its cause is in the log."""
-        return cls(ErrorCode.INTERNAL_ERROR, "The sidecar failed; its log says how. Please report it.")
+        """Return the error for a fault of the sidecar, whose cause is in the log."""
+        return cls(ErrorCode.INTERNAL_ERROR, "The sidecar failed. Its log has the cause. Please report it.")
 
     def as_fields(self) -> dict[str, Any]:
-        """Give the error's fields as they stand in a message and, under ``error``, in an HTTP body."""
+        """Return the fields of the error, as in a message or, under ``error``, in an HTTP body."""
         fields: dict[str, Any] = {
             "code": self.code,
             "message": self.message,
@@ -158,26 +159,26 @@ class GatewayError(Exception):
         return fields
 
     def as_message(self) -> dict[str, Any]:
-        """Give the error as a WebSocket message."""
+        """Return the error as a WebSocket message."""
         return {"type": "error", **self.as_fields()}
 
     @property
     def known_code(self) -> str:
-        """The code where it is one of the table, else ``other``; this may be counted, as upstream may say anything."""
+        """The code if it is listed, otherwise ``other``. Metrics use it, because upstream may send any code."""
         return self.code if self.code in STATUS_OF_CODE else "other"
 
     @property
     def for_log(self) -> str:
-        """What may be logged of it: codes, and no words of upstream's, which may repeat what was said."""
+        """The part of the error that may be logged: codes, but not upstream's words, which may quote what was said."""
         upstream = self.upstream or {}
         codes = [f"{name} {upstream[name]}" for name in ("status", "close_code") if upstream.get(name) is not None]
         return f"{self.known_code} ({', '.join(codes)})" if codes else self.known_code
 
     @property
     def close_code(self) -> int:
-        """Give the WebSocket close code that follows a fatal error.
+        """The WebSocket close code that follows a fatal error.
 
-        1008 is the client's or the key's fault, 1012 shutdown, 1013 busy and 1011 ours or upstream's.
+        1008 is a fault of the client or its key, 1012 a shutdown, 1013 a busy server, and 1011 any other failure.
         """
         if self.code == ErrorCode.DRAINING:
             return 1012

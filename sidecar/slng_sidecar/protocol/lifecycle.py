@@ -87,7 +87,7 @@ class Lifecycle:
         self.phase, self._by = Phase.ENDED, None
 
     def drain(self, by: float, now: float) -> None:
-        """Let the session end at the next moment that cuts nothing, and at ``by`` in any case."""
+        """Start to drain: the session ends at the next moment that cuts nothing, and at ``by`` in any case."""
         self.drain_by = by
         self.drains_from = now + DRAIN_GRACE if self.phase is Phase.NEW else now
 

@@ -1,6 +1,6 @@
-"""Where a request goes: the model route, the gateway, the region, and whose key pays.
+"""Where a request goes: the model's route, the gateway, the region and the keys.
 
-Facts of the upstream side are from SLNG's documentation and the official clients (``pipecat-slng`` 0.4.0 and 0.7.0,
+Facts about upstream come from SLNG's documentation and the official clients (``pipecat-slng`` 0.4.0 and 0.7.0,
 ``livekit-plugins-slng`` 1.8.9).
 """
 
@@ -18,13 +18,13 @@ Kind = Literal["stt", "tts"]
 WORLD_PARTS = (
     "eu-north", "eu-west", "us-east", "us-west", "au", "br", "gb", "id", "il", "in", "jp", "sg", "za",
 )  # fmt: skip
-"""The regions with a gateway of their own at ``{world_part}.api.slng.ai``; it does not route to other regions."""
+"""The regions with a gateway of their own at ``{world_part}.api.slng.ai``, which does not route to other regions."""
 
 GLOBAL_GATEWAY = "https://api.slng.ai"
-"""The gateway that honours the region headers."""
+"""The gateway that uses the region headers."""
 
 BYOK_REFUSED = "BYOK is only supported for external STT/TTS routes"
-"""Upstream's own words, so that clients that look for them find them."""
+"""Upstream's own message, for clients that look for it."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _MODEL = re.compile(rf"{_PART}(?:/{_PART})+(?::{_PART})?")
@@ -36,12 +36,13 @@ _MAX_MODEL = 200
 
 
 def check_model(model: str) -> str:
-    """Return ``model`` when it is a route such as ``slng/deepgram/nova:3-en``.
+    """Return ``model`` if it is a route such as ``slng/deepgram/nova:3-en``.
 
-    At least two path segments and at most one colon part, each starting with a letter or digit (LiveKit's grammar).
+    A route has two or more path segments and at most one part after a colon, each starting with a letter or digit
+    (LiveKit's grammar).
 
     Raises:
-        GatewayError: ``bad_request``, where it is not.
+        GatewayError: ``bad_request``, if it is not.
     """
     if len(model) > _MAX_MODEL or not _MODEL.fullmatch(model):
         shown = model if len(model) <= 80 else model[:80] + "…"
@@ -54,22 +55,22 @@ def check_model(model: str) -> str:
 
 
 def is_hosted(model: str) -> bool:
-    """Tell whether SLNG itself runs the model: its route begins with ``slng/``. Every other one is external."""
+    """Return whether SLNG itself runs the model, whose route then begins with ``slng/``. Other models are external."""
     return model.lower().startswith("slng/")
 
 
 def check_byok(model: str, provider_key: str | None) -> None:
-    """Refuse a client's own provider key on a route that SLNG hosts, as upstream does.
+    """Check that a client's own provider key is for an external route.
 
     Raises:
-        GatewayError: ``config_error``, status 400.
+        GatewayError: ``config_error`` with status 400, as upstream sends it.
     """
     if provider_key and is_hosted(model):
         raise GatewayError(ErrorCode.CONFIG_ERROR, BYOK_REFUSED, status=400)
 
 
 def check_tracking_id(value: str, name: str) -> str:
-    """Return a tracking id, trimmed: 1 to 128 characters, no comma, no control character (the official rule).
+    """Return a tracking id without surrounding space. SLNG allows 1 to 128 characters without commas or controls.
 
     Raises:
         GatewayError: ``bad_request``, naming the header ``name``.
@@ -87,7 +88,7 @@ def check_world_part(value: str) -> str:
     """Return the name of a regional gateway, in lower case.
 
     Raises:
-        GatewayError: ``bad_request``, with the names that exist.
+        GatewayError: ``bad_request``, listing the names that exist.
     """
     name = value.strip().lower()
     if name not in WORLD_PARTS:
@@ -98,7 +99,7 @@ def check_world_part(value: str) -> str:
 
 
 def check_region(value: str, name: str) -> str:
-    """Return a region, or a list of them in order of preference, as upstream wants it: lower case, joined by ``", "``.
+    """Return a region, or several in order of preference, in upstream's form: lower case, joined by ``", "``.
 
     Raises:
         GatewayError: ``bad_request``, naming the setting ``name``.
@@ -107,21 +108,21 @@ def check_region(value: str, name: str) -> str:
     if len(text) > 200 or not _REGIONS.fullmatch(text):
         raise GatewayError(
             ErrorCode.BAD_REQUEST,
-            f"{name} takes a region such as eu-north-1, or several with commas between, not {value[:40]!r}.",
+            f"{name} takes a region such as eu-north-1, or several separated by commas, not {value[:40]!r}.",
         )
     return ", ".join(part.strip() for part in text.split(","))
 
 
 def gateway_of_world_part(world_part: str) -> str:
-    """Give the base URL of a regional gateway."""
+    """Return the base URL of a regional gateway."""
     return f"https://{world_part}.api.slng.ai"
 
 
 def check_base_url(value: str) -> str:
-    """Return a base URL without trailing slash; ``host:port`` alone means https.
+    """Return a base URL without a trailing slash. ``host:port`` alone means https.
 
     Raises:
-        ValueError: where it names no host, or a scheme other than http, https, ws and wss.
+        ValueError: it has no host, or a scheme other than http, https, ws and wss.
     """
     scheme, separator, rest = value.strip().partition("://")
     if not separator:
@@ -134,13 +135,13 @@ def check_base_url(value: str) -> str:
         usable = False
     if scheme not in ("http", "https", "ws", "wss") or not usable or not _BASE_URL.fullmatch(rest):
         raise ValueError(
-            f"{shown_url(value)!r} is not a base URL; give one such as https://api.slng.ai or ws://127.0.0.1:9100"
+            f"{shown_url(value)!r} is not a base URL. Use one such as https://api.slng.ai or ws://127.0.0.1:9100"
         )
     return f"{scheme}://{rest}"
 
 
 def shown_url(url: str) -> str:
-    """Give an address as it may be shown: without what stands before an ``@`` or after a ``?`` or ``#``."""
+    """Return an address without its credentials, query and fragment, for messages and logs."""
     scheme = "".join(re.findall(r"^\w+://", url))
     _, at, rest = url.removeprefix(scheme).rpartition("@")
     place, *more = re.split("[?#]", rest, maxsplit=1)
@@ -149,16 +150,17 @@ def shown_url(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Everything that is fixed when an upstream connection is opened.
-
-    Two connections with equal targets can stand for each other; ``repr`` shows no key.
+    """Everything that is fixed when an upstream connection is opened, except for its ``init``. ``repr`` shows no key.
 
     Attributes:
         base_url: the gateway.
-        region, world_part_override: what the global gateway is asked for; the region wins.
-        api_key, provider_key: SLNG's key, and the provider's for BYOK, which goes to external routes only.
-        own_provider_key: whether that is the client's own, which may not be used with a hosted route.
-        agent_id, session_id: tracking ids.
+        api_key: the SLNG key.
+        provider_key: the provider's key (BYOK), which is sent to external routes only.
+        own_provider_key: whether the provider's key is the client's own, which hosted routes refuse.
+        region: the region that the global gateway is asked for.
+        world_part_override: the world part that it is asked for, if there is no region.
+        agent_id: a tracking id.
+        session_id: a tracking id.
     """
 
     kind: Kind
@@ -177,18 +179,18 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The WebSocket URL of the bridge, with ``/`` and ``:`` of the model left raw."""
+        """The WebSocket URL of the bridge. ``/`` and ``:`` of the model are not quoted."""
         scheme, _, rest = self.base_url.partition("://")
         scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
         return f"{scheme}://{rest}/v1/bridges/unmute/{self.kind}/{quote(self.model, safe='/:')}"
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The keys, so that whatever upstream says can be freed of them."""
+        """The keys, which are removed from everything that upstream says."""
         return tuple(key for key in (self.api_key, self.provider_key) if key)
 
     def headers(self) -> dict[str, str]:
-        """Give the headers of the upgrade."""
+        """Return the headers of the upgrade."""
         headers = {"Authorization": f"Bearer {self.api_key}"}
         if self.provider_key and not is_hosted(self.model):
             headers["X-Slng-Provider-Key"] = self.provider_key

@@ -1,1 +1,1 @@
-"""The local side: routes, who may use them, and their replies."""
+"""The local side: the guard, the routes and their replies."""

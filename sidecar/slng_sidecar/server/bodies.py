@@ -1,4 +1,4 @@
-"""The JSON bodies of requests, read within bounds and refused by name."""
+"""The bodies of requests: read within bounds, checked, and described for OpenAPI."""
 
 from __future__ import annotations
 
@@ -37,17 +37,23 @@ _ERROR_SCHEMA: dict[str, Any] = {
 }
 _ERROR_CONTENT = {"application/json": {"schema": _ERROR_SCHEMA}}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "It cannot be had; the message says why and what to do.", "content": _ERROR_CONTENT},
-    "5XX": {"description": "Upstream failed, or the sidecar.", "content": _ERROR_CONTENT},
+    "4XX": {
+        "description": "The request cannot be served. The message says why and what to do.",
+        "content": _ERROR_CONTENT,
+    },
+    "5XX": {"description": "Upstream or the sidecar failed.", "content": _ERROR_CONTENT},
 }
 """The errors of a speech route, for OpenAPI."""
 
 
 async def json_body(request: Request, text_field: str, settings: Settings) -> dict[str, Any]:
-    """Read a JSON object that holds a text.
+    """Read a JSON object with a text.
+
+    Args:
+        text_field: the name of the field with the text.
 
     Raises:
-        GatewayError: it is none, holds no text, or too long a one, or does not come in time.
+        GatewayError: the body is not such an object, its text is too long, or it does not come in time.
         ClientDisconnect: the client left.
     """
     max_text = settings.sidecar_max_text
@@ -63,14 +69,15 @@ async def json_body(request: Request, text_field: str, settings: Settings) -> di
             value = parse_object((await _bytes(request, max_text)).decode())
     except TimeoutError:
         raise GatewayError(
-            ErrorCode.CLIENT_STUCK, f"The body did not come whole within {settings.sidecar_init_timeout:g} s."
+            ErrorCode.CLIENT_STUCK,
+            f"The body was not complete within {settings.sidecar_init_timeout:g} s (SIDECAR_INIT_TIMEOUT).",
         ) from None
     except UnicodeDecodeError:
         raise GatewayError(ErrorCode.BAD_REQUEST, "The body must be JSON in UTF-8.") from None
     except GatewayError as error:
         if error.code != ErrorCode.BAD_REQUEST:
             raise
-        # It speaks of messages, which there are none of here.
+        # The message is about WebSocket messages, not about bodies.
         raise GatewayError(ErrorCode.BAD_REQUEST, error.message.replace("That text message", "The body")) from None
     text = value.get(text_field)
     if not isinstance(text, str) or not text.strip():
@@ -83,10 +90,10 @@ async def json_body(request: Request, text_field: str, settings: Settings) -> di
 
 
 def validated(model: type[M], value: dict[str, Any]) -> M:
-    """Read a request's fields.
+    """Validate a request's fields.
 
     Raises:
-        GatewayError: with the field that is wrong, and what it takes.
+        GatewayError: ``config_error``, naming the field that is wrong and what it accepts.
     """
     try:
         return model.model_validate(value)
@@ -119,7 +126,7 @@ def form_of(file_name: str, *, raw: bool = False, **fields: str) -> dict[str, An
 
 
 async def _bytes(request: Request, max_text: int) -> bytes:
-    """Read the body as far as it may go: a character takes up to twelve bytes in JSON."""
+    """Read the body within bounds. A character of the text takes up to twelve bytes in JSON."""
     limit = 12 * max_text + _BODY_BESIDES_TEXT
     parts: list[bytes] = []
     size = 0
@@ -134,5 +141,5 @@ async def _bytes(request: Request, max_text: int) -> bytes:
 def _too_long(max_text: int) -> GatewayError:
     return GatewayError(
         ErrorCode.PAYLOAD_TOO_LARGE,
-        f"{max_text:,} characters is the most for one text (SIDECAR_MAX_TEXT). Send it in parts.",
+        f"One text may have at most {max_text:,} characters (SIDECAR_MAX_TEXT). Send it in parts.",
     )

@@ -1,6 +1,6 @@
-"""Who may use the sidecar: the token, the Host and the Origin of every request, checked before any route runs.
+"""The guard: checks the token, the Host and the Origin of every request before any route runs.
 
-A web page must not reach a sidecar on localhost, be it by a plain request (Origin) or after DNS rebinding (Host).
+A web page must not reach a sidecar on localhost, neither by a plain request (Origin) nor by DNS rebinding (Host).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_SESSION = frozenset({"/metrics", "/v1/status", "/", "/docs", "/openapi.json"
 
 
 class Guard:
-    """ASGI middleware that refuses what must not come in; everything else passes untouched."""
+    """ASGI middleware that refuses forbidden requests and passes on all others unchanged."""
 
     def __init__(
         self,
@@ -33,12 +33,13 @@ class Guard:
         draining: Callable[[], bool],
         refused: Callable[[GatewayError, str], None],
     ) -> None:
-        """Stand before ``app``.
+        """Create the middleware.
 
         Args:
-            draining: whether the sidecar is about to stop; then only this machine is still served, so that a bot that
-                is shutting down as well can say goodbye.
-            refused: is told of each request that is refused, and of whose it is.
+            app: the application to guard.
+            draining: returns whether the sidecar is about to stop. Then only clients on this machine are served, so
+                that a bot which is shutting down as well can still say goodbye.
+            refused: called with the error and the client's address for each refused request.
         """
         self._app = app
         self._settings = settings
@@ -58,7 +59,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         if not scope["path"].isprintable():
-            raise GatewayError(ErrorCode.BAD_REQUEST, "The address holds control characters; it is not a model's.")
+            raise GatewayError(ErrorCode.BAD_REQUEST, "The address contains control characters, so it names no model.")
         headers = Headers(scope=scope)
         origin = headers.get("origin")
         if origin is not None and not self._origin_allowed(origin, headers.get("host", "")):
@@ -79,17 +80,17 @@ class Guard:
         elif self._settings.sidecar_uds is None and not all(map(self._host_allowed, headers.getlist("host") or [""])):
             raise GatewayError(
                 ErrorCode.FORBIDDEN_ORIGIN,
-                "This Host name is not taken. Use 127.0.0.1 or localhost, or name the host in SIDECAR_ALLOWED_HOSTS.",
+                "This Host name is not allowed. Use 127.0.0.1 or localhost, or name the host in SIDECAR_ALLOWED_HOSTS.",
             )
         if self._draining() and scope["path"] not in _NO_SESSION and not _is_local(scope):
             raise GatewayError(
-                ErrorCode.DRAINING, "This sidecar is shutting down; use another one, or try again later."
+                ErrorCode.DRAINING, "This sidecar is shutting down. Use another one, or try again later."
             )
 
     def _origin_allowed(self, origin: str, host: str) -> bool:
         if origin in self._settings.sidecar_allowed_origins:
             return True
-        # A page that this sidecar itself served.
+        # A page of this sidecar itself.
         return origin in (f"http://{host}", f"https://{host}") and self._host_allowed(host)
 
     def _host_allowed(self, host: str) -> bool:
@@ -108,19 +109,19 @@ class Guard:
 
 
 def bearer(headers: Headers) -> str | None:
-    """Give the bearer token of a request."""
+    """Return the bearer token of a request; None if it has none."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     return value.strip() or None if scheme.lower() == "bearer" else None
 
 
 def peer_of(scope: Scope) -> str:
-    """Give the address that a request comes from; all who use a Unix socket are one."""
+    """Return the client address of a request. All clients of a Unix socket share one address."""
     client = scope.get("client")
     return (client[0] if client else "") or "the Unix socket"
 
 
 def _is_local(scope: Scope) -> bool:
-    """Tell whether a request comes from this machine: from a loopback address, or over a Unix socket."""
+    """Return whether a request comes from this machine: from a loopback address, or over a Unix socket."""
     try:
         return ipaddress.ip_address(peer_of(scope)).is_loopback
     except ValueError:
@@ -133,5 +134,5 @@ def _tokens(scope: Scope, headers: Headers) -> list[str]:
 
 
 def is_token(shown: str, token: str | None) -> bool:
-    """Tell whether what a client shows is the sidecar's token, in a time that tells nothing of it."""
+    """Return whether a client sent the sidecar's token, in a time that does not depend on the token."""
     return token is not None and hmac.compare_digest(token.encode(), shown.encode(errors="replace"))

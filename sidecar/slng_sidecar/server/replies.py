@@ -1,4 +1,4 @@
-"""Errors as HTTP replies: the same body for a request and for a refused upgrade."""
+"""Errors as HTTP replies, with the same body for a request and for a refused upgrade."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 
 
 def error_response(error: GatewayError, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Give the reply for an error: ``{"error": {...}}`` with its status."""
+    """Return the reply for an error: ``{"error": {...}}`` with its status."""
     headers = dict(headers or {})
     if error.status == 401 and error.code == ErrorCode.LOCAL_AUTH:
         headers["WWW-Authenticate"] = "Bearer"
@@ -21,5 +21,5 @@ def error_response(error: GatewayError, headers: dict[str, str] | None = None) -
 
 
 async def refuse(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request or an upgrade with an error instead of serving it."""
+    """Answer a request or an upgrade with an error."""
     await error_response(error)(scope, receive, send)

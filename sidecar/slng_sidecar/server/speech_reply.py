@@ -1,4 +1,4 @@
-"""Speech as an HTTP reply: the first bytes leave with the first sound, and a failure after them breaks the body off."""
+"""Speech as an HTTP reply. It starts with the first audio, and a later failure breaks the body off."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from slng_sidecar.sessions.http_speech import HttpSpeech
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """How the sound is to come.
+    """The form of the reply.
 
     Attributes:
-        encoder: makes the file.
-        sample_rate: what the sound is brought to, in Hz; None leaves it as upstream has it.
-        events: whether it comes as server-sent events, in base64, as OpenAI's ``stream_format: sse``.
-        headers: more of them.
+        encoder: encodes the file.
+        sample_rate: the rate to resample to, in Hz; None for upstream's rate.
+        events: whether the audio is sent as server-sent events, in base64 (OpenAI's ``stream_format: sse``).
+        headers: additional headers.
     """
 
     encoder: Encoder
@@ -42,7 +42,7 @@ class AudioFormat:
 
 
 class SpeechResponse(Response):
-    """The reply starts only once there is sound, so a failure before it has a status and a body of its own."""
+    """Starts to reply once there is audio, so that an earlier failure gets its own status and body."""
 
     def __init__(self, synthesis: Synthesis, target: Target, speech: HttpSpeech, audio_format: AudioFormat) -> None:
         super().__init__()
@@ -65,18 +65,18 @@ class SpeechResponse(Response):
         finally:
             self._speech.leave()
 
-    def _tell(self, what: str, error: GatewayError) -> None:
+    def _log_failure(self, what: str, error: GatewayError) -> None:
         if (log := self._speech.log) is not None:
             log.info("speech %s: %s", what, error.for_log, fields={"event": "request_failed", "code": error.known_code})
 
     async def _reply(self, scope: Scope, send: Send) -> None:
         speech, audio_format = self._speech, self._format
         try:
-            sound = await speech.next()
-            if sound is None:
-                raise GatewayError(ErrorCode.PROVIDER_ERROR, f"{self._target.model} gave no sound for that text.")
+            audio = await speech.next()
+            if audio is None:
+                raise GatewayError(ErrorCode.PROVIDER_ERROR, f"{self._target.model} sent no audio for that text.")
         except GatewayError as error:
-            self._tell("failed", error)
+            self._log_failure("failed", error)
             headers = {**audio_format.headers, "Server-Timing": speech.timing.header()}
             await error_response(error, headers)(scope, _never, send)
             return
@@ -93,19 +93,19 @@ class SpeechResponse(Response):
             }
         )
         try:
-            while sound is not None:
-                await body.sound(sound)
-                sound = await speech.next()
+            while audio is not None:
+                await body.audio(audio)
+                audio = await speech.next()
         except GatewayError as error:
-            # The status has left. Only a body that breaks off can still say that this is not the whole.
-            self._tell("broke off", error)
+            # The status is sent. Only a body that breaks off can still show that the audio is not complete.
+            self._log_failure("broke off", error)
             await body.break_off(error)
             return
         await body.end()
 
 
 class _Body:
-    """The reply's body: resampled, encoded, and framed as events where that is asked for."""
+    """Sends the body: resampled, encoded, and as events if that is asked for."""
 
     def __init__(
         self, send: Send, scope: Scope, seconds: float, audio_format: AudioFormat, resampling: Resampler
@@ -132,7 +132,7 @@ class _Body:
         await self._send({"type": "http.response.start", "status": 200, "headers": raw_headers})
         await self._put(audio_format.encoder.begin(self._rate))
 
-    async def sound(self, pcm: bytes) -> None:
+    async def audio(self, pcm: bytes) -> None:
         if self._format.encoder.blocking:
             await self._put(await asyncio.to_thread(lambda: self._format.encoder.encode(self._resampler.feed(pcm))))
         else:
@@ -170,7 +170,7 @@ class _Body:
 
 
 async def disconnected(receive: Receive) -> None:
-    """Wait until the client is gone."""
+    """Wait until the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -1,4 +1,4 @@
-"""HTTP transcription: a file in, while it comes, and its words out."""
+"""HTTP transcription: a file is transcribed while it comes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from slng_sidecar.sessions.http_transcription import HttpTranscription, Transcri
 from slng_sidecar.sessions.timing import Timing
 
 _RATE = 16_000
-"""What recognisers are trained on, and the official clients send."""
+"""The sample rate that recognisers are trained on and official clients send."""
 
 
 class TranscriptionResponse(Response):
-    """Reads the upload and replies; a failure before the reply's first byte has a status and a body of its own."""
+    """Reads the upload and replies. A failure before the first byte of the reply gets its own status and body."""
 
     def __init__(
         self,
@@ -45,11 +45,14 @@ class TranscriptionResponse(Response):
         options: TranscriptionOptions,
         target: Target | None,
     ) -> None:
-        """Prepare.
+        """Create the reply.
 
         Args:
-            file_name: of the form's part that is the file.
-            target: where the address names the model; else the form does.
+            gateway: gives the place for the session.
+            sessions: runs the session.
+            file_name: the name of the file's field in a form.
+            options: collects what the request asks for.
+            target: the target if the address names the model; None if the form does.
         """
         super().__init__()
         self._gateway = gateway
@@ -60,7 +63,7 @@ class TranscriptionResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway
-        # Before a form has named its model, the place is an upload's.
+        # Until a form has named its model, the place counts as an upload.
         target = self._target or Target("stt", "(upload)", gateway.services.settings.gateway, "")
         peer = peer_of(scope)
         try:
@@ -82,10 +85,10 @@ class TranscriptionResponse(Response):
 
 
 class _Job:
-    """One upload on its way to a session.
+    """One upload and its session.
 
-    Mutable: ``transcription``, once it is known what for; ``error``, where it came to nothing before; ``known`` is set
-    at either.
+    Mutable: ``transcription``, once the session can start; ``error``, if the upload failed before that. ``known`` is
+    set with either.
     """
 
     def __init__(
@@ -108,21 +111,21 @@ class _Job:
         self._decoding = decoding
         self._target = target
         self._fields: list[str] = []
-        self._begun = False
+        self._file_started = False
 
     @property
     def seconds(self) -> float:
-        """The length of the sound so far."""
+        """Seconds of audio so far."""
         return self._decoding.samples / self._decoding.sample_rate
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the reply's header says besides its type."""
+        """The headers of the reply, except for its type."""
         model = {"X-Model": self.live.target.model} if self.transcription is not None else {}
         return {**model, **ignored_header(self.options.ignored), "Server-Timing": self.timing.header()}
 
     async def upload(self, request: Request, file_name: str) -> None:
-        """Take the upload, and return once the client has gone."""
+        """Read the upload, and return once the client disconnects."""
         settings = self.gateway.services.settings
         events = read_upload(
             request,
@@ -133,9 +136,9 @@ class _Job:
         try:
             async for event in events:
                 await self._take(event, request)
-            if not self._begun:
+            if not self._file_started:
                 raise GatewayError(
-                    ErrorCode.BAD_REQUEST, f"There is no sound: put the file into the field {file_name!r}."
+                    ErrorCode.BAD_REQUEST, f"There is no audio. Put the file into the field {file_name!r}."
                 )
             self._start(request)
             self._decoding.finish()
@@ -146,7 +149,7 @@ class _Job:
         await disconnected(request.receive)
 
     def leave(self) -> None:
-        """Have all of it stopped."""
+        """Stop the session, or return the place if there is none."""
         if self.transcription is not None:
             self.transcription.leave()
         else:
@@ -157,14 +160,15 @@ class _Job:
             case Field(name, value):
                 if self.transcription is not None:
                     raise GatewayError(
-                        ErrorCode.BAD_REQUEST, f"Put {name[:60]!r} before the file: that is transcribed while it comes."
+                        ErrorCode.BAD_REQUEST,
+                        f"Put {name[:60]!r} before the file, which is transcribed while it comes.",
                     )
                 self._fields.append(name)
                 self.options.take(name, value)
             case FileBegins(content_type, in_form):
-                self._begun = True
+                self._file_started = True
                 encoding, rate = self.options.headerless(content_type)
-                # Where nothing stood before the file in a form, what is wanted of it may stand after it.
+                # If a form starts with its file, the fields that describe the file may follow it.
                 whole = in_form and not self._fields
                 self._decoding.start(Expected(encoding, rate, whole))
                 if not whole:
@@ -173,7 +177,7 @@ class _Job:
                 await self._decoding.put(event)
 
     def _start(self, request: Request) -> None:
-        """Begin the session, as now all is known that it is opened with."""
+        """Start the session: everything that it is opened with is known."""
         if self.transcription is not None:
             return
         gateway = self.gateway
@@ -184,7 +188,7 @@ class _Job:
             target = resolve_target(request, "stt", model, settings, gateway.services.secrets)
         self.options.check()
         self.live.target = target
-        self.transcription = HttpTranscription(self.options.config(), self._sound, self.timing)
+        self.transcription = HttpTranscription(self.options.config(), self._next_audio, self.timing)
         client = TranscriptionClient(
             self.transcription, lambda: self._decoding.sample_rate, settings.sidecar_transcript_timeout
         )
@@ -193,7 +197,7 @@ class _Job:
         self.known.set()
 
     async def _run(self, client: TranscriptionClient) -> None:
-        # Upstream is dialled once there is something to hear.
+        # Upstream is dialled once there is audio.
         try:
             begun = await client.begin()
         except Exception:
@@ -204,16 +208,16 @@ class _Job:
             await self.sessions.run(client, self.live, extended=True, file=True, observer=self.timing)
 
     def fail(self, error: GatewayError) -> None:
-        """End it with an error, unless it has ended."""
+        """End the transcription with an error, unless it has ended."""
         if self.transcription is not None:
             self.transcription.finish(error)
         elif self.error is None:
             self.error = error
             self.known.set()
 
-    async def _sound(self) -> bytes | None:
+    async def _next_audio(self) -> bytes | None:
         try:
-            sound = await self._decoding.next()
+            audio = await self._decoding.next()
         except UnreadableAudio as error:
             text = f"The upload is {error}. Send WAV, MP3, FLAC, Ogg, WebM, MP4 or AAC."
             raise GatewayError(ErrorCode.UNSUPPORTED_AUDIO_FORMAT, text, status=415) from None
@@ -226,18 +230,18 @@ class _Job:
         except TooLong:
             limit = self.gateway.services.settings.sidecar_max_audio
             raise GatewayError(
-                ErrorCode.PAYLOAD_TOO_LARGE, f"{limit:,.0f} s of sound is the most for one file (SIDECAR_MAX_AUDIO)."
+                ErrorCode.PAYLOAD_TOO_LARGE, f"One file may have at most {limit:,.0f} s of audio (SIDECAR_MAX_AUDIO)."
             ) from None
         except OSError as error:
             text = f"The sidecar has no room on disk for that upload: {error.strerror}."
             raise GatewayError(ErrorCode.INTERNAL_ERROR, text, status=507) from None
-        if sound is None and not self._decoding.samples:
-            raise GatewayError(ErrorCode.BAD_REQUEST, "The file holds no sound.")
-        return sound
+        if audio is None and not self._decoding.samples:
+            raise GatewayError(ErrorCode.BAD_REQUEST, "The file contains no audio.")
+        return audio
 
 
 async def _reply(job: _Job, scope: Scope, send: Send) -> None:
-    """Wait for the words and send them."""
+    """Wait for the transcript and send it."""
     transport, seconds = transport_of(scope), job.gateway.services.settings.sidecar_send_timeout
     started = False
 
@@ -272,7 +276,7 @@ async def _reply(job: _Job, scope: Scope, send: Send) -> None:
         fields = {"event": "request_failed", "code": error.known_code}
         job.live.log().info("transcription failed: %s", error.for_log, fields=fields)
         if started:
-            # The status has left. The error, and a body that breaks off, say that this is not the whole.
+            # The status is sent. The error and a body that breaks off show that the transcript is not complete.
             await event({"error": error.as_fields()})
             transport.close()
         else:

@@ -1,4 +1,4 @@
-"""What is asked of a transcription, and the shapes in which it is told: OpenAI's and SLNG's."""
+"""The options of a transcription, and the forms of its reply: OpenAI's and SLNG's."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _RATES = range(4_000, 192_001)
 
 
 class TranscriptText:
-    """The words so far, and no more of them than the reply shows: a long file has many.
+    """Collects a transcript, and no more of it than the reply needs, because a long file has many words.
 
     Attributes:
-        segments, words: as they stand in the reply, each a JSON object; kept only where it shows them.
-        dropped: what the confidence filter left out, likewise.
-        language: what upstream took it for.
+        segments: the segments in the reply's form, each a JSON object; kept only if the reply shows them.
+        words: the words, likewise.
+        dropped: what the confidence filter dropped, likewise.
+        language: the language that upstream recognised.
     """
 
     def __init__(self, *, segments: bool = False, words: bool = False) -> None:
@@ -41,7 +42,7 @@ class TranscriptText:
         self._score = 0.0
 
     def add(self, segment: TranscriptSegment) -> str:
-        """Add a final; give what it adds to the text."""
+        """Add a final, and return what it adds to the text."""
         if segment.is_dropped:
             if self._keeps_segments or self._keeps_words:
                 self.dropped.append(dump({"text": segment.text, "confidence": segment.confidence}))
@@ -65,7 +66,7 @@ class TranscriptText:
 
     @property
     def confidence(self) -> float | None:
-        """The mean of the finals' own, by their length."""
+        """The mean confidence of the finals, weighted by their length."""
         return round(self._score / self._scored, 4) if self._scored else None
 
 
@@ -80,14 +81,15 @@ def _word_json(word: dict[str, Any]) -> str:
 
 
 class TranscriptionOptions:
-    """What is asked of one transcription, field by field.
+    """Collects what a request asks for, field by field.
 
     Mutable: all of it, by ``take``.
 
     Attributes:
-        model: as the request names it.
-        stream: whether the words come while they are recognised.
-        ignored: the fields that nothing was done about.
+        model: the model as the request names it.
+        stream: whether the transcript is sent while it is recognised.
+        ignored: the fields that were ignored.
+        language: the language of the speech.
     """
 
     def __init__(self) -> None:
@@ -99,10 +101,10 @@ class TranscriptionOptions:
         self._rate: int | None = None
 
     def take(self, name: str, value: str) -> None:
-        """Take one field.
+        """Set one field.
 
         Raises:
-            GatewayError: the value cannot be had.
+            GatewayError: the field cannot have that value.
         """
         match name:
             case "language":
@@ -116,22 +118,26 @@ class TranscriptionOptions:
                     known = ", ".join(dict.fromkeys(_ENCODINGS.values()))
                     raise GatewayError(
                         ErrorCode.CONFIG_ERROR,
-                        f"encoding names headerless samples: {known}. A file with a header needs none.",
+                        f"encoding must be one of {known}, for samples without a header only.",
                     )
                 self._encoding = _ENCODINGS[value.strip().lower()]
             case _:
                 self.ignored.append(name)
 
     def check(self) -> None:
-        """Refuse what does not go together."""
+        """Check that the fields can be combined.
+
+        Raises:
+            GatewayError: they cannot.
+        """
 
     def config(self) -> dict[str, Any]:
-        """Give the config of the session, without what describes the sound."""
+        """Return the config of the session, without the fields that describe the audio."""
         config: dict[str, Any] = {"enable_partials": False}
         return {**config, "language": self.language} if self.language else config
 
     def headerless(self, content_type: str) -> tuple[str | None, int]:
-        """Give the encoding and rate of a file without a header; no encoding where it has one."""
+        """Return the encoding and the rate of samples without a header. The encoding is None if the file has one."""
         kind, _, parameters = content_type.partition(";")
         encoding = self._encoding or _TYPES.get(kind.strip().lower())
         rate = self._rate
@@ -142,16 +148,16 @@ class TranscriptionOptions:
         return encoding, rate or _DEFAULT_RATES.get(encoding or "", 16_000)
 
     def transcript(self) -> TranscriptText:
-        """Give what keeps as much as the reply shows."""
+        """Return an empty transcript that keeps what the reply needs."""
         return TranscriptText()
 
     def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:
-        """Give the reply's Content-Type and body."""
+        """Return the Content-Type and the body of the reply."""
         raise NotImplementedError
 
 
 class SlngOptions(TranscriptionOptions):
-    """SLNG's shape."""
+    """The options and the reply in SLNG's form."""
 
     def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:
         alternative = {"transcript": transcript.text, "confidence": transcript.confidence}
@@ -167,7 +173,7 @@ class SlngOptions(TranscriptionOptions):
 
 
 class OpenAIOptions(TranscriptionOptions):
-    """OpenAI's shape."""
+    """The options and the reply in OpenAI's form."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +187,8 @@ class OpenAIOptions(TranscriptionOptions):
             case "response_format":
                 if value not in ("json", "text", "verbose_json"):
                     raise GatewayError(
-                        ErrorCode.CONFIG_ERROR, f"response_format is json, text or verbose_json, not {value[:40]!r}."
+                        ErrorCode.CONFIG_ERROR,
+                        f"response_format must be json, text or verbose_json, not {value[:40]!r}.",
                     )
                 self._format = value
             case "stream":
@@ -189,7 +196,7 @@ class OpenAIOptions(TranscriptionOptions):
             case "timestamp_granularities[]" | "timestamp_granularities":
                 if value not in ("word", "segment"):
                     raise GatewayError(
-                        ErrorCode.CONFIG_ERROR, f"timestamp_granularities are word and segment, not {value[:40]!r}."
+                        ErrorCode.CONFIG_ERROR, f"timestamp_granularities must be word or segment, not {value[:40]!r}."
                     )
                 self._granularities.add(value)
             case _:
@@ -198,7 +205,7 @@ class OpenAIOptions(TranscriptionOptions):
     def check(self) -> None:
         if self.stream and self._format == "verbose_json":
             raise GatewayError(
-                ErrorCode.CONFIG_ERROR, "stream gives the text only: take response_format json or text with it."
+                ErrorCode.CONFIG_ERROR, "stream sends text only. Use response_format json or text with it."
             )
 
     def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:

@@ -1,4 +1,4 @@
-"""Uploads while they come: the fields and the file of a form, or a file alone, each within bounds."""
+"""Reads uploads while they come: the fields and the file of a form, or a file alone, within bounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_PARTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the form, whole."""
+    """A field of the form."""
 
     name: str
     value: str
@@ -26,7 +26,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class FileBegins:
-    """The bytes that follow are the file's; in a form, fields may follow them."""
+    """The start of the file. The bytes that follow are the file's; in a form, fields may follow them."""
 
     content_type: str
     in_form: bool
@@ -36,16 +36,17 @@ Event = Field | FileBegins | bytes
 
 
 class MultipartForm:
-    """A ``multipart/form-data`` body that comes in pieces; it holds the fields that are not whole yet."""
+    """Parses a ``multipart/form-data`` body that comes in pieces. It keeps only fields that are not complete yet."""
 
     def __init__(self, boundary: bytes, file_name: str) -> None:
-        """Expect a form.
+        """Create a parser.
 
         Args:
-            file_name: of the part that is the file.
+            boundary: the form's boundary.
+            file_name: the name of the file's field.
 
         Raises:
-            GatewayError: the boundary cannot be one.
+            GatewayError: the boundary is not valid.
         """
         self._file_name = file_name
         self._events: list[Event] = []
@@ -73,10 +74,10 @@ class MultipartForm:
             raise GatewayError(ErrorCode.BAD_REQUEST, f"The form cannot be read: {error}.") from None
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes; give what they complete.
+        """Take the next bytes, and return what they complete.
 
         Raises:
-            GatewayError: this is no form, or not one that is taken.
+            GatewayError: the body is not a form, or not one that is accepted.
         """
         try:
             self._parser.write(data)
@@ -88,20 +89,20 @@ class MultipartForm:
         return events
 
     def end(self) -> None:
-        """Note that no more bytes come.
+        """End the form.
 
         Raises:
-            GatewayError: the form is not complete.
+            GatewayError: it is not complete.
         """
         if not self._ended:
             raise GatewayError(ErrorCode.BAD_REQUEST, "The form breaks off before its end.")
 
-    # What the parser tells
+    # Callbacks of the parser
 
     def _part_begins(self) -> None:
         self._parts += 1
         if self._parts > _MAX_PARTS:
-            raise GatewayError(ErrorCode.PAYLOAD_TOO_LARGE, f"{_MAX_PARTS} fields is the most for one form.")
+            raise GatewayError(ErrorCode.PAYLOAD_TOO_LARGE, f"One form may have at most {_MAX_PARTS} fields.")
         self._headers.clear()
         self._header.clear()
         self._value.clear()
@@ -124,13 +125,13 @@ class MultipartForm:
         if self._name == self._file_name:
             if self._had_file:
                 raise GatewayError(
-                    ErrorCode.BAD_REQUEST, f"One file at a time: the form has {self._file_name!r} twice."
+                    ErrorCode.BAD_REQUEST, f"The form has the field {self._file_name!r} twice. Send one file at a time."
                 )
             self._in_file = self._had_file = True
             self._events.append(FileBegins(self._headers.get(b"content-type", b"").decode("latin-1"), True))
         elif b"filename" in options:
             raise GatewayError(
-                ErrorCode.BAD_REQUEST, f"The file goes into the field {self._file_name!r}, not {self._name[:60]!r}."
+                ErrorCode.BAD_REQUEST, f"Put the file into the field {self._file_name!r}, not {self._name[:60]!r}."
             )
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -140,7 +141,7 @@ class MultipartForm:
         self._fields_bytes += end - start
         if self._fields_bytes > _MAX_FIELDS_BYTES:
             raise GatewayError(
-                ErrorCode.PAYLOAD_TOO_LARGE, f"{_MAX_FIELDS_BYTES:,} bytes is the most for a form's fields."
+                ErrorCode.PAYLOAD_TOO_LARGE, f"The fields of a form may have at most {_MAX_FIELDS_BYTES:,} bytes."
             )
         self._value += data[start:end]
 
@@ -154,15 +155,15 @@ class MultipartForm:
 
 
 async def read_upload(request: Request, *, file_name: str, max_file: int, stall_seconds: float) -> AsyncIterator[Event]:
-    """Read a form with a file, or a file alone, as it comes.
+    """Read a form with a file, or a file alone, and yield its parts as they come.
 
     Args:
-        file_name: of the form's part that is the file.
-        max_file: bytes that the file may have.
+        file_name: the name of the file's field in a form.
+        max_file: the most bytes of the file.
         stall_seconds: how long the client may send nothing.
 
     Raises:
-        GatewayError: it is neither, too large, or does not go on.
+        GatewayError: the body is neither of the two, too large, or stalls.
         ClientDisconnect: the client left.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
@@ -174,7 +175,7 @@ async def read_upload(request: Request, *, file_name: str, max_file: int, stall_
     elif kind in (b"application/json", b"text/plain", b"text/html") or kind.startswith(b"multipart/"):
         raise GatewayError(
             ErrorCode.BAD_REQUEST,
-            f"This route takes a form (multipart/form-data) with the sound in {file_name!r}, not "
+            f"This route takes a form (multipart/form-data) with the audio in {file_name!r}, not "
             f"{kind.decode('latin-1')[:60]!r}.",
             status=415,
         )
@@ -196,10 +197,10 @@ async def read_upload(request: Request, *, file_name: str, max_file: int, stall_
 
 
 def too_large(max_file: int) -> GatewayError:
-    """Give the error for a file that is larger than is taken."""
+    """Return the error for a file that is too large."""
     return GatewayError(
         ErrorCode.PAYLOAD_TOO_LARGE,
-        f"{max_file:,} bytes is the most for one file (SIDECAR_MAX_UPLOAD). Send it in parts, or compressed.",
+        f"One file may have at most {max_file:,} bytes (SIDECAR_MAX_UPLOAD). Send it in parts, or compressed.",
     )
 
 
@@ -211,7 +212,7 @@ async def _pieces(request: Request, stall_seconds: float) -> AsyncIterator[bytes
                 data = await anext(stream, None)
         except TimeoutError:
             raise GatewayError(
-                ErrorCode.CLIENT_STUCK, f"Nothing more of the upload came for {stall_seconds:g} s."
+                ErrorCode.CLIENT_STUCK, f"The upload stalled for {stall_seconds:g} s (SIDECAR_INIT_TIMEOUT)."
             ) from None
         if data is None:
             return

@@ -1,4 +1,4 @@
-"""The log. It never holds a key, a transcript or a spoken text."""
+"""The log. It never contains a key, a transcript or a spoken text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
-# Where the environment has libraries connect to, and what it has them show there. They log what they cannot use.
+# Variables that libraries read addresses and headers from. Libraries log the values that they cannot use.
 _PLACES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -21,12 +21,12 @@ _PLACES = (
     "ALL_PROXY",
 )
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
-# Shorter ones would be found in the middle of words.
+# Shorter secrets would match in the middle of words.
 _SHORTEST_HIDDEN = 4
 
 
 class _TextFormatter(logging.Formatter):
-    """Lines of text, without the secrets that libraries are given by the environment."""
+    """Formats lines of text, without the secrets that libraries read from the environment."""
 
     def __init__(self, form: str | None = None, time_form: str | None = None) -> None:
         super().__init__(form, time_form)
@@ -56,19 +56,19 @@ class _JsonFormatter(_TextFormatter):
 
 
 class SessionLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose lines say which session they are about: in words, and as fields in JSON.
+    """A logger for one session, which each line names: in the text, and as fields in JSON.
 
-    A line may have ``fields`` of its own besides, of which None is left out, too.
+    A line may have more ``fields``. Fields that are None are left out.
     """
 
     def __init__(self, logger: logging.Logger, **fields: object) -> None:
-        """Take the fields: ``session`` and ``kind``, which each line begins with, and more; None is left out."""
+        """Create a logger with the fields of every line. Lines begin with the fields ``kind`` and ``session``."""
         super().__init__(logger, {})
         self._fields = {name: value for name, value in fields.items() if value is not None}
         self._start = f"{fields.get('kind')} session {fields.get('session')}: "
 
     def note(self, **fields: object) -> None:
-        """Add fields that have become known."""
+        """Add fields to all lines that follow."""
         self._fields.update({name: value for name, value in fields.items() if value is not None})
 
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
@@ -79,7 +79,7 @@ class SessionLog(logging.LoggerAdapter[logging.Logger]):
 
 
 def setup_logging(level: str, form: Literal["text", "json"]) -> None:
-    """Send the log to standard error, in lines of text or of JSON."""
+    """Send the log to standard error, as lines of text or of JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _JsonFormatter() if form == "json" else _TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
@@ -87,13 +87,13 @@ def setup_logging(level: str, form: Literal["text", "json"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # At their debug level these would write what goes over the wire: keys, texts and transcripts.
+    # At debug level, these loggers would log keys, texts and transcripts.
     for name in ("websockets", "httpx", "httpcore", "uvicorn", "asyncio", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _given_to_libraries() -> Iterator[str]:
-    """Give the secrets in the environment that are not ours: credentials in addresses, and headers."""
+    """Yield the secrets that libraries read from the environment: credentials in addresses, and headers."""
     found: list[str] = []
     for name in _PLACES:
         for value in filter(None, (os.environ.get(name), os.environ.get(name.lower()))):
@@ -104,5 +104,5 @@ def _given_to_libraries() -> Iterator[str]:
             shown = header.partition("=")[2] or header
             found += [shown.strip(), unquote(shown).strip()]
     for text in found:
-        # A library may quote what it shows, or write it with escapes.
+        # A library may log a secret with escapes.
         yield from (form for form in (text, repr(text)[1:-1]) if len(form) >= _SHORTEST_HIDDEN)

@@ -1,4 +1,4 @@
-"""What went wrong with upstream, said in the client's language and freed of keys."""
+"""Failures of upstream as errors for the client, without keys."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from slng_sidecar.protocol.errors import Close, ErrorCode, GatewayError
 from slng_sidecar.protocol.route import Target
 
 _MAX_QUOTE = 300
-# A shorter key is a placeholder of somebody's test, and would be found in the middle of words.
+# A shorter key is a placeholder in a test, and would match in the middle of words.
 _SHORTEST_KEY = 8
-# What JSON may escape and need not: a slash (PHP's writers do), and any character by its number (Go's do with &, <, >).
+# Characters that JSON may escape without need: a slash (as PHP does), and any by its number (as Go does with &, <, >).
 _ESCAPE = re.compile(r"\\(?:u00([2-7][0-9a-fA-F])|(.))", re.DOTALL)
 
 _CODE_OF_STATUS = {
@@ -32,8 +32,8 @@ _CODE_OF_STATUS = {
 
 
 def without_keys(text: str, secrets: Iterable[str]) -> str:
-    """Give what upstream said without the keys, in case it repeats them, in JSON however it writes them."""
-    # The longest first: one key may begin with another.
+    """Return upstream's text without the keys that it may repeat, however JSON escapes them."""
+    # The longest key first, because one key may begin with another.
     keys = sorted((secret for secret in secrets if len(secret) >= _SHORTEST_KEY), key=len, reverse=True)
     for key in keys:
         text = text.replace(key, "[key]")
@@ -48,7 +48,7 @@ def without_keys(text: str, secrets: Iterable[str]) -> str:
 
 
 def _as_python_writes(escape: re.Match[str]) -> str:
-    """Write a character of ASCII in JSON as Python's encoder does, in the place of an escape for it."""
+    """Replace the escape of an ASCII character by what Python's encoder writes for it."""
     number, character = escape.groups()
     if number is not None:
         return json.dumps(chr(int(number, 16)))[1:-1]
@@ -56,17 +56,17 @@ def _as_python_writes(escape: re.Match[str]) -> str:
 
 
 def quote(text: str, secrets: Iterable[str]) -> str:
-    """Give what upstream said in one short line without the keys."""
+    """Return upstream's text as one short line without the keys."""
     text = without_keys(text, secrets)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_QUOTE else line[: _MAX_QUOTE - 1] + "…"
 
 
 def dial_failure(error: Exception, target: Target, seconds: float) -> GatewayError:
-    """Explain why no connection to upstream came about.
+    """Return the error for a connection to upstream that could not be opened.
 
     Args:
-        seconds: the deadline that there was.
+        seconds: the deadline that the dial had.
     """
     host = urlsplit(target.base_url).netloc
     match error:
@@ -77,7 +77,7 @@ def dial_failure(error: Exception, target: Target, seconds: float) -> GatewayErr
         case ConnectionClosed():
             return closed(error, target).error
         case TimeoutError():
-            return GatewayError(ErrorCode.UPSTREAM_TIMEOUT, f"{host} did not get ready within {seconds:g} s.")
+            return GatewayError(ErrorCode.UPSTREAM_TIMEOUT, f"{host} was not ready within {seconds:g} s.")
         case ssl.SSLError():
             return GatewayError(
                 ErrorCode.UPSTREAM_UNREACHABLE,
@@ -95,10 +95,10 @@ def dial_failure(error: Exception, target: Target, seconds: float) -> GatewayErr
 
 
 def refused(status: int, body: bytes, target: Target, auth_source: str | None = None) -> GatewayError:
-    """Explain an HTTP status that upstream gave instead of a connection or of sound.
+    """Return the error for an HTTP status that upstream answered instead of a connection or of audio.
 
     Args:
-        auth_source: whose key was refused, as upstream's ``X-Slng-Auth-Source`` said.
+        auth_source: whose key was refused, from upstream's ``X-Slng-Auth-Source``.
     """
     host = urlsplit(target.base_url).netloc
     said = _said(body, target)
@@ -119,7 +119,7 @@ def refused(status: int, body: bytes, target: Target, auth_source: str | None = 
                 "at this gateway; the catalogue lists where each one runs."
             )
         case 429:
-            text = f"{host} allows no further session now (HTTP 429{quoted})."
+            text = f"{host} allows no more sessions now (HTTP 429{quoted})."
         case _ if status < 400:
             text = f"{host} answered HTTP {status} instead of opening a WebSocket. Check SLNG_BASE_URL."
         case _:
@@ -131,7 +131,7 @@ def refused(status: int, body: bytes, target: Target, auth_source: str | None = 
 
 
 def closed(error: ConnectionClosed, target: Target) -> Close:
-    """Explain the end of a connection, whether upstream closed it or it was lost."""
+    """Return how a connection ended: upstream closed it, or it was lost."""
     host = urlsplit(target.base_url).netloc
     if error.rcvd is None:
         text = f"The connection to {host} was lost."
@@ -143,7 +143,7 @@ def closed(error: ConnectionClosed, target: Target) -> Close:
 
 
 def cleaned(error: GatewayError, target: Target, *, fatal: bool) -> GatewayError:
-    """Give an error message of upstream's without keys, and as grave as it is here."""
+    """Return an error of upstream without keys, and fatal or not as it is for the client."""
     return GatewayError(
         quote(error.code, target.secrets),
         quote(error.message, target.secrets),
@@ -154,7 +154,7 @@ def cleaned(error: GatewayError, target: Target, *, fatal: bool) -> GatewayError
 
 
 def _said(body: bytes, target: Target) -> str:
-    """Give the text of an error body: upstream's JSON, or plain text, but no page of HTML."""
+    """Return the text of an error body, which is JSON or plain text. A page of HTML has none."""
     text = body[:4096].decode(errors="replace").strip()
     try:
         value = json.loads(text)

@@ -148,7 +148,7 @@ class ConnectionPool:
         return min(times, default=None)
 
     def wake(self, now: float) -> list[Command]:
-        """Give up clears that are not acknowledged, and connections that are old."""
+        """End clears that are not acknowledged in time, and close connections that are old."""
         commands: list[Command] = []
         for pooled in self:
             if pooled.clear_by is not None and now >= pooled.clear_by:

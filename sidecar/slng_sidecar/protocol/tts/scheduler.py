@@ -341,7 +341,7 @@ class Scheduler:
         return self._dialect.status("connected", cause="reconnected", attempt=attempt, gap_ms=gap_ms)
 
     def _refuse(self, revision: SettingsRevision, error: GatewayError) -> list[Command]:
-        """Give the text of refused settings the settings before them."""
+        """Refuse a revision: its text falls back to the settings before it."""
         before, answers = self._history.refuse(revision, error.message)
         commands = self._dialect.updated(answers)
         for context in self.contexts:

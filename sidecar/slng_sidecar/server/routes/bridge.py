@@ -1,4 +1,4 @@
-"""HTTP speech in SLNG's shape: one text in, its sound out while it is made."""
+"""SLNG's HTTP bridges: speech for a text, and the transcript of a file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from slng_sidecar.sessions.http_speech import HttpSpeech
 
 
 class SpeechConfig(BaseModel):
-    """How it is said. Any other option of the provider's is passed on."""
+    """How to say the text. Other fields are passed on to the provider."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
     sample_rate: int | None = Field(
-        default=None, ge=8000, le=48_000, description="Hz of the sound that comes back; 24000 where upstream can choose"
+        default=None, ge=8000, le=48_000, description="the sample rate of the audio in Hz; 24000 if upstream can choose"
     )
     encoding: Literal["linear16"] | None = Field(
-        default=None, description="HTTP speech is 16-bit PCM, alone or in a WAV"
+        default=None, description="HTTP speech is 16-bit PCM, plain or in a WAV"
     )
     language: str | None = None
     speed: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -38,17 +38,17 @@ class SpeechConfig(BaseModel):
 
 
 class SpeechRequest(BaseModel):
-    """SLNG's shape of a text to be said."""
+    """A text to say, in SLNG's form."""
 
     model_config = ConfigDict(strict=True)
 
-    text: str = Field(min_length=1, description="what to say")
-    voice: str | None = Field(default=None, description="one of the model's voices; SLNG_TTS_VOICE if not given")
+    text: str = Field(min_length=1, description="the text to say")
+    voice: str | None = Field(default=None, description="one of the model's voices; default: SLNG_TTS_VOICE")
     config: SpeechConfig = Field(default_factory=SpeechConfig)
 
 
 def bridge_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthesis) -> APIRouter:
-    """Give the route ``POST /v1/bridges/unmute/tts/{model}``."""
+    """Return the routes ``POST /v1/bridges/unmute/tts/{model}`` and ``POST /v1/bridges/unmute/stt/{model}``."""
     router, services = APIRouter(), gateway.services
 
     @router.post(
@@ -56,7 +56,7 @@ def bridge_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthes
         summary="Say a text",
         response_class=Response,
         responses={
-            200: {"content": {"audio/wav": {}, "audio/pcm": {}}, "description": "the sound, as it is made"},
+            200: {"content": {"audio/wav": {}, "audio/pcm": {}}, "description": "the audio, while it is synthesised"},
             **ERRORS,
         },
         openapi_extra={
@@ -81,15 +81,15 @@ def bridge_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthes
 
     @router.post(
         "/v1/bridges/unmute/stt/{model:path}",
-        summary="Write down what a file says",
+        summary="Transcribe a file",
         response_class=Response,
-        responses={200: {"content": {"application/json": {}}, "description": "the words"}, **ERRORS},
+        responses={200: {"content": {"application/json": {}}, "description": "the transcript"}, **ERRORS},
         openapi_extra=form_of(
             "audio",
             raw=True,
             language="such as en",
-            encoding="of headerless samples: linear16, mulaw or alaw",
-            sample_rate="of headerless samples, in Hz",
+            encoding="of samples without a header: linear16, mulaw or alaw",
+            sample_rate="of samples without a header, in Hz",
         ),
     )
     async def transcribe_slng(request: Request, model: str) -> Response:

@@ -1,4 +1,4 @@
-"""``GET /v1/models``: what upstream's catalogue names, and what is configured here."""
+"""``GET /v1/models``: the models of upstream's catalogue, and the configured ones."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from slng_sidecar.upstream.failures import refused, without_keys
 
 _FRESH_SECONDS = 300.0
 _PATH = "/v1/catalog/models"
-_PAGE_SIZE = 100  # the most that upstream gives
+_PAGE_SIZE = 100  # upstream's largest page
 _MAX_PAGES = 50
 _MAX_BYTES = 8_000_000
 _SECONDS = 15.0
 
 
 class Catalogue:
-    """Upstream's catalogue, each gateway's kept for five minutes.
+    """The catalogues of the gateways, each kept for five minutes.
 
-    Mutable: ``_known``, by gateway, with the time until which it holds; one request at a time asks.
+    Mutable: ``_known``, by gateway, with the time until which it is valid. One request at a time asks upstream.
     """
 
     def __init__(self, client: Callable[[], Any], clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,13 +43,13 @@ class Catalogue:
         self._asking = asyncio.Lock()
 
     async def models(self, target: Target) -> list[dict[str, Any]]:
-        """Give the models that a gateway offers, as OpenAI's list has them.
+        """Return the models of a gateway, in the form of OpenAI's list.
 
         Raises:
-            GatewayError: the gateway does not answer, or not with a catalogue.
+            GatewayError: the gateway does not answer with a catalogue.
         """
         try:
-            # For all pages, and the wait behind others who ask, together.
+            # One deadline for all pages and for the wait behind other requests.
             async with asyncio.timeout(_SECONDS), self._asking:
                 until, models = self._known.get(target.base_url, (0.0, []))
                 if self._clock() >= until:
@@ -87,7 +87,7 @@ class Catalogue:
                 async for data in reply.aiter_raw():
                     body += data
                     if len(body) > _MAX_BYTES:
-                        raise GatewayError(ErrorCode.PROVIDER_ERROR, f"The catalogue of {host} is too long to be one.")
+                        raise GatewayError(ErrorCode.PROVIDER_ERROR, f"The catalogue of {host} is too long.")
         except httpx.HTTPError as error:
             raise explain(error, target, _SECONDS) from None
         if reply.status_code in (401, 403, 429):
@@ -95,7 +95,7 @@ class Catalogue:
         if reply.status_code != 200:
             raise GatewayError(
                 ErrorCode.UPSTREAM_UNREACHABLE,
-                f"The catalogue of {host} could not be had: it answered HTTP {reply.status_code}. Models can be used "
+                f"The catalogue of {host} is not available: it answered HTTP {reply.status_code}. Models can be used "
                 "without it.",
                 upstream={"status": reply.status_code},
             )
@@ -103,7 +103,7 @@ class Catalogue:
 
 
 def _items(body: str, host: str) -> list[dict[str, Any]]:
-    """Read a page: a list, or one under a name that lists have."""
+    """Parse a page: a list, or an object with a list."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -111,7 +111,7 @@ def _items(body: str, host: str) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         value = next((value[name] for name in ("data", "items", "models", "results") if name in value), None)
     if not isinstance(value, list):
-        raise GatewayError(ErrorCode.PROVIDER_ERROR, f"{host} answered with no catalogue of models.")
+        raise GatewayError(ErrorCode.PROVIDER_ERROR, f"{host} did not answer with a catalogue of models.")
     return [item for item in value if isinstance(item, dict) and isinstance(item.get("code"), str)]
 
 
@@ -126,13 +126,13 @@ def _model(name: str, kind: Any = None, owner: Any = None) -> dict[str, Any]:
 
 
 def models_routes(services: Services) -> APIRouter:
-    """Give the routes ``GET /v1/models`` and ``GET /v1/models/{model}``."""
+    """Return the routes ``GET /v1/models`` and ``GET /v1/models/{model}``."""
     router = APIRouter()
     catalogue = Catalogue(services.bridge.client)
 
     async def all_models(request: Request) -> dict[str, dict[str, Any]]:
         settings = services.settings
-        # Of the request only its headers count: OpenAI's client writes the '/' of a model as %2F.
+        # Only the headers of the request matter. OpenAI's client quotes the '/' of a model as %2F.
         asked = Request({**request.scope, "raw_path": b""})
         target = resolve_target(asked, "tts", "catalogue/models", settings, services.secrets)
         offered = await catalogue.models(target)

@@ -1,4 +1,4 @@
-"""OpenAI's shapes of speech: ``/v1/audio/speech`` and ``/v1/audio/transcriptions``; and SLNG's of transcription."""
+"""OpenAI's routes: ``/v1/audio/speech`` and ``/v1/audio/transcriptions``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from slng_sidecar.server.transcripts import OpenAIOptions
 from slng_sidecar.sessions.http_speech import HttpSpeech
 
 _PCM_RATE = 24_000
-"""What OpenAI's ``pcm`` is; its clients rely on it."""
+"""The sample rate of OpenAI's ``pcm``, which its clients rely on."""
 
 
 _SPEECH_TYPES = (
@@ -34,20 +34,20 @@ _SPEECH_TYPES = (
 
 
 class VoiceById(BaseModel):
-    """A voice as OpenAI's newer clients may write it."""
+    """A voice in the form of OpenAI's newer clients."""
 
     id: str
 
 
 class OpenAISpeechRequest(BaseModel):
-    """OpenAI's shape of a text to be said, and two fields more. Others are ignored, and named in ``X-Ignored``."""
+    """A text to say, in OpenAI's form, with two more fields. Unknown fields are ignored and listed in ``X-Ignored``."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    input: str = Field(min_length=1, description="what to say")
+    input: str = Field(min_length=1, description="the text to say")
     model: str | None = Field(default=None, description="a route; a name without '/' is an alias or the default")
     voice: str | VoiceById | None = Field(
-        default=None, description="one of the model's; OpenAI's names are the default"
+        default=None, description="one of the model's voices; OpenAI's voices stand for the default"
     )
     response_format: Literal["wav", "pcm", "mp3", "opus", "flac", "aac"] | None = None
     stream_format: Literal["audio", "sse"] | None = None
@@ -57,17 +57,17 @@ class OpenAISpeechRequest(BaseModel):
 
 
 def openai_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthesis) -> APIRouter:
-    """Give the routes."""
+    """Return the routes."""
     router, services = APIRouter(), gateway.services
 
     @router.post(
         "/v1/audio/speech",
-        summary="Say a text, as OpenAI's clients ask for it",
+        summary="Say a text, for OpenAI's clients",
         response_class=Response,
         responses={
             200: {
                 "content": {kind: {} for kind in _SPEECH_TYPES},
-                "description": "the sound, as it is made",
+                "description": "the audio, while it is synthesised",
             },
             **ERRORS,
         },
@@ -84,7 +84,7 @@ def openai_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthes
         asked = validated(OpenAISpeechRequest, body)
         model = model_of(asked.model, "tts", settings)
         target = resolve_target(request, "tts", model, settings, services.secrets)
-        # In a thread, since the codecs take their time to load at their first use.
+        # In a thread, because the codecs are slow to load at their first use.
         audio_format = await asyncio.to_thread(_format, request, asked)
         given: dict[str, Any] = {"sample_rate": asked.sample_rate, "language": asked.language}
         if asked.speed != 1:
@@ -103,12 +103,12 @@ def openai_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthes
 
     @router.post(
         "/v1/audio/transcriptions",
-        summary="Write down what a file says, as OpenAI's clients ask for it",
+        summary="Transcribe a file, for OpenAI's clients",
         response_class=Response,
         responses={
             200: {
                 "content": {"application/json": {}, "text/plain": {}, "text/event-stream": {}},
-                "description": "the words",
+                "description": "the transcript",
             },
             **ERRORS,
         },
@@ -117,14 +117,14 @@ def openai_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthes
             model="a route; a name without '/' is an alias or the default",
             language="such as en",
             response_format="json, text or verbose_json",
-            stream="true: the words as they come, as server-sent events",
+            stream="true to get the transcript as it comes, as server-sent events",
         ),
     )
     async def transcribe(request: Request) -> Response:
         if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise GatewayError(
                 ErrorCode.BAD_REQUEST,
-                "This route takes a form (multipart/form-data) with the sound in 'file': curl -F file=@hello.wav …",
+                "This route takes a form (multipart/form-data) with the audio in 'file': curl -F file=@hello.wav …",
                 status=415,
             )
         return TranscriptionResponse(gateway, sessions, "file", OpenAIOptions(), None)
@@ -133,10 +133,10 @@ def openai_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthes
 
 
 def _format(request: Request, asked: OpenAISpeechRequest) -> AudioFormat:
-    """Give the form of the reply.
+    """Return the form of the reply.
 
     Raises:
-        GatewayError: it cannot be made here.
+        GatewayError: the format needs codecs that are not installed.
     """
     kind = asked.response_format or ("pcm" if "audio/pcm" in request.headers.get("accept", "") else "wav")
     rate = asked.sample_rate or (_PCM_RATE if kind == "pcm" else None)
@@ -160,7 +160,7 @@ def _format(request: Request, asked: OpenAISpeechRequest) -> AudioFormat:
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Give a schema that stands by itself, without references to others."""
+    """Return the schema of a model without references to other schemas."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

@@ -1,6 +1,6 @@
-"""``GET /docs``: the routes as a page, made from the OpenAPI document.
+"""``GET /docs``: the routes as a page, rendered from the OpenAPI document.
 
-FastAPI's own page has the browser run scripts from elsewhere, with all that the sidecar's own pages may do.
+FastAPI's own page loads scripts from other sites, which would run with the rights of the sidecar's own pages.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
 _HEAD = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>slng-sidecar: its routes</title>
+<html lang="en"><meta charset="utf-8"><title>slng-sidecar: routes</title>
 <meta name="viewport" content="width=device-width"><style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { font: 600 1rem ui-monospace, monospace; margin-top: 2.5rem; border-top: 1px solid #8884; padding-top: 1rem; }
 table { border-collapse: collapse; } td { padding: .2rem 1rem .2rem 0; vertical-align: top; }
 code { font: .9rem ui-monospace, monospace; }
 </style><h1>slng-sidecar</h1>
-<p>Besides these, WebSockets on <code>/v1/bridges/unmute/stt/{model}</code> and
-<code>/v1/bridges/unmute/tts/{model}</code>. For programs: <a href="openapi.json">openapi.json</a>.</p>
+<p>There are also WebSockets on <code>/v1/bridges/unmute/stt/{model}</code> and
+<code>/v1/bridges/unmute/tts/{model}</code>. Programs can read <a href="openapi.json">openapi.json</a>.</p>
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def reference_routes(openapi: Callable[[], dict[str, Any]]) -> APIRouter:
-    """Give the route ``/docs``.
+    """Return the route ``/docs``.
 
     Args:
-        openapi: gives the document.
+        openapi: returns the OpenAPI document.
     """
     router = APIRouter()
 
@@ -42,7 +42,7 @@ def reference_routes(openapi: Callable[[], dict[str, Any]]) -> APIRouter:
 
 
 def page_of(document: dict[str, Any]) -> str:
-    """Give the page; it runs no script, and loads nothing."""
+    """Return the page, which runs no script and loads nothing."""
     operations = ((path, method, each) for path, item in document["paths"].items() for method, each in item.items())
     return _HEAD + "".join(_operation(path, method, each) for path, method, each in operations) + "</html>\n"
 

@@ -1,4 +1,4 @@
-"""What the sidecar says of itself: alive, ready, metrics, and what goes on, as JSON and as a page."""
+"""The state of the sidecar: health, readiness, metrics, and its sessions, as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from slng_sidecar.server.gateway import Gateway
 
 
 def status_routes(gateway: Gateway) -> APIRouter:
-    """Give the routes ``/healthz``, ``/readyz``, ``/metrics``, ``/v1/status`` and ``/``."""
+    """Return the routes ``/healthz``, ``/readyz``, ``/metrics``, ``/v1/status`` and ``/``."""
     router, services = APIRouter(), gateway.services
     page = files("slng_sidecar.server.routes").joinpath("status.html").read_text("utf-8")
     headers = {"Content-Security-Policy": _policy(page), "Referrer-Policy": "no-referrer"}
 
     @router.head("/healthz", include_in_schema=False)
-    @router.get("/healthz", summary="Is it alive?")
+    @router.get("/healthz", summary="Check that the sidecar runs")
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
     @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/readyz",
-        summary="Does it take sessions?",
-        responses={503: {"description": "It is shutting down."}},
+        summary="Check that the sidecar accepts sessions",
+        responses={503: {"description": "The sidecar is shutting down."}},
     )
     async def readyz() -> Response:
         status, state = (503, "draining") if gateway.is_draining else (200, "ready")
@@ -42,7 +42,7 @@ def status_routes(gateway: Gateway) -> APIRouter:
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @router.head("/v1/status", include_in_schema=False)
-    @router.get("/v1/status", summary="What goes on now")
+    @router.get("/v1/status", summary="Get the present sessions and recent errors")
     async def status() -> dict[str, Any]:
         return {
             "version": __version__,
@@ -55,7 +55,7 @@ def status_routes(gateway: Gateway) -> APIRouter:
         }
 
     @router.head("/", include_in_schema=False)
-    @router.get("/", summary="The same as a page", response_class=HTMLResponse)
+    @router.get("/", summary="Show the status as a page", response_class=HTMLResponse)
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=headers)
 
@@ -63,7 +63,7 @@ def status_routes(gateway: Gateway) -> APIRouter:
 
 
 def _policy(page: str) -> str:
-    """Allow the page its own script, and nothing that anybody could have put into it."""
+    """Return a policy that allows the page its own script and nothing that anybody could have injected."""
     script = page.partition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (

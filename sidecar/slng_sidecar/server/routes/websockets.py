@@ -19,7 +19,7 @@ from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.sessions.runner import ClientGone
 
 EXTENDED = "slng-sidecar.v1"
-"""The WebSocket subprotocol of the extended dialect; who does not ask for it gets SLNG's own messages only."""
+"""The WebSocket subprotocol of the extended dialect. Clients that do not request it receive only SLNG's messages."""
 
 
 class WebSocketClient:
@@ -31,6 +31,7 @@ class WebSocketClient:
         self._send_timeout = send_timeout
 
     async def receive(self) -> str | bytes:
+        """Wait for the next message."""
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise ClientGone
@@ -38,6 +39,7 @@ class WebSocketClient:
         return data if data is not None else cast("str", message["text"])
 
     async def send(self, data: str | bytes) -> None:
+        """Send a message within the send timeout."""
         sending = self._websocket.send_bytes(data) if isinstance(data, bytes) else self._websocket.send_text(data)
         try:
             await deliver(sending, len(data), self._transport, self._send_timeout)
@@ -45,6 +47,7 @@ class WebSocketClient:
             raise ClientGone from error
 
     async def close(self, code: int, reason: str) -> None:
+        """Close the connection within the send timeout."""
         try:
             await deliver(self._websocket.close(code, reason), 0, self._transport, self._send_timeout)
         except (WebSocketDisconnect, RuntimeError):
@@ -52,7 +55,7 @@ class WebSocketClient:
 
 
 def websocket_routes(gateway: Gateway, sessions: SessionFactory) -> APIRouter:
-    """Give the routes ``WS /v1/bridges/unmute/{stt,tts}/{model}``; every other upgrade is refused by name."""
+    """Return the routes ``WS /v1/bridges/unmute/{stt,tts}/{model}``, and a refusal for every other upgrade."""
     router, services = APIRouter(), gateway.services
 
     async def serve(websocket: WebSocket, kind: Kind, model: str) -> None:
@@ -85,7 +88,7 @@ def websocket_routes(gateway: Gateway, sessions: SessionFactory) -> APIRouter:
     async def unknown(websocket: WebSocket) -> None:
         error = GatewayError(
             ErrorCode.NOT_FOUND,
-            "No WebSocket here. The paths are /v1/bridges/unmute/stt/{model} and /v1/bridges/unmute/tts/{model}.",
+            "No WebSocket is here. The paths are /v1/bridges/unmute/stt/{model} and /v1/bridges/unmute/tts/{model}.",
         )
         await refuse(error, websocket.scope, websocket.receive, websocket.send)
 
