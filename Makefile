@@ -6,7 +6,7 @@ MADE_BOT := .venv/.made-bot
 MADE_BROWSER := .venv/.made-browser
 INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run bot test bench check check-all slow debug interop interop-envs browser containers matrix matrix-docs soak fuzz format constraints clean
+.PHONY: help install run bot test bench docs check check-all slow debug interop interop-envs browser containers matrix matrix-docs soak fuzz format constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -35,6 +35,9 @@ test: $(MADE) ## run the tests
 
 bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulator
 	@$(BIN)/python -m bench $(BENCH)
+
+docs: $(MADE) ## write the reference pages that come from the code
+	@$(BIN)/python docs/generate.py
 
 check: $(MADE) ## format, lint, types and tests
 	$(BIN)/ruff format --check .
@@ -86,8 +89,8 @@ $(MADE_BROWSER): $(MADE_BOT)
 matrix: $(MADE) ## every fault at every moment, with a table of what came of it
 	$(BIN)/python -m pytest -m matrix tests/faults tests/e2e
 
-matrix-docs: $(MADE) ## the same, and write the table to docs/fault-matrix.md
-	MATRIX_DOCS=docs/fault-matrix.md $(BIN)/python -m pytest -m matrix tests/faults
+matrix-docs: $(MADE) ## the same, and write the table to docs/evidence/fault-matrix.md
+	MATRIX_DOCS=docs/evidence/fault-matrix.md $(BIN)/python -m pytest -m matrix tests/faults
 
 soak: $(MADE) ## sessions under random faults for MINUTES, 2 unless set
 	SOAK_MINUTES=$(or $(MINUTES),2) $(BIN)/python -m pytest -m soak -rP tests/soak

@@ -24,13 +24,13 @@ _HAPPENS: dict[str, dict[str, str]] = {
     # Where each kind of fault cannot occur, and why.
     DIAL: dict.fromkeys(
         ("before ready", "mid utterance", "after flush or finalize", "during a clear", "during drain"),
-        "it befalls a dial only",
+        "it happens only while a connection opens",
     ),
-    STREAM: {"dialling": "there is no WebSocket yet"},
-    MANNER: dict.fromkeys(("dialling", "before ready"), "it shows only once the session works"),
+    STREAM: {"dialling": "there is no WebSocket connection yet"},
+    MANNER: dict.fromkeys(("dialling", "before ready"), "it shows only after ready"),
     READY: dict.fromkeys(
         ("dialling", "mid utterance", "after flush or finalize", "during a clear", "during drain"),
-        "it befalls an opening session only",
+        "it happens only before ready",
     ),
 }
 
@@ -44,7 +44,7 @@ class Case:
         happens: to a dial, to an open connection, to an opening session, or in the whole of a connection's life.
         ends: codes with which it may end the session, as trying again cannot help; empty where it must go on.
         silent: whether upstream may keep to itself what it heard.
-        unsaid: whether words may be missing without a report; see what cannot be promised in docs/guarantees.md.
+        unsaid: whether words may be missing without a report; docs/explain/guarantees.md says what cannot be promised.
         may_fail: whether a context may fail though none of it was delivered.
         apart: whether a context has two texts, and its flush follows only once they were said.
         between: said as a context of its own, which alone may fail.
@@ -100,10 +100,10 @@ def _tcp(name: str, **fields: Any) -> Case:
 # Beyond every deadline of the settings that the matrix runs with.
 TOO_LATE = round(2500 * FACTOR)
 BYOK = "BYOK is only supported for external STT/TTS routes"
-AT_A_TEXT = dict.fromkeys(("before ready", "mid utterance", "during a clear", "during drain"), "it comes with a text")
+AT_A_TEXT = dict.fromkeys(("before ready", "mid utterance", "during a clear", "during drain"), "it happens at a text")
 AT_CLOSE = dict.fromkeys(
     ("before ready", "mid utterance", "after flush or finalize", "during drain"),
-    "a close is said at an update or at the end",
+    "a close is sent only at an update or at the end",
 )
 
 CASES = (
@@ -190,25 +190,25 @@ CASES = (
 
 ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("5", "405 for HTTP speech on a regional gateway", ("test_a_regional_gateway_is_spoken_to_by_websocket",)),
-    ("6", "no fault of upstream's: what a client sends before ready is held, in each cell here", ()),
-    ("7", "the sidecar never sends it; clients are told", ("test_audio_as_base64_is_refused_by_name",)),
-    ("8", "settings that upstream does not take: an error or a close before ready, as 3, 24 and 25", ()),
-    ("12", "of it, words that change: a numbered word has one spelling; what upstream writes is what comes",
+    ("6", "this is no fault of upstream; every cell here sends audio or text before ready", ()),
+    ("7", "the sidecar never sends it, and tells clients that do", ("test_audio_as_base64_is_refused_by_name",)),
+    ("8", "settings that upstream does not accept cause an error or a close before ready, as in 3, 24 and 25", ()),
+    ("12", "words that change: a numbered word has one spelling, and the sidecar passes on what upstream writes",
      ("test_words_that_upstream_writes_as_a_number_come_as_it_writes_them",)),
-    ("16", "no fault of upstream's: texts are sent before ready, in each cell here", ()),
-    ("17", "of it, a terminal without sound for a text that has some: it ends the turn; over HTTP it is an error",
+    ("16", "this is no fault of upstream; every cell here sends texts before ready", ()),
+    ("17", "a terminal without audio for a text that should have some ends the turn; over HTTP it is an error",
      ("test_a_turn_without_sound_still_ends", "test_a_turn_without_sound_is_an_error_and_no_empty_file")),
-    ("23", "no fault of upstream's: the next text follows each clear at once, in the cells of a clear", ()),
-    ("24", "of it, pings: that the timer does not count them is the simulator's part",
+    ("23", "this is no fault of upstream; in the cells of a clear the next text follows at once", ()),
+    ("24", "pings: it is the simulator's part not to count them",
      ("test_pings_do_not_put_off_the_idle_close_and_keepalives_do",)),
-    ("27", "of it, a limit in force, where the session itself has the only place",
+    ("27", "a limit that leaves a session only its own connection",
      ("test_an_ear_is_changed_where_upstream_has_no_second_place",
       "test_a_voice_is_changed_where_upstream_has_no_second_place")),
-    ("30", "of it, sizes of 2 GB, fields that are refused, and any status; a file goes up by the WebSocket",
+    ("30", "sizes of 2 GB, fields that are refused, and other statuses; a file always uses the WebSocket bridge",
      ("test_text_and_voice_go_over_the_bridge_and_what_it_returns_is_decoded",
       "test_what_the_bridge_does_not_take_goes_by_websocket_or_is_refused_by_name",
       "test_refusals_keep_their_status_and_are_not_tried_the_other_way")),
-    ("+", "permessage-deflate declined: it is never offered, as the headers show",
+    ("+", "permessage-deflate declined: the sidecar never offers it, as the headers show",
      ("test_the_upgrade_upstream_bears_our_key_and_never_the_client_s",)),
 )  # fmt: skip
 """Cases of the thirty that are no cell, or not in every part: why, and the tests that hold them."""

@@ -48,16 +48,16 @@ _HOW: dict[str, dict[str, Any]] = {
     "frozen: nothing is taken any more": {"do": "tcp", "then": "stop_reading"},
 }
 _REFUSALS = {"refused by 401": 401, "refused by 429": 429, "refused by 503": 503}
-# What cannot be told from a good end; docs/guarantees.md says so.
+# What cannot be told from a good end; docs/explain/guarantees.md says so.
 _CLEAN: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
     "close 1000": {
-        "websocket": (("mid utterance", "during drain"), "some routes end a turn so"),
-        "file": (("at its end", "during drain"), "the answer to our close, where nothing is left"),
+        "websocket": (("mid utterance", "during drain"), "some routes end a turn this way"),
+        "file": (("at its end", "during drain"), "it is the answer to the sidecar's close when nothing is left"),
     },
     "nothing is sent any more": {
         "file": (
             ("mid utterance", "at its end", "during drain"),
-            "asked to close it closes cleanly, with nothing left",
+            "asked to close, upstream closes cleanly with nothing left",
         ),
     },
 }
@@ -82,21 +82,21 @@ def fault_of(name: str, way: str, moment: str) -> dict[str, Any] | str:
     if way == "bridge":
         return _of_the_bridge(name, moment)
     if name == "a body that ends short":
-        return "it is of the HTTP bridge only"
+        return "it belongs to the HTTP bridge only"
     if name in _REFUSALS:
         if moment != "dialling":
-            return "it befalls a dial only"
+            return "it happens only while a connection opens"
         return {"do": "refuse", "when": "upgrade", "status": _REFUSALS[name], "body": {"error": "no"}}
     moments, reason = _CLEAN.get(name, {}).get(way, ((), ""))
     if moment in moments:
-        return f"it cannot be told from a good end: {reason}"
+        return f"it looks like a good end: {reason}"
     how = _HOW[name]
     if moment == "dialling":
         if how["do"] == "drop":
             return {**how, "when": "upgrade"}
         if name == "frozen: nothing arrives any more":
             return {"do": "hang", "when": "upgrade"}
-        return "there is no WebSocket yet"
+        return "there is no WebSocket connection yet"
     at: dict[str, dict[str, Any]] = {
         "before ready": {"when": "init"},
         "mid utterance": {"when": "audio", "after_ms": 300},
@@ -112,11 +112,11 @@ def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
     # Behind the header of 44 bytes there is sound.
     broken = {"before ready": 30, "mid utterance": 30_000, "during drain": 30_000}
     if moment == "at its end":
-        return "the end of a body is its last byte"
+        return "a body ends with its last byte"
     late = {"delay_ms": 300} if moment == "during drain" else {}
     if name in _REFUSALS:
         if moment not in ("dialling", "during drain"):
-            return "it befalls a dial only"
+            return "it happens only while a connection opens"
         return {"do": "refuse", "status": _REFUSALS[name], "body": {"error": "no"}, **late}
     if name.startswith("dropped"):
         how = {"times": _HOW[name].get("times", 1)}
@@ -133,7 +133,7 @@ def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
             return "there is no body yet"
         size = 44 if moment == "before ready" else broken[moment]
         return {"do": "profile", "set": {"http_format": "wav_exact", "truncate_bytes": size}, **late}
-    return "HTTP has no messages and no close frame; a text is one packet"
+    return "HTTP has no messages and no close frame, and a text is one packet"
 
 
 async def outcome(world: World, cell: Request, number: int) -> str:

@@ -9,7 +9,7 @@ from slng_sidecar.simulator import BadProfile, RouteProfile, Simulator, Simulato
 from slng_sidecar.simulator.faults import KINDS, MOMENTS, actions
 from support.paths import ROOT
 
-PAGE = ROOT / "docs" / "simulator.md"
+PAGE = ROOT / "docs/reference/simulator.md"
 
 
 def test_reads_manners_as_people_write_them() -> None:

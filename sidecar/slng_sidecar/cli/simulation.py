@@ -46,7 +46,7 @@ def simulate(
         ),
     ] = "auto",
     faults: Annotated[
-        Path | None, typer.Option(help="JSON file with faults; docs/simulator.md has the language.")
+        Path | None, typer.Option(help="JSON file with faults; docs/reference/simulator.md has the language.")
     ] = None,
     manner: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE: a route's manner, such as ready_ms=600. Repeatable.")

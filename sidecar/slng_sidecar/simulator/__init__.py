@@ -1,6 +1,6 @@
 """A stand-in for SLNG on real sockets: manners by route, faults by script, real speech or an exact signal.
 
-For people: ``slng-sidecar simulate``, described in ``docs/simulator.md``. For tests:
+For people: ``slng-sidecar simulate``, described in ``docs/reference/simulator.md``. For tests:
 
     async with running_simulator(SimulatorOptions.fast()) as simulator:
         simulator.inject(do="drop", kind="tts", when="audio", after_ms=500)
