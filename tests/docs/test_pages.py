@@ -152,6 +152,14 @@ def test_every_error_code_that_a_table_explains_exists(page: Path) -> None:
         assert STATUS_OF_CODE[code] == int(status), code
 
 
+def test_the_events_of_the_log_are_those_of_the_code() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "sidecar/slng_sidecar").rglob("*.py"))
+    table = text_of(Path("docs/how-to/monitor.md")).partition("| `event` | Meaning |")[2].partition("\n\n")[0]
+    listed = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert set(re.findall(r'"event": "(\w+)"', code)) <= listed
+    assert not [name for name in listed if f'"{name}"' not in code]
+
+
 @every_page
 def test_no_page_points_to_a_document_that_is_not_published(page: Path) -> None:
     assert not re.search(r"local contract|first contract|section \d+ of", text_of(page))
