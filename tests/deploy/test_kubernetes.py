@@ -13,7 +13,9 @@ import yaml
 from slng_sidecar.config import Settings, check_exposure, load_settings
 from slng_sidecar.keys import SECRETS
 from slng_sidecar.server.app import create_app
+from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.guard import ALWAYS_OPEN
+from slng_sidecar.server.services import Services
 from support.metric_names import metric_names
 from support.paths import ROOT
 
@@ -114,7 +116,7 @@ def test_no_key_stands_in_it_and_the_bot_gets_none(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_ports_and_paths_exist(path: Path) -> None:
-    guard: Any = create_app(*load_settings(slng_api_key="k"))
+    guard: Any = create_app(Gateway(Services(*load_settings(slng_api_key="k"))))
     paths = set(guard._app.openapi()["paths"])
     container = sidecar(path)
     [port] = container["ports"]

@@ -127,8 +127,8 @@ def test_every_message_of_the_code_is_in_it_and_no_other(kind: str, extended: bo
     dialect = ("Extended" if extended else "Plain") + kind.capitalize()
     said = said_by(stt_dialects if kind == "stt" else tts_dialects, dialect) | PASSED[dialect]
     assert messages_of(kind, "send", extended=extended).keys() == said
-    module, function = (transcripts, "_message") if kind == "stt" else (contexts, "_asked")
-    taken = taken_by(module, function, extended=extended) | ({"audio"} if kind == "stt" else set())
+    module = transcripts if kind == "stt" else contexts
+    taken = taken_by(module, "_message", extended=extended) | ({"audio"} if kind == "stt" else set())
     assert {"init", "close", "keepalive"} < taken
     assert messages_of(kind, "receive", extended=extended).keys() == taken
 

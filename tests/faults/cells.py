@@ -16,6 +16,7 @@ from slng_sidecar.net.serving import serving
 from slng_sidecar.server.app import create_app
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.run import address_of, listen
+from slng_sidecar.server.services import Services
 from slng_sidecar.simulator import Fault, Simulator
 from support import stt_runs as hearing_runs
 from support import tts_runs as speaking_runs
@@ -56,8 +57,8 @@ class World:
     async def own_gateway(self, **more: Any) -> AsyncIterator[tuple[str, Gateway]]:
         settings = {"slng_api_key": KEY, "sidecar_port": 0, **self.settings, **more}
         values, secrets = load_settings(None, None, slng_base_url=self.simulator.url, **settings)
-        gateway, sock = Gateway(values, secrets), listen(values)
-        app = create_app(values, secrets, gateway)
+        gateway, sock = Gateway(Services(values, secrets)), listen(values)
+        app = create_app(gateway)
         async with serving(app, sock, max_message_size=1 << 20, shutdown_timeout=1):
             yield address_of(sock), gateway
 

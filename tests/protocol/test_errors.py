@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from slng_sidecar.protocol.errors import (
     MAX_CLOSE_REASON,
     STATUS_OF_CODE,
+    Close,
     GatewayError,
     close_reason,
-    closed_cleanly,
     is_retryable,
 )
 
@@ -108,19 +108,10 @@ def test_any_reason_fits_a_close_frame(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("upstream", "cleanly"),
-    [
-        ({"close_code": 1000}, True),
-        ({"close_code": 1005, "reason": ""}, True),
-        ({"close_code": 1006}, False),
-        ({"close_code": 1011}, False),
-        ({"status": 401}, False),
-        ({}, False),
-        (None, False),
-    ],
+    ("code", "is_clean"), [(1000, True), (1005, True), (1006, False), (1011, False), (None, False)]
 )
-def test_a_clean_close_is_1000_or_no_code(upstream: dict[str, object] | None, cleanly: bool) -> None:
-    assert closed_cleanly(GatewayError("upstream_closed", "m", upstream=upstream)) is cleanly
+def test_a_clean_close_is_1000_or_no_code(code: int | None, is_clean: bool) -> None:
+    assert Close(GatewayError("upstream_closed", "m"), code).is_clean is is_clean
 
 
 def test_a_code_that_is_not_in_the_table_is_neither_logged_nor_counted() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from slng_sidecar.protocol.errors import GatewayError
-from slng_sidecar.protocol.lifecycle import base64_refused, check_init, init_overdue, second_init
+from slng_sidecar.protocol.lifecycle import Lifecycle, base64_refused, check_init, second_init
 from support.conversation import odd_objects
 
 
@@ -63,8 +63,12 @@ def test_any_init_gives_a_config_or_a_refusal(message: dict[str, Any]) -> None:
 
 
 def test_what_goes_wrong_with_an_opening_says_what_to_do() -> None:
-    overdue, second, base64 = init_overdue(30), second_init(), base64_refused()
+    life = Lifecycle(30, 5)
+    life.start(1000)
+    assert life.init_overdue(1029) is None
+    overdue, second, base64 = life.init_overdue(1030), second_init(), base64_refused()
 
+    assert overdue is not None
     assert overdue.fatal
     assert '{"type":"init"}' in overdue.message
     assert "30 s" in overdue.message

@@ -6,7 +6,8 @@ from array import array
 from typing import Any
 
 from slng_sidecar.protocol.stt.dialects import ExtendedStt, PlainStt
-from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
+from slng_sidecar.protocol.stt.options import SttOptions
+from slng_sidecar.protocol.stt.session import SttMachine
 from slng_sidecar.protocol.tts.dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine

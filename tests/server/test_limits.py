@@ -54,7 +54,7 @@ async def test_one_client_cannot_take_all_places() -> None:
         async with session(url, ONE), session(url, ONE), http(url, ONE) as client:
             dials = simulator.log.dials
             said = await refusal(session(url, ONE))
-            assert "127.0.0.1 has all 2 sessions" in said
+            assert "127.0.0.1 uses all 2 sessions" in said
             assert "SIDECAR_MAX_SESSIONS_PER_CLIENT" in said
             for request in (
                 client.post(TTS, json={"text": "n1"}),
@@ -101,4 +101,4 @@ async def test_all_who_use_the_unix_socket_are_one_client(tmp_path: Path) -> Non
     async with running_simulator() as simulator, running_gateway(simulator.url, **settings):
         opening = {"path": str(path), "uri": f"ws://localhost{STT}", "compression": None}
         async with unix_connect(**opening):
-            assert "the Unix socket has all 1 sessions" in await refusal(unix_connect(**opening))
+            assert "the Unix socket uses all 1 sessions" in await refusal(unix_connect(**opening))

@@ -14,13 +14,17 @@ from hypothesis import strategies as st
 from slng_sidecar.protocol.commands import (
     CloseClient,
     Command,
+    DecodeAudio,
     Dial,
+    EndDecoding,
     Retire,
     SendClient,
     SendUpstream,
     SessionMachine,
+    StartDecoding,
 )
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import Close, GatewayError
+from slng_sidecar.sessions.delivery import AudioDelivery
 
 Said = tuple[Any, ...]
 READY = {"type": "ready", "session_id": "s1"}
@@ -62,9 +66,10 @@ def strictly(text: str) -> Any:
     return json.loads(text.encode().decode(), parse_constant=_not_json)
 
 
-def hung_up(code: int = 1006, reason: str = "") -> GatewayError:
-    """What the loss of an upstream connection is reported with."""
-    return GatewayError("upstream_closed", "upstream closed", upstream={"close_code": code, "reason": reason})
+def hung_up(code: int = 1006, reason: str = "") -> Close:
+    """Return the close of an open upstream connection."""
+    error = GatewayError("upstream_closed", "upstream closed", upstream={"close_code": code, "reason": reason})
+    return Close(error, code, reason)
 
 
 class Conversation:
@@ -84,6 +89,8 @@ class Conversation:
         self.inits: list[dict[str, Any]] = []
         self.errors: list[dict[str, Any]] = []
         self.over = False
+        self._delivered: list[str | bytes] = []
+        self._delivery = AudioDelivery(lambda data: self._delivered.append(data))
         assert self._done(machine.started(self.now)) == []
 
     @property
@@ -126,11 +133,18 @@ class Conversation:
                 found += self._done(self.machine.upstream_text(number, text, self.now))
         return found
 
-    def lost(self, error: GatewayError | int = 1006) -> list[Said]:
-        """The newest connection ends, with an error or a close code."""
-        del self.open[self.newest]
-        reported = hung_up(error) if isinstance(error, int) else error
-        return self._done(self.machine.upstream_lost(self.newest, reported, self.now))
+    def lost(self, how: Close | GatewayError | int = 1006, connection: int | None = None) -> list[Said]:
+        """The newest connection, or another one, ends: with a close, an error or a close code."""
+        number = self.newest if connection is None else connection
+        del self.open[number]
+        match how:
+            case int():
+                close = hung_up(how)
+            case GatewayError():
+                close = Close(how)
+            case Close():
+                close = how
+        return self._done(self.machine.upstream_lost(number, close, self.now))
 
     def wait(self, seconds: float) -> list[Said]:
         """Let time go by, waking the machine whenever it asked for it."""
@@ -151,9 +165,22 @@ class Conversation:
         return self._done(self.machine.drain(self.now + seconds, self.now))
 
     def _done(self, commands: list[Command]) -> list[Said]:
-        return [self._carried_out(command) for command in commands]
+        return [said for command in commands for said in self._carried_out(command)]
 
-    def _carried_out(self, command: Command) -> Said:
+    def _carried_out(self, command: Command) -> list[Said]:
+        match command:
+            case StartDecoding():
+                self._delivery.start(command)
+            case DecodeAudio():
+                self._delivery.decode(command)
+            case EndDecoding():
+                self._delivery.end(command)
+            case _:
+                return [self._carried_out_one(command)]
+        delivered, self._delivered = self._delivered, []
+        return [down(data) if isinstance(data, bytes) else self._heard(strictly(data)) for data in delivered]
+
+    def _carried_out_one(self, command: Dial | SendUpstream | Retire | SendClient | CloseClient) -> Said:
         match command:
             case Dial(number, init):
                 assert not self.over, "a dial after the end"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.protocol.tts.dialects import ExtendedTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
+from slng_sidecar.sessions.delivery import decodable_encodings
 
 from support.conversation import READY, Conversation, Said, dial, down, up
 
@@ -73,7 +74,7 @@ def status(state: str, cause: str, attempt: int, gap_ms: int = 0) -> Said:
 def new(**options: Any) -> Conversation:
     options.setdefault("jitter", lambda: 0.5)
     options.setdefault("model", "slng/deepgram/aura:2-en")
-    return Conversation(TtsMachine(TtsOptions(**options), ExtendedTts("1.2.3", "7")))
+    return Conversation(TtsMachine(TtsOptions(**options), ExtendedTts("1.2.3", "7", decodable_encodings())))
 
 
 def opening(init: dict[str, Any] = INIT, **options: Any) -> Conversation:
@@ -102,7 +103,6 @@ def open_connection(talk: Conversation, number: int) -> list[Said]:
     return talk._done(talk.machine.upstream_ready(number, '{"type":"ready","session_id":"s1"}', talk.now))
 
 
-def lose(talk: Conversation, number: int, error: GatewayError) -> list[Said]:
-    """A connection other than the newest is lost."""
-    del talk.open[number]
-    return talk._done(talk.machine.upstream_lost(number, error, talk.now))
+def lose(talk: Conversation, number: int, how: Close | GatewayError) -> list[Said]:
+    """Lose a connection other than the newest."""
+    return talk.lost(how, connection=number)

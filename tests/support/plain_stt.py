@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from slng_sidecar.protocol.stt.dialects import PlainStt
-from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
+from slng_sidecar.protocol.stt.options import SttOptions
+from slng_sidecar.protocol.stt.session import SttMachine
 
 from support.conversation import Conversation, dial
 

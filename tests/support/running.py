@@ -11,7 +11,9 @@ from typing import Any
 from slng_sidecar.config import load_settings
 from slng_sidecar.net.serving import serving
 from slng_sidecar.server.app import create_app
+from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.run import address_of, listen
+from slng_sidecar.server.services import Services
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -39,7 +41,10 @@ async def running_gateway(base_url: str | None, **settings: Any) -> AsyncIterato
     values, secrets = load_settings(None, None, slng_base_url=base_url, **settings)
     sock = listen(values)
     async with serving(
-        create_app(values, secrets), sock, max_message_size=int(values.sidecar_max_message), shutdown_timeout=1
+        create_app(Gateway(Services(values, secrets))),
+        sock,
+        max_message_size=int(values.sidecar_max_message),
+        shutdown_timeout=1,
     ):
         yield address_of(sock)
 

@@ -205,8 +205,10 @@ def test_an_answer_without_a_body_is_explained_too() -> None:
 
 
 def test_a_close_is_told_with_code_and_reason() -> None:
-    error = closed(close(1011, f"worker died {KEY}"), TARGET)
+    ended = closed(close(1011, f"worker died {KEY}"), TARGET)
+    error = ended.error
 
+    assert (ended.code, ended.reason) == (1011, "worker died [key]")
     assert error.code == "upstream_closed"
     assert error.message == f"{HOST} closed the connection (code 1011: worker died [key])."
     assert error.upstream == {"close_code": 1011, "reason": "worker died [key]"}
@@ -214,12 +216,14 @@ def test_a_close_is_told_with_code_and_reason() -> None:
 
 
 def test_a_close_without_a_reason_is_told_shortly() -> None:
-    assert closed(close(1000), TARGET).message == f"{HOST} closed the connection (code 1000)."
+    assert closed(close(1000), TARGET).error.message == f"{HOST} closed the connection (code 1000)."
 
 
 def test_a_connection_that_just_ended_was_lost() -> None:
-    error = closed(ConnectionClosedError(None, None), TARGET)
+    ended = closed(ConnectionClosedError(None, None), TARGET)
+    error = ended.error
 
+    assert ended.code == 1006
     assert error.message == f"The connection to {HOST} was lost."
     assert error.upstream == {"close_code": 1006}
 

@@ -224,7 +224,7 @@ async def test_a_spare_that_is_lost_or_talks_unasked_is_never_handed_out(monkeyp
 
 
 async def test_old_and_unused_spares_are_retired(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standby, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(standby, "_TIDY_EVERY", 0.05)
     async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
         await until_ready(url, 2)
         monkeypatch.setattr(standby, "MAX_AGE", 0.1)

@@ -11,7 +11,7 @@ import httpx
 from slng_sidecar.cli.address import SidecarAddress
 from slng_sidecar.config import Settings, check_exposure
 from slng_sidecar.keys import Secrets
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import Close
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Kind, Target, is_hosted
 from slng_sidecar.upstream.connection import Dialler, Limits, UpstreamConnection
@@ -69,6 +69,9 @@ class _Probe:
     async def run(self) -> None:
         await self._connection.run()
 
+    def upstream_opened(self, connection: int) -> None:
+        pass
+
     def upstream_ready(self, connection: int, text: str) -> None:
         self.ready = True
         self.result = f"ready after {1000 * (time.monotonic() - self._started):.0f} ms"
@@ -77,8 +80,8 @@ class _Probe:
     async def upstream_message(self, connection: int, data: str | bytes) -> None:
         return
 
-    def upstream_lost(self, connection: int, error: GatewayError) -> None:
-        self.result = f"{error.code}: {error.message}"
+    def upstream_lost(self, connection: int, close: Close) -> None:
+        self.result = f"{close.error.code}: {close.error.message}"
 
 
 async def wait(address: SidecarAddress, timeout: float) -> str | None:

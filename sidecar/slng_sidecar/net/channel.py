@@ -1,69 +1,110 @@
-"""A queue of messages between two speeds, bounded in bytes by whoever fills it."""
+"""A queue between two tasks of different speeds."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class Channel:
-    """Messages on their way to one peer.
+def _length(item: Any) -> int:
+    size: int = len(item)
+    return size
 
-    Putting never waits; whoever reads from the other side waits for ``room`` before it reads on, so what can pile up is
-    that bound and one message more. One task takes, one waits for room.
+
+class Channel(Generic[T]):
+    """Items on their way from one task to another, in order.
+
+    ``put`` never waits. Whoever fills the channel waits for ``room`` before it goes on, so the bound is that of
+    ``room`` and one item more. One task takes items, and one waits for room.
 
     Attributes:
-        size: bytes (characters of text) that wait.
+        size: how much waits to be taken, as ``size_of`` counts it.
         high_water: the most that ever waited.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size_of: Callable[[T], int] = _length) -> None:
+        """Create an empty channel.
+
+        Args:
+            size_of: returns the size of an item; its length unless given.
+        """
         self.size = 0
         self.high_water = 0
-        self._items: deque[str | bytes] = deque()
+        self._size_of = size_of
+        self._items: deque[T] = deque()
+        self._error: Exception | None = None
         self._finished = False
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
 
     def __repr__(self) -> str:
         finished = ", finished" if self._finished else ""
-        return f"Outbox({len(self._items)} messages, {self.size} bytes, high water {self.high_water}{finished})"
+        return f"Channel({len(self._items)} items, size {self.size}, high water {self.high_water}{finished})"
 
-    def put(self, data: str | bytes) -> None:
-        """Add a message; nothing happens once the outbox is finished."""
+    @property
+    def is_finished(self) -> bool:
+        """Whether no more items can be put."""
+        return self._finished
+
+    def put(self, item: T) -> None:
+        """Add an item. Do nothing once the channel is finished."""
         if self._finished:
             return
-        self._items.append(data)
-        self.size += len(data)
+        self._items.append(item)
+        self.size += self._size_of(item)
         self.high_water = max(self.high_water, self.size)
         self._changed.set()
 
-    def finish(self) -> None:
-        """Take no more messages; what waits can still be taken."""
-        self._finished = True
+    def finish(self, error: Exception | None = None) -> None:
+        """Accept no more items. Those that wait can still be taken. Only the first call counts.
+
+        Args:
+            error: raised to the taker after the last item.
+        """
+        if self._finished:
+            return
+        self._finished, self._error = True, error
         self._changed.set()
         self._room.set()
 
     def discard(self) -> None:
-        """Finish, and drop what waits: the peer is gone."""
+        """Finish and drop what waits: nobody takes any more."""
         self._items.clear()
         self.size = 0
         self.finish()
 
-    async def take(self) -> str | bytes | None:
-        """Remove the oldest message, waiting for one; None once the outbox is finished and empty."""
+    async def take(self) -> T | None:
+        """Remove and return the oldest item, waiting for one; None once the channel is finished and empty.
+
+        Raises:
+            Exception: the error that the channel was finished with, after the last item.
+        """
         while not self._items:
+            if self._error is not None:
+                raise self._error
             if self._finished:
                 return None
             self._changed.clear()
             await self._changed.wait()
-        data = self._items.popleft()
-        self.size -= len(data)
+        item = self._items.popleft()
+        self.size -= self._size_of(item)
         self._room.set()
-        return data
+        return item
+
+    def take_waiting(self) -> list[T]:
+        """Remove and return all items that wait now."""
+        items = list(self._items)
+        self._items.clear()
+        self.size = 0
+        self._room.set()
+        return items
 
     async def room(self, bound: int) -> None:
-        """Wait until less than ``bound`` bytes wait, or the outbox is finished."""
+        """Wait until the size is below ``bound``, or the channel is finished."""
         while self.size >= bound and not self._finished:
             self._room.clear()
             await self._room.wait()

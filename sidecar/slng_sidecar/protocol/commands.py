@@ -1,26 +1,26 @@
 """What a session machine asks its shell to do.
 
-A machine is fed events by method calls, each with the time; every call returns the commands that follow from it, in
-order. The shell (``sessions.session``) carries them out and never decides anything itself. Upstream connections are
-known by numbers that the machine gives out, so that news of one that it has given up is not taken for the next one's.
+A machine receives events as method calls, each with the time. Every call returns the commands that follow from it, in
+order. The shell (``sessions.runner``) carries them out and decides nothing itself. The machine numbers its upstream
+connections, so that news of a connection that it has given up is not taken for news of the next one.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from slng_sidecar.protocol.errors import GatewayError, close_reason
+from slng_sidecar.protocol.errors import Close, GatewayError, close_reason
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.reports import TurnReport
 
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open upstream connection ``connection`` and send ``init`` on it; its ``ready`` or its loss will be reported.
+    """Open the upstream connection ``connection`` and send ``init`` on it. Report its ``ready`` or its loss.
 
-    ``model`` is None for the one that the session began with.
+    ``model`` is None for the model that the session began with.
     """
 
     connection: int
@@ -38,7 +38,7 @@ class SendUpstream:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Close an upstream connection once what was sent has left; nothing more will be heard of it."""
+    """Close an upstream connection after pending writes are flushed, and report nothing more of it."""
 
     connection: int
 
@@ -51,26 +51,60 @@ class SendClient:
 
 
 @dataclass(frozen=True, slots=True)
+class StartDecoding:
+    """Decode the audio of the ``DecodeAudio`` commands that follow: one stream of its own.
+
+    Attributes:
+        encoding: ``mp3`` or ``opus``.
+        sample_rate: Hz of the 16-bit mono PCM that the client gets.
+    """
+
+    encoding: str
+    sample_rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeAudio:
+    """Decode compressed audio and send the client what it yields."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EndDecoding:
+    """End the stream of decoded audio and send the client its ``audio_end``.
+
+    Attributes:
+        message: the ``audio_end``, to which the shell adds ``duration_ms``.
+        completed: whether the stream is whole. Then what is left in the decoder is sent first, and a stream that
+            yielded no audio at all is reported as failed.
+    """
+
+    message: dict[str, Any]
+    completed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CloseClient:
-    """Close the local connection after what was sent before; the session is over."""
+    """Close the local connection after what was sent before. The session is over."""
 
     code: int
     reason: str
 
 
-Command = Dial | SendUpstream | Retire | SendClient | CloseClient
+Command = Dial | SendUpstream | Retire | SendClient | StartDecoding | DecodeAudio | EndDecoding | CloseClient
 
 
 class SessionMachine(Protocol):
-    """What the shell needs of a machine; times are seconds of one monotonic clock."""
+    """What the shell needs of a machine. Times are seconds of one monotonic clock."""
 
     @property
     def deadline(self) -> float | None:
-        """When ``wake`` wants to be called; None for never."""
+        """The time at which to call ``wake``; None for never."""
 
     @property
     def reads_client(self) -> bool:
-        """Whether the client should be read on; False holds it back until the next event."""
+        """Whether to go on reading the client. False holds the client back until the next event."""
 
     @property
     def ahead_bytes(self) -> int:
@@ -81,53 +115,56 @@ class SessionMachine(Protocol):
         """What was dropped or ignored, by reason."""
 
     def is_busy(self, now: float) -> bool:
-        """Tell whether something is being said or heard that an end now would cut."""
+        """Return whether an end now would cut something that is being said or transcribed."""
 
     @property
     def wants_standby(self) -> bool:
-        """Whether the client asked for a spare connection."""
+        """Whether the client asked for a standby connection."""
 
     @property
     def reports(self) -> deque[TurnReport]:
-        """Reports of turns that have ended; whoever takes one removes it."""
+        """Reports of contexts and finalizes that have ended. The shell removes those that it has read."""
 
     @property
     def audio_seconds(self) -> float:
-        """How much of the client's sound came so far, in seconds."""
+        """Seconds of audio that the client has sent."""
 
-    def started(self, now: float) -> list[Command]: ...
-    def client_text(self, text: str, now: float) -> list[Command]: ...
-    def client_binary(self, data: bytes, now: float) -> list[Command]: ...
-    def client_gone(self, now: float) -> list[Command]: ...
+    def started(self, now: float) -> list[Command]:
+        """Start the session: the client is connected."""
+
+    def client_text(self, text: str, now: float) -> list[Command]:
+        """Handle a text message of the client."""
+
+    def client_binary(self, data: bytes, now: float) -> list[Command]:
+        """Handle a binary message of the client."""
+
+    def client_gone(self, now: float) -> list[Command]:
+        """Handle the loss of the client, after which it is sent nothing more."""
+
     def upstream_ready(self, connection: int, text: str, now: float, since: float | None = None) -> list[Command]:
-        """Use a connection that is ready, ``since`` when where it waited for somebody before."""
+        """Handle a connection's ``ready``, which came at ``since`` if the connection waited in standby."""
 
-    def upstream_text(self, connection: int, text: str, now: float) -> list[Command]: ...
-    def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]: ...
-    def upstream_lost(self, connection: int, error: GatewayError, now: float) -> list[Command]: ...
-    def wake(self, now: float) -> list[Command]: ...
+    def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
+        """Handle a text message of upstream."""
+
+    def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
+        """Handle a binary message of upstream."""
+
+    def upstream_lost(self, connection: int, close: Close, now: float) -> list[Command]:
+        """Handle the end of a connection that was not retired."""
+
+    def wake(self, now: float) -> list[Command]:
+        """Do what is due at ``deadline``."""
 
     def drain(self, by: float, now: float) -> list[Command]:
-        """End at the next moment at which nothing is cut, and at ``by`` in any case."""
+        """End at the next moment that cuts nothing, and at ``by`` in any case."""
 
 
-DRAIN_GRACE = 1.0
-"""How many seconds a session that was opened while draining, or had not begun, gets to ask for something."""
-
-SHUTDOWN = CloseClient(1012, "draining: the sidecar is shutting down")
-"""How a session ends that was drained."""
-
-
-def cut_off() -> GatewayError:
-    """Give the error for what was not finished when the time for draining ran out."""
-    return GatewayError("draining", "The sidecar is shutting down, and the time to finish has run out.")
-
-
-def tell(error: GatewayError) -> SendClient:
-    """Tell the client of an error."""
+def send_error(error: GatewayError) -> SendClient:
+    """Return the command that sends an error to the client."""
     return SendClient(dump(error.as_message()))
 
 
-def end_with(error: GatewayError) -> list[Command]:
-    """Tell the client of a fatal error and close."""
-    return [tell(error), CloseClient(error.close_code, close_reason(f"{error.code}: {error.message}"))]
+def close_with(error: GatewayError) -> list[Command]:
+    """Return the commands that send a fatal error to the client and close its connection."""
+    return [send_error(error), CloseClient(error.close_code, close_reason(f"{error.code}: {error.message}"))]

@@ -6,43 +6,85 @@ those the official clients map (LiveKit's ``gateway_adapter`` and SLNG's error r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Self
 
-# Upstream's codes, then the sidecar's own, each with the HTTP status that it stands for.
-STATUS_OF_CODE = {
-    "auth_error": 401,
-    "config_error": 400,
-    "invalid_request": 400,
-    "payload_too_large": 413,
-    "rate_limit": 429,
-    "rate_limit_exceeded": 429,
-    "idle_timeout_exceeded": 408,
-    "max_connection_duration_exceeded": 408,
-    "provider_error": 502,
-    "backend_error": 502,
-    "backend_connection_failed": 502,
-    "not_ready": 503,
-    "backpressure": 503,
-    "stt_metering_unavailable": 503,
-    "translation_error": 500,
-    "pronunciation_not_found": 400,
-    "invalid_pronunciation": 400,
-    # the sidecar's own
-    "local_auth": 401,
-    "forbidden_origin": 403,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "bad_request": 400,
-    "session_limit": 429,
-    "draining": 503,
-    "upstream_unreachable": 502,
-    "upstream_timeout": 504,
-    "upstream_closed": 502,
-    "audio_overflow": 503,
-    "unsupported_audio_format": 502,
-    "client_stuck": 408,
-    "internal_error": 500,
+
+class ErrorCode(StrEnum):
+    """The codes of errors: those that SLNG sends, then the sidecar's own.
+
+    SLNG may send a code that is not listed here. Such a code is passed on as a plain string.
+    """
+
+    AUTH_ERROR = "auth_error"
+    CONFIG_ERROR = "config_error"
+    INVALID_REQUEST = "invalid_request"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    RATE_LIMIT = "rate_limit"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    IDLE_TIMEOUT_EXCEEDED = "idle_timeout_exceeded"
+    MAX_CONNECTION_DURATION_EXCEEDED = "max_connection_duration_exceeded"
+    PROVIDER_ERROR = "provider_error"
+    BACKEND_ERROR = "backend_error"
+    BACKEND_CONNECTION_FAILED = "backend_connection_failed"
+    NOT_READY = "not_ready"
+    BACKPRESSURE = "backpressure"
+    STT_METERING_UNAVAILABLE = "stt_metering_unavailable"
+    TRANSLATION_ERROR = "translation_error"
+    PRONUNCIATION_NOT_FOUND = "pronunciation_not_found"
+    INVALID_PRONUNCIATION = "invalid_pronunciation"
+
+    LOCAL_AUTH = "local_auth"
+    FORBIDDEN_ORIGIN = "forbidden_origin"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    BAD_REQUEST = "bad_request"
+    SESSION_LIMIT = "session_limit"
+    DRAINING = "draining"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_CLOSED = "upstream_closed"
+    AUDIO_OVERFLOW = "audio_overflow"
+    UNSUPPORTED_AUDIO_FORMAT = "unsupported_audio_format"
+    CLIENT_STUCK = "client_stuck"
+    INTERNAL_ERROR = "internal_error"
+
+
+STATUS_OF_CODE: dict[str, int] = {
+    ErrorCode.AUTH_ERROR: 401,
+    ErrorCode.CONFIG_ERROR: 400,
+    ErrorCode.INVALID_REQUEST: 400,
+    ErrorCode.PAYLOAD_TOO_LARGE: 413,
+    ErrorCode.RATE_LIMIT: 429,
+    ErrorCode.RATE_LIMIT_EXCEEDED: 429,
+    ErrorCode.IDLE_TIMEOUT_EXCEEDED: 408,
+    ErrorCode.MAX_CONNECTION_DURATION_EXCEEDED: 408,
+    ErrorCode.PROVIDER_ERROR: 502,
+    ErrorCode.BACKEND_ERROR: 502,
+    ErrorCode.BACKEND_CONNECTION_FAILED: 502,
+    ErrorCode.NOT_READY: 503,
+    ErrorCode.BACKPRESSURE: 503,
+    ErrorCode.STT_METERING_UNAVAILABLE: 503,
+    ErrorCode.TRANSLATION_ERROR: 500,
+    ErrorCode.PRONUNCIATION_NOT_FOUND: 400,
+    ErrorCode.INVALID_PRONUNCIATION: 400,
+    ErrorCode.LOCAL_AUTH: 401,
+    ErrorCode.FORBIDDEN_ORIGIN: 403,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.BAD_REQUEST: 400,
+    ErrorCode.SESSION_LIMIT: 429,
+    ErrorCode.DRAINING: 503,
+    ErrorCode.UPSTREAM_UNREACHABLE: 502,
+    ErrorCode.UPSTREAM_TIMEOUT: 504,
+    ErrorCode.UPSTREAM_CLOSED: 502,
+    ErrorCode.AUDIO_OVERFLOW: 503,
+    ErrorCode.UNSUPPORTED_AUDIO_FORMAT: 502,
+    ErrorCode.CLIENT_STUCK: 408,
+    ErrorCode.INTERNAL_ERROR: 500,
 }
+"""The HTTP status of each code."""
 
 _RETRYABLE_4XX = frozenset({408, 409, 425, 429})
 
@@ -92,12 +134,12 @@ class GatewayError(Exception):
         self.upstream = upstream
 
     def __repr__(self) -> str:
-        return f"GatewayError({self.code!r}, {self.message!r}, status={self.status}, fatal={self.fatal})"
+        return f"GatewayError({str(self.code)!r}, {self.message!r}, status={self.status}, fatal={self.fatal})"
 
     @classmethod
     def own_fault(cls) -> Self:
         """Make the error for what should not have happened: its cause is in the log."""
-        return cls("internal_error", "The sidecar failed; its log says how. Please report it.")
+        return cls(ErrorCode.INTERNAL_ERROR, "The sidecar failed; its log says how. Please report it.")
 
     def as_fields(self) -> dict[str, Any]:
         """Give the error's fields as they stand in a message and, under ``error``, in an HTTP body."""
@@ -137,13 +179,29 @@ class GatewayError(Exception):
 
         1008 is the client's or the key's fault, 1012 shutdown, 1013 busy and 1011 ours or upstream's.
         """
-        if self.code == "draining":
+        if self.code == ErrorCode.DRAINING:
             return 1012
         if self.status in (429, 503):
             return 1013
         return 1008 if 400 <= self.status < 500 and self.status != 408 else 1011
 
 
-def closed_cleanly(error: GatewayError) -> bool:
-    """Tell whether upstream closed the lost connection in good order: with 1000, or without a code."""
-    return (error.upstream or {}).get("close_code") in (1000, 1005)
+@dataclass(frozen=True, slots=True)
+class Close:
+    """How an upstream connection ended, or that it never opened.
+
+    Attributes:
+        error: what the client is told if the end has to be reported.
+        code: the WebSocket close code; 1006 if the connection was lost without a close frame, None if it never opened
+            or the sidecar itself gave it up.
+        reason: upstream's close reason, without keys.
+    """
+
+    error: GatewayError
+    code: int | None = None
+    reason: str = ""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether upstream closed in good order: with 1000, or without a code."""
+        return self.code in (1000, 1005)

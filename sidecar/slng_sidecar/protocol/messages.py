@@ -1,8 +1,8 @@
-"""The messages of SLNG's bridge, as they are spoken and as they mean.
+"""The messages of SLNG's bridge: their spellings on the wire, and the meanings that the session machines work with.
 
 Providers' own frames leak through the bridge on some routes, so one meaning has several spellings. ``parse_stt`` and
-``parse_tts`` turn what upstream sends into the few meanings below; the spellings are those that the official clients
-accept (LiveKit 1.8.9's parser, ``pipecat-slng`` 0.7.0). Types are compared without regard to case.
+``parse_tts`` turn upstream's messages into the meanings below. The spellings are those that the official clients accept
+(LiveKit 1.8.9's parser, ``pipecat-slng`` 0.7.0). Types are compared without regard to case.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from slng_sidecar.protocol.errors import STATUS_OF_CODE, GatewayError
+from slng_sidecar.protocol.errors import STATUS_OF_CODE, ErrorCode, GatewayError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,18 @@ class Ready:
 
     @property
     def session_id(self) -> str | None:
+        """SLNG's id of the session, if it sent one."""
         return _text_or_none(self.raw.get("session_id"))
 
     @property
     def slng_request_id(self) -> str | None:
+        """SLNG's id of the request, if it sent one."""
         return _text_or_none(self.raw.get("slng_request_id"))
 
 
 @dataclass(frozen=True, slots=True)
 class TimedWord:
-    """A recognised word; times are seconds of the upstream connection's audio."""
+    """A recognised word. Its times are seconds of the upstream connection's audio."""
 
     text: str
     start: float
@@ -46,11 +48,11 @@ class Transcript:
 
     Attributes:
         final: whether it will not change any more.
-        text: what was said; may be empty.
-        confidence: 0 to 1, where a usable number came.
-        words: with times, where upstream gives them.
-        from_finalize: what upstream says of it; None where it says nothing.
-        raw: the bridge's message, ``transcript`` always filled.
+        text: what was said, which may be empty.
+        confidence: from 0 to 1; None if upstream sent no usable number.
+        words: with times; empty if upstream sends none.
+        from_finalize: whether upstream says that it answers a finalize; None if upstream says nothing about it.
+        raw: the bridge's message, with ``transcript`` always filled.
     """
 
     final: bool
@@ -63,14 +65,14 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Synthesised sound, in the encoding that ``init`` asked for."""
+    """Synthesised audio, in the encoding that ``init`` asked for."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """A turn's end, or a segment's where it comes before the flush. ``form`` is upstream's type for it."""
+    """The end of a turn, or of a sentence if it comes before the flush. ``form`` is upstream's type for it."""
 
     form: str
     raw: dict[str, Any]
@@ -85,14 +87,19 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamError:
-    """Upstream reports an error; the connection may well go on."""
+    """An error that upstream reports. The connection may go on.
+
+    Attributes:
+        is_stream_gone: whether it is Soniox's error for a session that has had its one turn ("Stream … not found").
+    """
 
     error: GatewayError
+    is_stream_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Anything else: passed on unchanged or ignored."""
+    """Any other message, which is passed on unchanged or ignored."""
 
     raw: dict[str, Any]
 
@@ -100,19 +107,19 @@ class Other:
 SttMessage = Ready | Transcript | UpstreamError | Other
 TtsMessage = Ready | Audio | Terminal | Cleared | UpstreamError | Other
 
-# What can be read must also be writable again, and Python's encoder gives up before its decoder does.
+# Python's JSON encoder raises at a smaller depth than its decoder, and what is read must be writable again.
 _MAX_DEPTH = 100
 _EVENT_ENDS = frozenset({"complete", "completed", "done", "end", "final"})
 _EVENT_FAILS = frozenset({"error", "failed"})
 _CODE_OF_BARE_STATUS = {
-    400: "config_error",
-    401: "auth_error",
-    403: "auth_error",
-    408: "idle_timeout_exceeded",
-    413: "payload_too_large",
-    429: "rate_limit",
-    500: "translation_error",
-    503: "not_ready",
+    400: ErrorCode.CONFIG_ERROR,
+    401: ErrorCode.AUTH_ERROR,
+    403: ErrorCode.AUTH_ERROR,
+    408: ErrorCode.IDLE_TIMEOUT_EXCEEDED,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+    429: ErrorCode.RATE_LIMIT,
+    500: ErrorCode.TRANSLATION_ERROR,
+    503: ErrorCode.NOT_READY,
 }
 
 
@@ -122,7 +129,7 @@ def dump(message: dict[str, Any]) -> str:
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 cannot
+        except UnicodeEncodeError:  # half a surrogate pair: valid in JSON, not in UTF-8
             return json.dumps(message, separators=(",", ":"))
     return text
 
@@ -131,36 +138,42 @@ def parse_object(text: str) -> dict[str, Any]:
     """Decode one JSON object.
 
     Raises:
-        GatewayError: ``bad_request``, not fatal, saying what came instead.
+        GatewayError: ``bad_request``, not fatal. Its message says what came instead.
     """
     try:
         value = json.loads(text, parse_constant=_not_a_number, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise GatewayError("bad_request", f"That text message is not JSON ({error.msg}).", fatal=False) from None
+        raise GatewayError(
+            ErrorCode.BAD_REQUEST, f"That text message is not JSON ({error.msg}).", fatal=False
+        ) from None
     except ValueError:
-        raise GatewayError("bad_request", "That message holds a number of too many digits.", fatal=False) from None
+        raise GatewayError(
+            ErrorCode.BAD_REQUEST, "That message contains a number with too many digits.", fatal=False
+        ) from None
     except RecursionError:
         raise _too_deep() from None
     if _depth_exceeds(value, _MAX_DEPTH):
         raise _too_deep()
     if not isinstance(value, dict):
         raise GatewayError(
-            "bad_request", f"A message is a JSON object with a 'type', not {_json_kind(value)}.", fatal=False
+            ErrorCode.BAD_REQUEST,
+            f"A message must be a JSON object with a 'type', not {_json_kind(value)}.",
+            fatal=False,
         )
     return value
 
 
 def type_of(message: dict[str, Any]) -> str:
-    """Give a message's type in lower case; empty where it has none."""
+    """Return a message's type in lower case, or an empty string if it has none."""
     kind = message.get("type")
     return kind.lower() if isinstance(kind, str) else ""
 
 
 def parse_stt(text: str) -> SttMessage:
-    """Read a text message of the STT bridge.
+    """Parse a text message of the STT bridge.
 
     Raises:
-        GatewayError: ``bad_request``, where it is no JSON object.
+        GatewayError: ``bad_request``, if it is not a JSON object.
     """
     raw = parse_object(text)
     kind = type_of(raw)
@@ -171,15 +184,16 @@ def parse_stt(text: str) -> SttMessage:
     if kind == "results":
         return _deepgram_results(raw)
     if _is_failure(kind, raw):
-        return UpstreamError(parse_error(raw))
+        return _failure(raw)
     return Other(raw)
 
 
 def parse_tts(text: str) -> tuple[TtsMessage, ...]:
-    """Read a text message of the TTS bridge; one can carry both sound and the end of the turn.
+    """Parse a text message of the TTS bridge. One message can carry both audio and the end of the turn.
 
     Raises:
-        GatewayError: ``bad_request``, where it is no JSON object, or its base64 sound is broken.
+        GatewayError: ``bad_request``, if it is not a JSON object; ``unsupported_audio_format``, if its base64 audio is
+            broken.
     """
     raw = parse_object(text)
     kind = type_of(raw)
@@ -192,39 +206,39 @@ def parse_tts(text: str) -> tuple[TtsMessage, ...]:
     if kind == "event":
         return (_event(raw),)
     if _is_failure(kind, raw):
-        return (UpstreamError(parse_error(raw)),)
+        return (_failure(raw),)
     found: list[TtsMessage] = []
-    if kind in ("", "audio", "chunk", "audio_chunk") and (sound := _base64_sound(raw)) is not None:
-        found.append(Audio(sound))
+    if kind in ("", "audio", "chunk", "audio_chunk") and (audio := _base64_audio(raw)) is not None:
+        found.append(Audio(audio))
     if kind == "" and raw.get("isFinal") in (True, 1, "true"):
         found.append(Terminal("audio_end", {name: value for name, value in raw.items() if name != "audio"}))
     return tuple(found) or (Other(raw),)
 
 
 def parse_error(raw: dict[str, Any]) -> GatewayError:
-    """Read an error of upstream's in any of its shapes: ``data`` first, then the top level; text or numeric codes."""
+    """Parse an error of upstream: with a text or a numeric code, in ``data`` or at the top level."""
     nested = raw.get("data")
     places = (nested, raw) if isinstance(nested, dict) else (raw,)
     status = next((s for place in places if (s := _numeric_status(place)) is not None), None)
     code = next((c for place in places if (c := _text_code(place)) is not None), None)
     message = next((m for place in places if (m := _error_text(place)) is not None), None)
     if code is not None:
-        told = STATUS_OF_CODE.get(code, status)
+        meant = STATUS_OF_CODE.get(code, status)
     else:
-        code, told = _CODE_OF_BARE_STATUS.get(status or 0, "provider_error"), status
+        code, meant = _CODE_OF_BARE_STATUS.get(status or 0, ErrorCode.PROVIDER_ERROR), status
     return GatewayError(
         code,
         message or code,
-        status=told,
+        status=meant,
         fatal=False,
         upstream={"status": status} if status is not None else None,
     )
 
 
 def usable_confidence(raw: dict[str, Any]) -> float | None:
-    """Give the score of a transcript: at the top level, else in ``channel.alternatives[0]``.
+    """Return the confidence of a transcript: at the top level, otherwise in ``channel.alternatives[0]``.
 
-    A missing, boolean, non-numeric or NaN score is no score.
+    A missing, boolean, non-numeric or NaN confidence counts as none.
     """
     for place in (raw, _first_alternative(raw)):
         score = place.get("confidence")
@@ -251,7 +265,7 @@ def _transcript(raw: dict[str, Any], *, final: bool) -> Transcript:
 
 
 def _deepgram_results(raw: dict[str, Any]) -> Transcript:
-    """Turn a passed-through ``Results`` into the bridge's own message."""
+    """Turn one of Deepgram's ``Results``, passed through by the bridge, into the bridge's own message."""
     final = raw.get("is_final") is True
     alternative = _first_alternative(raw)
     frame: dict[str, Any] = {"type": "final_transcript" if final else "partial_transcript"}
@@ -287,15 +301,20 @@ def _event(raw: dict[str, Any]) -> TtsMessage:
     if name in _EVENT_ENDS:
         return Terminal("audio_end", raw)
     if name in _EVENT_FAILS:
-        return UpstreamError(parse_error(raw))
+        return _failure(raw)
     return Other(raw)
+
+
+def _failure(raw: dict[str, Any]) -> UpstreamError:
+    error = parse_error(raw)
+    return UpstreamError(error, error.code == ErrorCode.PROVIDER_ERROR and "not found" in error.message)
 
 
 def _is_failure(kind: str, raw: dict[str, Any]) -> bool:
     return kind == "error" or (kind == "" and bool(raw.get("error")))
 
 
-def _base64_sound(raw: dict[str, Any]) -> bytes | None:
+def _base64_audio(raw: dict[str, Any]) -> bytes | None:
     data = raw.get("data")
     encoded = raw.get("audio")
     if encoded is None:
@@ -304,8 +323,10 @@ def _base64_sound(raw: dict[str, Any]) -> bytes | None:
         return None
     try:
         return base64.b64decode(encoded, validate=True)
-    except ValueError:  # binascii.Error is one, and so is what is not ASCII
-        raise GatewayError("unsupported_audio_format", "Upstream sent sound that is not valid base64.") from None
+    except ValueError:  # binascii.Error, or a character that is not ASCII
+        raise GatewayError(
+            ErrorCode.UNSUPPORTED_AUDIO_FORMAT, "Upstream sent audio that is not valid base64."
+        ) from None
 
 
 def _error_text(place: dict[str, Any]) -> str | None:
@@ -341,11 +362,11 @@ def _first_alternative(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _not_a_number(_name: str) -> None:
-    """NaN and Infinity are not JSON, and no reader of ours should be handed them."""
+    """Read NaN and Infinity, which are not JSON, as null."""
 
 
 def _finite(text: str) -> float | None:
-    """1e999 is JSON, but no float; like NaN it counts as not given."""
+    """Read a number that no float can hold, such as 1e999, as null."""
     value = float(text)
     return value if math.isfinite(value) else None
 
@@ -366,7 +387,9 @@ def _depth_exceeds(value: Any, limit: int) -> bool:
 
 
 def _too_deep() -> GatewayError:
-    return GatewayError("bad_request", f"That message is nested more than {_MAX_DEPTH} deep.", fatal=False)
+    return GatewayError(
+        ErrorCode.BAD_REQUEST, f"That message is nested more than {_MAX_DEPTH} levels deep.", fatal=False
+    )
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -1,4 +1,4 @@
-"""When a lost upstream is tried again, and when not any more."""
+"""When a lost upstream connection is dialled again, and when that ends."""
 
 from __future__ import annotations
 
@@ -6,58 +6,57 @@ from collections.abc import Callable
 
 from slng_sidecar.protocol.errors import GatewayError
 
-QUICK_SECONDS = 5.0
-"""A connection that lives shorter is a sign that upstream does not want it; three in a row end the trying."""
+SHORT_LIFE_SECONDS = 5.0
+"""A connection that ends earlier suggests that upstream does not want it; three in a row end the attempts."""
 
-_QUICK_LIVES = 3
+_SHORT_LIVES_ALLOWED = 3
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 5.0
 
 
 class ReconnectPolicy:
-    """The policy of one upstream: at once, then after growing delays with jitter, until it is hopeless.
+    """Decides when one upstream is dialled again: at once, then after growing delays with jitter.
 
-    Hopeless is a refusal that trying again cannot change (most 4xx), three connections in a row that lived less than
-    5 s, and ``limit`` seconds without one.
+    The attempts end when upstream refuses in a way that another attempt cannot change (most 4xx), after three
+    connections in a row that lived less than 5 s, and after ``limit`` seconds without a connection.
 
-    Mutable: ``attempt``, of the outage that goes on, 0 outside one; ``lost_at``, when it began; ``_quick_lives``, how
-    many in a row.
+    Mutable: ``attempt``, the number of attempts in the present outage, 0 outside one; ``lost_at``, when that outage
+    began; ``_short_lives``, the number of short lives in a row.
     """
 
     def __init__(self, limit: float, jitter: Callable[[], float]) -> None:
-        """Make a policy.
+        """Create a policy.
 
         Args:
             limit: seconds that an outage may last.
-            jitter: gives 0 to 1, so that many sessions do not come back at the same moment.
+            jitter: returns a number from 0 to 1, so that many sessions do not reconnect at the same moment.
         """
         self._limit = limit
         self._jitter = jitter
-        self._quick_lives = 0
+        self._short_lives = 0
         self.attempt = 0
         self.lost_at: float | None = None
 
     def __repr__(self) -> str:
-        return f"Recovery(attempt {self.attempt}, {self._quick_lives} quick lives)"
+        return f"ReconnectPolicy(attempt {self.attempt}, {self._short_lives} short lives)"
 
-    def lost(self, error: GatewayError, lived: float | None, now: float) -> float:
-        """Give the time of the next attempt.
+    def next_attempt(self, error: GatewayError, lived: float | None, now: float) -> float:
+        """Return the time of the next attempt after a connection, or an attempt to open one, was lost.
 
         Args:
-            error: why the connection, or the attempt, is lost.
-            lived: seconds since its ``ready``; None where it never got there.
+            error: why it was lost.
+            lived: seconds since its ``ready``; None if it never got there.
 
         Raises:
-            GatewayError: there is to be none.
+            GatewayError: there must be no further attempt. The error is fatal and says why.
         """
         if lived is not None:
-            self._quick_lives = self._quick_lives + 1 if lived < QUICK_SECONDS else 0
+            self._short_lives = self._short_lives + 1 if lived < SHORT_LIFE_SECONDS else 0
         if not error.retryable:
             raise _fatal(error, error.message)
-        if self._quick_lives >= _QUICK_LIVES:
-            raise _fatal(
-                error, f"{_QUICK_LIVES} connections in a row ended within {QUICK_SECONDS:g} s. {error.message}"
-            )
+        if self._short_lives >= _SHORT_LIVES_ALLOWED:
+            count, seconds = _SHORT_LIVES_ALLOWED, SHORT_LIFE_SECONDS
+            raise _fatal(error, f"{count} connections in a row ended within {seconds:g} s. {error.message}")
         if self.lost_at is None:
             self.lost_at = now
         delay = 0.0
@@ -68,8 +67,8 @@ class ReconnectPolicy:
         self.attempt += 1
         return now + delay
 
-    def ready(self) -> None:
-        """Note that the outage is over."""
+    def connected(self) -> None:
+        """Record that the outage is over."""
         self.attempt = 0
         self.lost_at = None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 
 Kind = Literal["stt", "tts"]
 
@@ -46,7 +46,7 @@ def check_model(model: str) -> str:
     if len(model) > _MAX_MODEL or not _MODEL.fullmatch(model):
         shown = model if len(model) <= 80 else model[:80] + "…"
         raise GatewayError(
-            "bad_request",
+            ErrorCode.BAD_REQUEST,
             f"{shown!r} is not a model. A model is a route such as slng/deepgram/nova:3-en or cartesia/sonic:3: two or "
             "more names joined by '/', and at most one ':' with a variant.",
         )
@@ -65,7 +65,7 @@ def check_byok(model: str, provider_key: str | None) -> None:
         GatewayError: ``config_error``, status 400.
     """
     if provider_key and is_hosted(model):
-        raise GatewayError("config_error", BYOK_REFUSED, status=400)
+        raise GatewayError(ErrorCode.CONFIG_ERROR, BYOK_REFUSED, status=400)
 
 
 def check_tracking_id(value: str, name: str) -> str:
@@ -77,7 +77,8 @@ def check_tracking_id(value: str, name: str) -> str:
     value = value.strip()
     if not value or len(value) > _TRACKING_ID_MAX or _TRACKING_ID_FORBIDDEN.search(value):
         raise GatewayError(
-            "bad_request", f"{name} must be 1 to {_TRACKING_ID_MAX} characters without commas or control characters."
+            ErrorCode.BAD_REQUEST,
+            f"{name} must be 1 to {_TRACKING_ID_MAX} characters without commas or control characters.",
         )
     return value
 
@@ -91,7 +92,7 @@ def check_world_part(value: str) -> str:
     name = value.strip().lower()
     if name not in WORLD_PARTS:
         raise GatewayError(
-            "bad_request", f"There is no gateway {value[:40]!r}. The gateways are {', '.join(WORLD_PARTS)}."
+            ErrorCode.BAD_REQUEST, f"There is no gateway {value[:40]!r}. The gateways are {', '.join(WORLD_PARTS)}."
         )
     return name
 
@@ -105,7 +106,7 @@ def check_region(value: str, name: str) -> str:
     text = value.strip().lower()
     if len(text) > 200 or not _REGIONS.fullmatch(text):
         raise GatewayError(
-            "bad_request",
+            ErrorCode.BAD_REQUEST,
             f"{name} takes a region such as eu-north-1, or several with commas between, not {value[:40]!r}.",
         )
     return ", ".join(part.strip() for part in text.split(","))

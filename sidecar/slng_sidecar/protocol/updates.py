@@ -1,4 +1,4 @@
-"""Settings that a client changes within a session: what of an ``update`` can be had, and what changes by it."""
+"""Settings that a client changes within a session: which fields of an ``update`` are possible, and what they change."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ConnectionSettings:
 
 @dataclass(slots=True)
 class Update:
-    """One ``update`` of the client's, read.
+    """One parsed ``update`` of the client.
 
     Attributes:
-        wanted: the fields that it asks for and that can be had, by name; the ``config`` ones by their own names.
-        rejected: those that cannot, and why.
+        wanted: the fields that are possible, by name; those of ``config`` by their own names.
+        rejected: the fields that are not, and why.
     """
 
     id: str | None
@@ -34,11 +34,11 @@ class Update:
 
 
 def read_update(message: dict[str, Any], fields: tuple[str, ...], *, own_provider_key: bool) -> Update:
-    """Read an ``update``.
+    """Parse an ``update``.
 
     Args:
         fields: the top-level fields of this kind of session besides ``config``: ``model``, and ``voice`` for TTS.
-        own_provider_key: whether the client brought a provider key, which no hosted model takes.
+        own_provider_key: whether the client sent a provider key, which hosted models refuse.
     """
     given = message.get("id")
     update = Update(given if isinstance(given, str) else None)
@@ -50,7 +50,7 @@ def read_update(message: dict[str, Any], fields: tuple[str, ...], *, own_provide
         if name in _FIXED:
             update.rejected[name] = "it is fixed for the session; connect again to change it"
         elif name in fields:
-            update.rejected[name] = "it stands beside config, not in it"
+            update.rejected[name] = "it belongs beside config, not in it"
         else:
             update.wanted[name] = value
     for name in fields:
@@ -67,9 +67,9 @@ def read_update(message: dict[str, Any], fields: tuple[str, ...], *, own_provide
 
 
 def changed(settings: ConnectionSettings, wanted: dict[str, Any]) -> tuple[ConnectionSettings, list[str]]:
-    """Give what a connection is opened with once the wanted fields hold, and which of them hold already.
+    """Return the settings with the wanted fields applied, and the names of the fields that change nothing.
 
-    A ``config`` field set to null is taken out of it.
+    A ``config`` field that is null is removed.
     """
     config = dict(settings.init.get("config") or {})
     init, model, unchanged = dict(settings.init), settings.model, []

@@ -13,33 +13,29 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from slng_sidecar import __version__
-from slng_sidecar.config import Settings
-from slng_sidecar.keys import Secrets
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.guard import Guard, peer_of
 from slng_sidecar.server.replies import error_response
-from slng_sidecar.server.routes.bridge import speech_routes
+from slng_sidecar.server.routes.bridge import bridge_routes
 from slng_sidecar.server.routes.models import models_routes
 from slng_sidecar.server.routes.openai import openai_routes
 from slng_sidecar.server.routes.reference import reference_routes
 from slng_sidecar.server.routes.status import status_routes
-from slng_sidecar.server.routes.websockets import streaming_routes
+from slng_sidecar.server.routes.websockets import websocket_routes
+from slng_sidecar.server.session_factory import SessionFactory
 from slng_sidecar.server.synthesis import Synthesis
 
 
-def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = None) -> ASGIApp:
-    """Build the application; it opens nothing until it is asked to.
-
-    Args:
-        gateway: its state, where the caller has a use for that.
-    """
-    gateway = gateway or Gateway(settings, secrets)
-    synthesis = Synthesis(gateway)
+def create_app(gateway: Gateway) -> ASGIApp:
+    """Build the application. It opens nothing before it is served."""
+    services = gateway.services
+    sessions = SessionFactory(gateway)
+    synthesis = Synthesis(gateway, sessions)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with gateway:
+        async with services:
             yield
 
     async def gateway_error(request: Request, error: Exception) -> Response:
@@ -58,40 +54,44 @@ def create_app(settings: Settings, secrets: Secrets, gateway: Gateway | None = N
             GatewayError: gateway_error,
             HTTPException: _http_error,
             RequestValidationError: _validation_error,
-            ClientDisconnect: _nobody_there,
+            ClientDisconnect: _client_left,
             Exception: _unexpected,
         },
     )
-    app.include_router(streaming_routes(gateway))
-    app.include_router(speech_routes(gateway, synthesis))
-    app.include_router(openai_routes(gateway, synthesis))
-    app.include_router(models_routes(gateway))
+    app.include_router(websocket_routes(gateway, sessions))
+    app.include_router(bridge_routes(gateway, sessions, synthesis))
+    app.include_router(openai_routes(gateway, sessions, synthesis))
+    app.include_router(models_routes(services))
     app.include_router(status_routes(gateway))
     app.include_router(reference_routes(app.openapi))
 
-    return Guard(app, settings, secrets, lambda: gateway.draining, gateway.refused)
+    return Guard(app, services.settings, services.secrets, lambda: gateway.is_draining, gateway.refused)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     match error.status_code:
         case 404:
-            told = GatewayError("not_found", f"Nothing is at {request.url.path[:200]}. /docs lists what there is.")
+            failure = GatewayError(
+                ErrorCode.NOT_FOUND, f"There is nothing at {request.url.path[:200]}. /docs lists the routes."
+            )
         case 405:
-            told = GatewayError("method_not_allowed", f"{request.method} is not for {request.url.path[:200]}.")
+            failure = GatewayError(
+                ErrorCode.METHOD_NOT_ALLOWED, f"{request.url.path[:200]} does not accept {request.method}."
+            )
         case status:
-            told = GatewayError("bad_request", str(error.detail), status=status)
-    return error_response(told, dict(error.headers or {}))
+            failure = GatewayError(ErrorCode.BAD_REQUEST, str(error.detail), status=status)
+    return error_response(failure, dict(error.headers or {}))
 
 
 async def _validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return error_response(GatewayError("bad_request", f"{where}: {first['msg']}."))
+    return error_response(GatewayError(ErrorCode.BAD_REQUEST, f"{where}: {first['msg']}."))
 
 
-async def _nobody_there(_request: Request, _error: Exception) -> Response:
+async def _client_left(_request: Request, _error: Exception) -> Response:
     return Response(status_code=400)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from slng_sidecar.config import Settings
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import parse_object
 
 _BODY_BESIDES_TEXT = 65_536
@@ -54,26 +54,28 @@ async def json_body(request: Request, text_field: str, settings: Settings) -> di
     kind = request.headers.get("content-type", "").strip().lower()
     if kind.startswith(_NOT_JSON):
         raise GatewayError(
-            "bad_request", f"This route takes a JSON object, not {kind[:60]!r}. Send application/json.", status=415
+            ErrorCode.BAD_REQUEST,
+            f"This route takes a JSON object, not {kind[:60]!r}. Send application/json.",
+            status=415,
         )
     try:
         async with asyncio.timeout(settings.sidecar_init_timeout):
             value = parse_object((await _bytes(request, max_text)).decode())
     except TimeoutError:
         raise GatewayError(
-            "client_stuck", f"The body did not come whole within {settings.sidecar_init_timeout:g} s."
+            ErrorCode.CLIENT_STUCK, f"The body did not come whole within {settings.sidecar_init_timeout:g} s."
         ) from None
     except UnicodeDecodeError:
-        raise GatewayError("bad_request", "The body must be JSON in UTF-8.") from None
+        raise GatewayError(ErrorCode.BAD_REQUEST, "The body must be JSON in UTF-8.") from None
     except GatewayError as error:
-        if error.code != "bad_request":
+        if error.code != ErrorCode.BAD_REQUEST:
             raise
         # It speaks of messages, which there are none of here.
-        raise GatewayError("bad_request", error.message.replace("That text message", "The body")) from None
+        raise GatewayError(ErrorCode.BAD_REQUEST, error.message.replace("That text message", "The body")) from None
     text = value.get(text_field)
     if not isinstance(text, str) or not text.strip():
         raise GatewayError(
-            "bad_request", f'There is nothing to say: send {{"{text_field}": "…"}} with a letter or more.'
+            ErrorCode.BAD_REQUEST, f'There is nothing to say: send {{"{text_field}": "…"}} with a letter or more.'
         )
     if len(text) > max_text:
         raise _too_long(max_text)
@@ -91,7 +93,29 @@ def validated(model: type[M], value: dict[str, Any]) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise GatewayError("config_error", f"{where}: {first['msg']}.") from None
+        raise GatewayError(ErrorCode.CONFIG_ERROR, f"{where}: {first['msg']}.") from None
+
+
+def config_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of HTTP speech that goes upstream: the given fields and the defaults."""
+    return {"sample_rate": 24_000, **given, "encoding": "linear16"}
+
+
+def form_of(file_name: str, *, raw: bool = False, **fields: str) -> dict[str, Any]:
+    """Return the OpenAPI description of a form with a file.
+
+    Args:
+        file_name: the name of the file's field.
+        raw: whether the file alone is accepted as well.
+        fields: the other fields, with their descriptions.
+    """
+    properties: dict[str, Any] = {file_name: {"type": "string", "format": "binary", "description": "the audio file"}}
+    properties |= {name: {"type": "string", "description": text} for name, text in fields.items()}
+    schema = {"type": "object", "required": [file_name], "properties": properties}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": schema}}
+    if raw:
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 async def _bytes(request: Request, max_text: int) -> bytes:
@@ -109,5 +133,6 @@ async def _bytes(request: Request, max_text: int) -> bytes:
 
 def _too_long(max_text: int) -> GatewayError:
     return GatewayError(
-        "payload_too_large", f"{max_text:,} characters is the most for one text (SIDECAR_MAX_TEXT). Send it in parts."
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        f"{max_text:,} characters is the most for one text (SIDECAR_MAX_TEXT). Send it in parts.",
     )

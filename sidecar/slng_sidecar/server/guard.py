@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slng_sidecar.config import Settings
 from slng_sidecar.keys import Secrets
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.server.replies import refuse
 
 ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})
@@ -58,12 +58,12 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         if not scope["path"].isprintable():
-            raise GatewayError("bad_request", "The address holds control characters; it is not a model's.")
+            raise GatewayError(ErrorCode.BAD_REQUEST, "The address holds control characters; it is not a model's.")
         headers = Headers(scope=scope)
         origin = headers.get("origin")
         if origin is not None and not self._origin_allowed(origin, headers.get("host", "")):
             raise GatewayError(
-                "forbidden_origin",
+                ErrorCode.FORBIDDEN_ORIGIN,
                 "Web pages of other sites may not use this sidecar. To allow one, name its origin in "
                 "SIDECAR_ALLOWED_ORIGINS.",
             )
@@ -73,16 +73,18 @@ class Guard:
         if token is not None:
             if not any(is_token(shown, token) for shown in _tokens(scope, headers)):
                 raise GatewayError(
-                    "local_auth",
+                    ErrorCode.LOCAL_AUTH,
                     "This sidecar needs its token: send 'Authorization: Bearer <SIDECAR_TOKEN>', X-API-Key or ?token=.",
                 )
         elif self._settings.sidecar_uds is None and not all(map(self._host_allowed, headers.getlist("host") or [""])):
             raise GatewayError(
-                "forbidden_origin",
+                ErrorCode.FORBIDDEN_ORIGIN,
                 "This Host name is not taken. Use 127.0.0.1 or localhost, or name the host in SIDECAR_ALLOWED_HOSTS.",
             )
         if self._draining() and scope["path"] not in _NO_SESSION and not _is_local(scope):
-            raise GatewayError("draining", "This sidecar is shutting down; use another one, or try again later.")
+            raise GatewayError(
+                ErrorCode.DRAINING, "This sidecar is shutting down; use another one, or try again later."
+            )
 
     def _origin_allowed(self, origin: str, host: str) -> bool:
         if origin in self._settings.sidecar_allowed_origins:

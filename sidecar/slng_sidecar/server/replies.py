@@ -5,13 +5,13 @@ from __future__ import annotations
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 
 
 def error_response(error: GatewayError, headers: dict[str, str] | None = None) -> JSONResponse:
     """Give the reply for an error: ``{"error": {...}}`` with its status."""
     headers = dict(headers or {})
-    if error.status == 401 and error.code == "local_auth":
+    if error.status == 401 and error.code == ErrorCode.LOCAL_AUTH:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status in (429, 503):
         headers["Retry-After"] = "1"

@@ -15,6 +15,7 @@ from slng_sidecar.net.serving import listen_tcp, listen_unix, serving, signals
 from slng_sidecar.net.tasks import Tasks
 from slng_sidecar.server.app import create_app
 from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def listen(settings: Settings) -> socket.socket:
     """Open the socket that the settings ask for.
 
     Raises:
-        CannotListen: with what to do.
+        CannotListen: the socket cannot be opened. The text says what to do.
     """
     if settings.sidecar_uds is not None:
         return listen_unix(settings.sidecar_uds, int(settings.sidecar_uds_mode, 8))
@@ -31,7 +32,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def address_of(sock: socket.socket) -> str:
-    """Give the base URL under which a listening socket is reached."""
+    """Return the base URL of a listening socket."""
     if sock.family == socket.AF_UNIX:
         return f"unix:{sock.getsockname()}"
     host, port = sock.getsockname()[:2]
@@ -45,17 +46,18 @@ async def serve_gateway(
     listening: Callable[[], None] = lambda: None,
     reread: Callable[[], Settings] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let what is being said or heard be finished; a second signal ends at once.
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends at once.
 
     Args:
-        listening: called once requests are taken.
-        reread: reads the settings again, on SIGHUP; it may raise ``ConfigError``.
+        listening: called once requests are accepted.
+        reread: reads the settings again on SIGHUP. It may raise ``ConfigError``.
     """
-    gateway = Gateway(settings, secrets)
-    app = create_app(settings, secrets, gateway)
-    # At a terminal SIGHUP means that it was closed.
+    services = Services(settings, secrets)
+    gateway = Gateway(services)
+    app = create_app(gateway)
+    # At a terminal, SIGHUP means that the terminal was closed.
     reloads = reread is not None and not sys.stdin.isatty()
-    with signals(reloads=reloads) as told:
+    with signals(reloads=reloads) as received:
         async with (
             serving(
                 app,
@@ -65,29 +67,29 @@ async def serve_gateway(
             ),
             Tasks() as tasks,
         ):
-            # What is loaded by now stays. A full collection that walks it holds the event loop up for 60 ms.
+            # Objects that exist by now stay. A full garbage collection that visits them blocks the loop for 60 ms.
             gc.freeze()
             listening()
             if reread is not None:
-                tasks.start(_reload_when_told(told.reload, gateway, reread), "reload")
-            await told.stop.wait()
-            draining = tasks.start(gateway.drain(gateway.settings.sidecar_drain_seconds), "drain")
-            at_once = tasks.start(told.stop_now.wait(), "second signal")
+                tasks.start(_reload_on_signal(received.reload, services, reread), "reload")
+            await received.stop.wait()
+            draining = tasks.start(gateway.drain(services.settings.sidecar_drain_seconds), "drain")
+            at_once = tasks.start(received.stop_now.wait(), "second signal")
             await asyncio.wait((draining, at_once), return_when=asyncio.FIRST_COMPLETED)
             gateway.cut_off()
             log.info("stopping")
 
 
-async def _reload_when_told(event: asyncio.Event, gateway: Gateway, reread: Callable[[], Settings]) -> None:
+async def _reload_on_signal(event: asyncio.Event, services: Services, reread: Callable[[], Settings]) -> None:
     while True:
         await event.wait()
         event.clear()
         try:
-            settings, changed, fixed = reloaded(gateway.settings, reread())
+            settings, changed, fixed = reloaded(services.settings, reread())
         except ConfigError as error:
-            log.error("SIGHUP: the settings cannot be used, the old ones hold: %s", error)
+            log.error("SIGHUP: the settings cannot be used, so the previous ones stay: %s", error)
             continue
-        gateway.settings = settings
+        services.settings = settings
         logging.getLogger().setLevel(settings.sidecar_log_level.upper())
         log.info("SIGHUP: changed %s", ", ".join(name.upper() for name in changed) or "nothing")
         if fixed:

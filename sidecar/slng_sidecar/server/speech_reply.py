@@ -15,7 +15,7 @@ from slng_sidecar.audio.resampling import Resampler, resampler
 from slng_sidecar.net.serving import transport_of
 from slng_sidecar.net.tasks import Tasks
 from slng_sidecar.net.timed_send import deliver
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.guard import peer_of
@@ -74,7 +74,7 @@ class SpeechResponse(Response):
         try:
             sound = await speech.next()
             if sound is None:
-                raise GatewayError("provider_error", f"{self._target.model} gave no sound for that text.")
+                raise GatewayError(ErrorCode.PROVIDER_ERROR, f"{self._target.model} gave no sound for that text.")
         except GatewayError as error:
             self._tell("failed", error)
             headers = {**audio_format.headers, "Server-Timing": speech.timing.header()}
@@ -84,11 +84,11 @@ class SpeechResponse(Response):
         wanted = audio_format.encoder.sample_rate(audio_format.sample_rate or rate)
         resampling = resampler(rate, rate) if rate == wanted else await asyncio.to_thread(resampler, rate, wanted)
         body = _Body(send, scope, self._synthesis.send_timeout, audio_format, resampling)
-        self._synthesis.sounds(speech)
+        self._synthesis.reply_starts(speech)
         await body.begin(
             {
                 **audio_format.headers,
-                "X-Upstream": speech.way,
+                "X-Upstream": speech.bridge,
                 "Server-Timing": speech.timing.header(),
             }
         )

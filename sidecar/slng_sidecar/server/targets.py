@@ -1,4 +1,4 @@
-"""From a request to its target: the model, the gateway, the region, the keys and the tracking ids that it asks for."""
+"""From a request to its target: model, gateway, region, keys and tracking ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 
 from slng_sidecar.config import Settings
 from slng_sidecar.keys import Secrets
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import (
     GLOBAL_GATEWAY,
@@ -25,13 +25,13 @@ from slng_sidecar.server.guard import bearer, is_token
 
 
 def resolve_target(request: HTTPConnection, kind: Kind, model: str, settings: Settings, secrets: Secrets) -> Target:
-    """Give everything that an upstream connection for this request is opened with.
+    """Return everything that an upstream connection for a request is opened with.
 
     Raises:
-        GatewayError: what the request asks for cannot be had, with the status to refuse it by.
+        GatewayError: the request asks for something that is not possible. The error's status refuses it.
     """
     if b"%2f" in request.scope.get("raw_path", b"").lower():
-        raise GatewayError("bad_request", "Write the model's '/' as it is in the address, not as %2F.")
+        raise GatewayError(ErrorCode.BAD_REQUEST, "Write the model's '/' as it is in the address, not as %2F.")
     check_model(model)
     own_key = _key(request, "X-Slng-Provider-Key")
     check_byok(model, own_key)
@@ -50,16 +50,16 @@ def resolve_target(request: HTTPConnection, kind: Kind, model: str, settings: Se
     )
 
 
-def configured_shapes(settings: Settings, secrets: Secrets) -> list[tuple[Target, str]]:
-    """Give what a client that names nothing opens, with the ``init`` of the Pipecat plugin's defaults.
+def default_targets(settings: Settings, secrets: Secrets) -> list[tuple[Target, str]]:
+    """Return what a client without wishes of its own opens: targets, each with the ``init`` of the plugin's defaults.
 
-    Its sample rates are Pipecat's: 16 kHz in, 24 kHz out.
+    The sample rates are Pipecat's: 16 kHz in, 24 kHz out.
     """
     if secrets.api_key is None or settings.slng_key_passthrough:
         return []
-    listening: dict[str, Any] = {"sample_rate": 16_000, "language": "en", "enable_vad": True, "enable_partials": True}
+    stt_config: dict[str, Any] = {"sample_rate": 16_000, "language": "en", "enable_vad": True, "enable_partials": True}
     inits: dict[Kind, dict[str, Any]] = {
-        "stt": {"type": "init", "config": {"encoding": "linear16", **listening}},
+        "stt": {"type": "init", "config": {"encoding": "linear16", **stt_config}},
         "tts": {"type": "init", "config": {"encoding": "linear16", "sample_rate": 24_000, "language": "en"}},
     }
     if settings.slng_tts_voice:
@@ -83,7 +83,7 @@ def configured_shapes(settings: Settings, secrets: Secrets) -> list[tuple[Target
 
 
 def _place(request: HTTPConnection, settings: Settings) -> tuple[str | None, str | None, str]:
-    """Give the region, the world part override and the gateway."""
+    """Return the region, the world part override and the gateway."""
     region = _asked(request, "X-Region-Override", "region")
     world_part = _asked(request, "X-World-Part-Override", "world-part")
     gateway = _asked(request, "X-SLNG-Gateway", "gateway")
@@ -96,19 +96,19 @@ def _place(request: HTTPConnection, settings: Settings) -> tuple[str | None, str
     wanted = region or world_part
     if wanted and gateway:
         raise GatewayError(
-            "bad_request",
+            ErrorCode.BAD_REQUEST,
             f"The region override {wanted!r} needs the global gateway, and the regional gateway {gateway!r} was asked "
             "for. Ask for one of them.",
         )
     fixed = settings.fixed_gateway
     if wanted and fixed and settings.gateway != GLOBAL_GATEWAY:
         raise GatewayError(
-            "bad_request",
+            ErrorCode.BAD_REQUEST,
             f"This sidecar's gateway is fixed by {fixed}, and the region override {wanted!r} needs the global gateway.",
         )
     if gateway and fixed and settings.slng_base_url:
         raise GatewayError(
-            "bad_request", f"This sidecar's gateway is fixed by {fixed}; {gateway!r} cannot be had here."
+            ErrorCode.BAD_REQUEST, f"This sidecar's gateway is fixed by {fixed}, so {gateway!r} is not possible here."
         )
     if wanted:
         return region, world_part, settings.slng_base_url or GLOBAL_GATEWAY
@@ -119,21 +119,22 @@ def _place(request: HTTPConnection, settings: Settings) -> tuple[str | None, str
 
 def _api_key(request: HTTPConnection, settings: Settings, secrets: Secrets) -> str:
     shown = bearer(request.headers) if settings.slng_key_passthrough else None
-    # The sidecar's own token may be what the client shows, and must not leave this machine.
+    # The client may send the sidecar's own token as bearer. That token must not leave this machine.
     if shown is not None and not is_token(shown, secrets.token):
         return _usable(shown, "the bearer token")
     key = secrets.api_key
     if key is None and settings.slng_key_passthrough:
         raise GatewayError(
-            "auth_error", "Send your SLNG key as bearer (the sidecar's own token, where it has one, as X-API-Key)."
+            ErrorCode.AUTH_ERROR,
+            "Send your SLNG key as bearer token. If the sidecar has a token of its own, send that as X-API-Key.",
         )
     if key is None:
-        raise GatewayError("auth_error", "This sidecar has no SLNG key. Set SLNG_API_KEY where it runs.")
+        raise GatewayError(ErrorCode.AUTH_ERROR, "This sidecar has no SLNG key. Set SLNG_API_KEY where it runs.")
     return key
 
 
 def _asked(request: HTTPConnection, header: str, parameter: str) -> str | None:
-    """Give what a header asks for, else a query parameter; the header wins, and blank is nothing."""
+    """Return the header's value, or the query parameter if the header is missing or blank."""
     value = request.headers.get(header) or request.query_params.get(parameter)
     return value if value and value.strip() else None
 
@@ -145,7 +146,7 @@ def _key(request: HTTPConnection, header: str) -> str | None:
 
 def _usable(key: str, name: str) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise GatewayError("bad_request", f"{name} must be a key: one word of ASCII characters.")
+        raise GatewayError(ErrorCode.BAD_REQUEST, f"{name} must be a key: ASCII characters without spaces.")
     return key
 
 

@@ -15,13 +15,14 @@ from slng_sidecar.audio.wav_reader import UnreadableAudio
 from slng_sidecar.net.serving import transport_of
 from slng_sidecar.net.tasks import Tasks
 from slng_sidecar.net.timed_send import deliver
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.server.gateway import Gateway, LiveSession, log_of
+from slng_sidecar.server.gateway import Gateway, LiveSession
 from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.names import ignored_header, model_of
 from slng_sidecar.server.replies import error_response
+from slng_sidecar.server.session_factory import SessionFactory
 from slng_sidecar.server.speech_reply import disconnected
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.server.transcripts import TranscriptionOptions, TranscriptText
@@ -36,7 +37,14 @@ _RATE = 16_000
 class TranscriptionResponse(Response):
     """Reads the upload and replies; a failure before the reply's first byte has a status and a body of its own."""
 
-    def __init__(self, gateway: Gateway, file_name: str, options: TranscriptionOptions, target: Target | None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        sessions: SessionFactory,
+        file_name: str,
+        options: TranscriptionOptions,
+        target: Target | None,
+    ) -> None:
         """Prepare.
 
         Args:
@@ -45,6 +53,7 @@ class TranscriptionResponse(Response):
         """
         super().__init__()
         self._gateway = gateway
+        self._sessions = sessions
         self._file_name = file_name
         self._options = options
         self._target = target
@@ -52,7 +61,7 @@ class TranscriptionResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway
         # Before a form has named its model, the place is an upload's.
-        target = self._target or Target("stt", "(upload)", gateway.settings.gateway, "")
+        target = self._target or Target("stt", "(upload)", gateway.services.settings.gateway, "")
         peer = peer_of(scope)
         try:
             live = gateway.take_place(target, peer)
@@ -60,8 +69,8 @@ class TranscriptionResponse(Response):
             gateway.refused(error, peer)
             await error_response(error)(scope, receive, send)
             return
-        async with Decoding(_RATE, gateway.settings.sidecar_max_audio) as decoding:
-            job = _Job(gateway, live, self._options, decoding, self._target)
+        async with Decoding(_RATE, gateway.services.settings.sidecar_max_audio) as decoding:
+            job = _Job(gateway, self._sessions, live, self._options, decoding, self._target)
             live.fail = job.fail
             try:
                 async with Tasks() as tasks:
@@ -82,12 +91,14 @@ class _Job:
     def __init__(
         self,
         gateway: Gateway,
+        sessions: SessionFactory,
         live: LiveSession,
         options: TranscriptionOptions,
         decoding: Decoding,
         target: Target | None,
     ) -> None:
         self.gateway = gateway
+        self.sessions = sessions
         self.options = options
         self.timing = Timing("first-words", overhead=False)
         self.transcription: HttpTranscription | None = None
@@ -112,7 +123,7 @@ class _Job:
 
     async def upload(self, request: Request, file_name: str) -> None:
         """Take the upload, and return once the client has gone."""
-        settings = self.gateway.settings
+        settings = self.gateway.services.settings
         events = read_upload(
             request,
             file_name=file_name,
@@ -123,7 +134,9 @@ class _Job:
             async for event in events:
                 await self._take(event, request)
             if not self._begun:
-                raise GatewayError("bad_request", f"There is no sound: put the file into the field {file_name!r}.")
+                raise GatewayError(
+                    ErrorCode.BAD_REQUEST, f"There is no sound: put the file into the field {file_name!r}."
+                )
             self._start(request)
             self._decoding.finish()
         except ClientDisconnect:
@@ -144,7 +157,7 @@ class _Job:
             case Field(name, value):
                 if self.transcription is not None:
                     raise GatewayError(
-                        "bad_request", f"Put {name[:60]!r} before the file: that is transcribed while it comes."
+                        ErrorCode.BAD_REQUEST, f"Put {name[:60]!r} before the file: that is transcribed while it comes."
                     )
                 self._fields.append(name)
                 self.options.take(name, value)
@@ -164,18 +177,18 @@ class _Job:
         if self.transcription is not None:
             return
         gateway = self.gateway
-        settings = gateway.settings
+        settings = gateway.services.settings
         target = self._target
         if target is None:
             model = model_of(self.options.model, "stt", settings)
-            target = resolve_target(request, "stt", model, settings, gateway.secrets)
+            target = resolve_target(request, "stt", model, settings, gateway.services.secrets)
         self.options.check()
         self.live.target = target
         self.transcription = HttpTranscription(self.options.config(), self._sound, self.timing)
         client = TranscriptionClient(
             self.transcription, lambda: self._decoding.sample_rate, settings.sidecar_transcript_timeout
         )
-        task = gateway.tasks.start(self._run(client), f"transcription {self.live.number}")
+        task = gateway.services.tasks.start(self._run(client), f"transcription {self.live.number}")
         task.add_done_callback(lambda _: gateway.free_place(self.live))
         self.known.set()
 
@@ -184,11 +197,11 @@ class _Job:
         try:
             begun = await client.begin()
         except Exception:
-            log_of(self.live).exception("failed by a fault of the sidecar")
+            self.live.log().exception("failed by a fault of the sidecar")
             self.fail(GatewayError.own_fault())
             return
         if begun:
-            await self.gateway.run_session(client, self.live, extended=True, file=True, moments=self.timing)
+            await self.sessions.run(client, self.live, extended=True, file=True, observer=self.timing)
 
     def fail(self, error: GatewayError) -> None:
         """End it with an error, unless it has ended."""
@@ -203,29 +216,29 @@ class _Job:
             sound = await self._decoding.next()
         except UnreadableAudio as error:
             text = f"The upload is {error}. Send WAV, MP3, FLAC, Ogg, WebM, MP4 or AAC."
-            raise GatewayError("unsupported_audio_format", text, status=415) from None
+            raise GatewayError(ErrorCode.UNSUPPORTED_AUDIO_FORMAT, text, status=415) from None
         except CodecsMissing:
             raise GatewayError(
-                "unsupported_audio_format",
+                ErrorCode.UNSUPPORTED_AUDIO_FORMAT,
                 "This sidecar reads WAV only: its codecs are not installed (pip install 'slng-sidecar[codecs]').",
                 status=415,
             ) from None
         except TooLong:
-            limit = self.gateway.settings.sidecar_max_audio
+            limit = self.gateway.services.settings.sidecar_max_audio
             raise GatewayError(
-                "payload_too_large", f"{limit:,.0f} s of sound is the most for one file (SIDECAR_MAX_AUDIO)."
+                ErrorCode.PAYLOAD_TOO_LARGE, f"{limit:,.0f} s of sound is the most for one file (SIDECAR_MAX_AUDIO)."
             ) from None
         except OSError as error:
             text = f"The sidecar has no room on disk for that upload: {error.strerror}."
-            raise GatewayError("internal_error", text, status=507) from None
+            raise GatewayError(ErrorCode.INTERNAL_ERROR, text, status=507) from None
         if sound is None and not self._decoding.samples:
-            raise GatewayError("bad_request", "The file holds no sound.")
+            raise GatewayError(ErrorCode.BAD_REQUEST, "The file holds no sound.")
         return sound
 
 
 async def _reply(job: _Job, scope: Scope, send: Send) -> None:
     """Wait for the words and send them."""
-    transport, seconds = transport_of(scope), job.gateway.settings.sidecar_send_timeout
+    transport, seconds = transport_of(scope), job.gateway.services.settings.sidecar_send_timeout
     started = False
 
     async def start(status: int, content_type: str, headers: dict[str, str]) -> None:
@@ -257,7 +270,7 @@ async def _reply(job: _Job, scope: Scope, send: Send) -> None:
                 await event({"type": "transcript.text.delta", "delta": added})
     except GatewayError as error:
         fields = {"event": "request_failed", "code": error.known_code}
-        log_of(job.live).info("transcription failed: %s", error.for_log, fields=fields)
+        job.live.log().info("transcription failed: %s", error.for_log, fields=fields)
         if started:
             # The status has left. The error, and a body that breaks off, say that this is not the whole.
             await event({"error": error.as_fields()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.sessions.http_transcription import TranscriptSegment
 
@@ -42,7 +42,7 @@ class TranscriptText:
 
     def add(self, segment: TranscriptSegment) -> str:
         """Add a final; give what it adds to the text."""
-        if segment.dropped:
+        if segment.is_dropped:
             if self._keeps_segments or self._keeps_words:
                 self.dropped.append(dump({"text": segment.text, "confidence": segment.confidence}))
             return ""
@@ -109,13 +109,13 @@ class TranscriptionOptions:
                 self.language = value.strip() or None
             case "sample_rate":
                 if not value.strip().isdecimal() or int(value) not in _RATES:
-                    raise GatewayError("config_error", "sample_rate must be a number of Hz such as 16000.")
+                    raise GatewayError(ErrorCode.CONFIG_ERROR, "sample_rate must be a number of Hz such as 16000.")
                 self._rate = int(value)
             case "encoding" if value.strip():
                 if value.strip().lower() not in _ENCODINGS:
                     known = ", ".join(dict.fromkeys(_ENCODINGS.values()))
                     raise GatewayError(
-                        "config_error",
+                        ErrorCode.CONFIG_ERROR,
                         f"encoding names headerless samples: {known}. A file with a header needs none.",
                     )
                 self._encoding = _ENCODINGS[value.strip().lower()]
@@ -181,7 +181,7 @@ class OpenAIOptions(TranscriptionOptions):
             case "response_format":
                 if value not in ("json", "text", "verbose_json"):
                     raise GatewayError(
-                        "config_error", f"response_format is json, text or verbose_json, not {value[:40]!r}."
+                        ErrorCode.CONFIG_ERROR, f"response_format is json, text or verbose_json, not {value[:40]!r}."
                     )
                 self._format = value
             case "stream":
@@ -189,7 +189,7 @@ class OpenAIOptions(TranscriptionOptions):
             case "timestamp_granularities[]" | "timestamp_granularities":
                 if value not in ("word", "segment"):
                     raise GatewayError(
-                        "config_error", f"timestamp_granularities are word and segment, not {value[:40]!r}."
+                        ErrorCode.CONFIG_ERROR, f"timestamp_granularities are word and segment, not {value[:40]!r}."
                     )
                 self._granularities.add(value)
             case _:
@@ -197,7 +197,9 @@ class OpenAIOptions(TranscriptionOptions):
 
     def check(self) -> None:
         if self.stream and self._format == "verbose_json":
-            raise GatewayError("config_error", "stream gives the text only: take response_format json or text with it.")
+            raise GatewayError(
+                ErrorCode.CONFIG_ERROR, "stream gives the text only: take response_format json or text with it."
+            )
 
     def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:
         match self._format:

@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 
 _MAX_FIELDS_BYTES = 262_144
 _MAX_PARTS = 100
@@ -70,7 +70,7 @@ class MultipartForm:
                 },
             )
         except FormParserError as error:
-            raise GatewayError("bad_request", f"The form cannot be read: {error}.") from None
+            raise GatewayError(ErrorCode.BAD_REQUEST, f"The form cannot be read: {error}.") from None
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; give what they complete.
@@ -81,7 +81,9 @@ class MultipartForm:
         try:
             self._parser.write(data)
         except FormParserError:
-            raise GatewayError("bad_request", "The body is not the multipart form that its header says.") from None
+            raise GatewayError(
+                ErrorCode.BAD_REQUEST, "The body is not the multipart form that its header says."
+            ) from None
         events, self._events = self._events, []
         return events
 
@@ -92,14 +94,14 @@ class MultipartForm:
             GatewayError: the form is not complete.
         """
         if not self._ended:
-            raise GatewayError("bad_request", "The form breaks off before its end.")
+            raise GatewayError(ErrorCode.BAD_REQUEST, "The form breaks off before its end.")
 
     # What the parser tells
 
     def _part_begins(self) -> None:
         self._parts += 1
         if self._parts > _MAX_PARTS:
-            raise GatewayError("payload_too_large", f"{_MAX_PARTS} fields is the most for one form.")
+            raise GatewayError(ErrorCode.PAYLOAD_TOO_LARGE, f"{_MAX_PARTS} fields is the most for one form.")
         self._headers.clear()
         self._header.clear()
         self._value.clear()
@@ -121,12 +123,14 @@ class MultipartForm:
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         if self._name == self._file_name:
             if self._had_file:
-                raise GatewayError("bad_request", f"One file at a time: the form has {self._file_name!r} twice.")
+                raise GatewayError(
+                    ErrorCode.BAD_REQUEST, f"One file at a time: the form has {self._file_name!r} twice."
+                )
             self._in_file = self._had_file = True
             self._events.append(FileBegins(self._headers.get(b"content-type", b"").decode("latin-1"), True))
         elif b"filename" in options:
             raise GatewayError(
-                "bad_request", f"The file goes into the field {self._file_name!r}, not {self._name[:60]!r}."
+                ErrorCode.BAD_REQUEST, f"The file goes into the field {self._file_name!r}, not {self._name[:60]!r}."
             )
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -135,7 +139,9 @@ class MultipartForm:
             return
         self._fields_bytes += end - start
         if self._fields_bytes > _MAX_FIELDS_BYTES:
-            raise GatewayError("payload_too_large", f"{_MAX_FIELDS_BYTES:,} bytes is the most for a form's fields.")
+            raise GatewayError(
+                ErrorCode.PAYLOAD_TOO_LARGE, f"{_MAX_FIELDS_BYTES:,} bytes is the most for a form's fields."
+            )
         self._value += data[start:end]
 
     def _part_ends(self) -> None:
@@ -163,11 +169,11 @@ async def read_upload(request: Request, *, file_name: str, max_file: int, stall_
     form = None
     if kind == b"multipart/form-data":
         if not options.get(b"boundary"):
-            raise GatewayError("bad_request", "A multipart form needs its boundary in Content-Type.")
+            raise GatewayError(ErrorCode.BAD_REQUEST, "A multipart form needs its boundary in Content-Type.")
         form = MultipartForm(options[b"boundary"], file_name)
     elif kind in (b"application/json", b"text/plain", b"text/html") or kind.startswith(b"multipart/"):
         raise GatewayError(
-            "bad_request",
+            ErrorCode.BAD_REQUEST,
             f"This route takes a form (multipart/form-data) with the sound in {file_name!r}, not "
             f"{kind.decode('latin-1')[:60]!r}.",
             status=415,
@@ -192,7 +198,7 @@ async def read_upload(request: Request, *, file_name: str, max_file: int, stall_
 def too_large(max_file: int) -> GatewayError:
     """Give the error for a file that is larger than is taken."""
     return GatewayError(
-        "payload_too_large",
+        ErrorCode.PAYLOAD_TOO_LARGE,
         f"{max_file:,} bytes is the most for one file (SIDECAR_MAX_UPLOAD). Send it in parts, or compressed.",
     )
 
@@ -204,7 +210,9 @@ async def _pieces(request: Request, stall_seconds: float) -> AsyncIterator[bytes
             async with asyncio.timeout(stall_seconds):
                 data = await anext(stream, None)
         except TimeoutError:
-            raise GatewayError("client_stuck", f"Nothing more of the upload came for {stall_seconds:g} s.") from None
+            raise GatewayError(
+                ErrorCode.CLIENT_STUCK, f"Nothing more of the upload came for {stall_seconds:g} s."
+            ) from None
         if data is None:
             return
         if data:

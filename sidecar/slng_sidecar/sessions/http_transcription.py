@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.net.channel import Channel
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import dump, parse_object, type_of
 from slng_sidecar.sessions.http_speech import error_of
 from slng_sidecar.sessions.runner import ClientGone
 from slng_sidecar.sessions.timing import Timing
 
-# Half a second in a message: a long file has few of them, and upstream begins early.
-_MESSAGES_A_SECOND = 2
-# What a reader that is slow, or gone, may leave unread before upstream is held back.
-_UNREAD = 200
+# Half a second in a message: a long file needs few messages, and upstream starts early.
+_MESSAGES_PER_SECOND = 2
+# How many finals the reply may leave unread before upstream is held back.
+_UNREAD_FINALS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptSegment:
-    """One final transcript.
+    """One final transcript of a file.
 
     Attributes:
-        start, end: seconds from the file's beginning, where upstream gave word times.
-        words: upstream's, with such times.
-        dropped: whether the confidence filter leaves it out.
+        start: seconds from the file's beginning; None without word times.
+        end: likewise.
+        words: upstream's words, with such times.
+        is_dropped: whether the confidence filter leaves the segment out.
     """
 
     text: str
@@ -36,110 +37,97 @@ class TranscriptSegment:
     start: float | None = None
     end: float | None = None
     words: tuple[dict[str, Any], ...] = ()
-    dropped: bool = False
+    is_dropped: bool = False
 
 
 class HttpTranscription:
-    """A file's sound on its way to upstream, and the transcripts on their way back.
+    """A file's audio on its way to upstream, and its transcripts on their way back.
 
-    The session calls ``heard`` and ``finish``; the reader calls ``next``, and ``leave`` where it reads no more.
+    The session calls ``add`` and ``finish``. The reply calls ``next``, and ``leave`` if it reads no more.
 
-    Mutable: ``_segments``, what is not read yet; ``_outcome``, once it is known.
+    Mutable: ``_finals``, those that wait for the reply.
 
     Attributes:
-        config: of the session, without what describes the sound.
+        config: the session's config, without the fields that describe the audio.
+        next_audio: waits for more 16-bit mono PCM; returns None after the last. It may raise ``GatewayError``.
         timing: when what happened.
-        over: set once nobody listens any more, or it has failed; ``wake`` is called then.
+        over: set once the reply reads no more, or the transcription has failed. ``on_over`` is called then.
     """
 
-    def __init__(self, config: dict[str, Any], sound: Callable[[], Awaitable[bytes | None]], timing: Timing) -> None:
-        """Prepare.
-
-        Args:
-            sound: waits for more 16-bit mono PCM; None once that was all. It may raise ``GatewayError``.
-        """
+    def __init__(
+        self, config: dict[str, Any], next_audio: Callable[[], Awaitable[bytes | None]], timing: Timing
+    ) -> None:
         self.config = config
-        self.sound = sound
+        self.next_audio = next_audio
         self.timing = timing
         self.over = asyncio.Event()
-        self.wake: Callable[[], None] = lambda: None
-        self._segments: deque[TranscriptSegment] = deque()
-        self._outcome: GatewayError | bool | None = None
-        self._changed = asyncio.Event()
-        self._room = asyncio.Event()
+        self.on_over: Callable[[], None] = lambda: None
+        self._finals: Channel[TranscriptSegment] = Channel(lambda _: 1)
 
     async def next(self) -> TranscriptSegment | None:
-        """Wait for the next final; None once all was transcribed.
+        """Wait for the next final; None after the last.
 
         Raises:
-            GatewayError: it could not be transcribed, or not to its end.
+            GatewayError: the file could not be transcribed, or not to its end.
         """
-        while not self._segments:
-            if isinstance(self._outcome, GatewayError):
-                raise self._outcome
-            if self._outcome:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        self._room.set()
-        return self._segments.popleft()
+        return await self._finals.take()
 
     def leave(self) -> None:
-        """Have upstream stopped: nobody listens any more."""
-        self.over.set()
-        self._room.set()
-        self.wake()
+        """Stop upstream: the reply reads no more."""
+        self._finals.discard()
+        self._end()
 
-    async def heard(self, segment: TranscriptSegment) -> None:
-        """Add a final, and wait while the reader has many of them."""
-        self.timing.sounded()
-        self._segments.append(segment)
-        self._changed.set()
-        while len(self._segments) >= _UNREAD and not self.over.is_set():
-            self._room.clear()
-            await self._room.wait()
+    async def add(self, segment: TranscriptSegment) -> None:
+        """Add a final, and wait while the reply leaves many of them unread."""
+        self.timing.has_result()
+        self._finals.put(segment)
+        await self._finals.room(_UNREAD_FINALS)
 
     def finish(self, error: GatewayError | None = None) -> None:
-        """Note that all was transcribed, or why not; only the first end counts."""
-        if self._outcome is None:
-            self._outcome = error or True
-        self._changed.set()
+        """Record the outcome: complete, or an error. Only the first call counts."""
+        self._finals.finish(error)
         if error is not None:
-            self.over.set()
-            self.wake()
+            self._end()
+
+    def _end(self) -> None:
+        self.over.set()
+        self.on_over()
 
 
 class TranscriptionClient:
-    """A client of the extended dialect that sends a file as fast as it is taken.
+    """A client of the extended dialect that sends a file as fast as upstream accepts it.
 
-    It asks for no finalize: without word times the first final after one would count as its answer, although upstream
-    may still be hearing what is minutes before it. ``close`` makes upstream say all that is left and close by itself.
+    It sends no finalize. Without word times, the first final after a finalize would count as its answer, although
+    upstream may still be transcribing audio from minutes before. ``close`` makes upstream send all that is left.
 
-    Mutable: ``_waiting``, sound that is not sent yet, and ``_ended``, once there is no more; ``_begun`` and
-    ``_closed``, how far the dialogue is; ``_listening``, set while upstream can hear; ``_watchdog``, while the last
-    words are awaited.
+    Mutable: ``_waiting``, audio that is not sent yet; ``_audio_ended``, once there is no more of it; ``_init_sent`` and
+    ``_close_sent``; ``_connected``, set while upstream accepts audio; ``_watchdog``, while the last words are awaited.
     """
 
     def __init__(self, transcription: HttpTranscription, sample_rate: Callable[[], int], patience: float) -> None:
-        """Prepare.
+        """Create the client.
 
         Args:
-            sample_rate: of the sound, in Hz, known once there is some.
-            patience: seconds without any word, after the last sound, until upstream counts as stuck.
+            sample_rate: returns the rate of the audio in Hz, which is known once there is some.
+            patience: seconds without any message, after the last audio, after which upstream counts as stuck.
         """
         self._transcription = transcription
         self._sample_rate = sample_rate
         self._patience = patience
         self._waiting = bytearray()
-        self._message = 0
-        self._begun = self._ended = self._closed = False
-        self._listening = asyncio.Event()
-        transcription.wake = self._listening.set
+        self._message_bytes = 0
+        self._init_sent = self._audio_ended = self._close_sent = False
+        self._connected = asyncio.Event()
+        transcription.on_over = self._connected.set
         self._loop = asyncio.get_running_loop()
         self._watchdog: asyncio.TimerHandle | None = None
 
     async def begin(self) -> bool:
-        """Wait for the first sound; tell whether there is any, and somebody who wants it transcribed."""
+        """Wait for the first audio.
+
+        Returns:
+            Whether there is any, and the reply still waits for its transcription.
+        """
         try:
             self._waiting += await self._more()
         except ClientGone:
@@ -147,88 +135,90 @@ class TranscriptionClient:
         return True
 
     async def receive(self) -> str | bytes:
-        if not self._begun:
-            self._begun = True
+        """Return the next message: ``init``, then audio, then ``close``."""
+        if not self._init_sent:
+            self._init_sent = True
             rate = self._sample_rate()
-            self._message = 2 * (rate // _MESSAGES_A_SECOND)
+            self._message_bytes = 2 * (rate // _MESSAGES_PER_SECOND)
             config = {**self._transcription.config, "sample_rate": rate, "encoding": "linear16"}
             return dump({"type": "init", "config": config})
-        # A session keeps only so much for an upstream that is not there; the file can wait.
-        await self._listening.wait()
-        while len(self._waiting) < self._message and not self._ended:
+        # A session keeps a bounded amount of audio while upstream is away, but a file can wait.
+        await self._connected.wait()
+        while len(self._waiting) < self._message_bytes and not self._audio_ended:
             self._waiting += await self._more()
         if self._transcription.over.is_set():
             raise ClientGone
         if self._waiting:
-            data = bytes(self._waiting[: self._message])
-            del self._waiting[: self._message]
+            data = bytes(self._waiting[: self._message_bytes])
+            del self._waiting[: self._message_bytes]
             return data
-        if not self._closed:
-            self._closed = True
+        if not self._close_sent:
+            self._close_sent = True
             self._watch()
             return dump({"type": "close"})
         await self._transcription.over.wait()
         raise ClientGone
 
     async def send(self, data: str | bytes) -> None:
+        """Handle a message of the session."""
         if isinstance(data, str):
-            await self._hear(parse_object(data))
-        if self._closed:
+            await self._handle(parse_object(data))
+        if self._close_sent:
             self._watch()
 
     async def close(self, code: int, reason: str) -> None:
+        """End the transcription, which is complete if this answers its ``close``."""
         if self._watchdog is not None:
             self._watchdog.cancel()
-        if code == 1000 and self._closed:
+        if code == 1000 and self._close_sent:
             self._transcription.finish()
         else:
-            self._transcription.finish(GatewayError("upstream_closed", reason or "The session ended early."))
+            error = GatewayError(ErrorCode.UPSTREAM_CLOSED, reason or "The session ended early.")
+            self._transcription.finish(error)
 
     async def _more(self) -> bytes:
-        """Wait for more sound; none once that was all."""
+        """Wait for more audio; empty after the last."""
         try:
-            data = await self._transcription.sound()
+            data = await self._transcription.next_audio()
         except GatewayError as error:
             self._transcription.finish(error)
             raise ClientGone from None
         if self._transcription.over.is_set():
             raise ClientGone
         if data is None:
-            self._ended = True
+            self._audio_ended = True
         return data or b""
 
     def _watch(self) -> None:
-        """Give up on upstream if it says nothing for long, from now on."""
+        """Restart the time after which a silent upstream counts as stuck."""
         if self._watchdog is not None:
             self._watchdog.cancel()
-        text = f"Upstream said nothing for {self._patience:g} s after the last sound (SIDECAR_TRANSCRIPT_TIMEOUT)."
-        self._watchdog = self._loop.call_later(
-            self._patience, self._transcription.finish, GatewayError("upstream_timeout", text)
-        )
+        text = f"Upstream sent nothing for {self._patience:g} s after the last audio (SIDECAR_TRANSCRIPT_TIMEOUT)."
+        error = GatewayError(ErrorCode.UPSTREAM_TIMEOUT, text)
+        self._watchdog = self._loop.call_later(self._patience, self._transcription.finish, error)
 
-    async def _hear(self, message: dict[str, Any]) -> None:
+    async def _handle(self, message: dict[str, Any]) -> None:
         match type_of(message):
             case "ready":
-                self._transcription.timing.ready()
-                self._listening.set()
+                self._transcription.timing.answered()
+                self._connected.set()
             case "final_transcript":
-                await self._transcription.heard(_segment(message))
+                await self._transcription.add(_segment(message))
             case "transcript_dropped" if message.get("final"):
-                await self._transcription.heard(
-                    TranscriptSegment(str(message["transcript"]), message.get("confidence"), dropped=True)
-                )
+                segment = TranscriptSegment(str(message["transcript"]), message.get("confidence"), is_dropped=True)
+                await self._transcription.add(segment)
             case "error":
                 self._transcription.finish(error_of(message))
             case "status" if message.get("state") == "reconnecting":
-                self._listening.clear()
+                self._connected.clear()
             case "status" if message.get("state") == "connected" and not message.get("dropped_ms"):
-                self._listening.set()
+                self._connected.set()
             case "status" if message.get("dropped_ms"):
                 text = (
-                    f"Upstream was lost and {message['dropped_ms']} ms of the file could not be sent again. Send it "
-                    "once more, or in parts; SIDECAR_REPLAY_SECONDS keeps more."
+                    f"Upstream was lost and {message['dropped_ms']} ms of the file could not be sent again. Send the "
+                    "file once more, or in parts. SIDECAR_REPLAY_SECONDS sets how much audio is kept."
                 )
-                self._transcription.finish(GatewayError("upstream_closed", text))
+                self._transcription.finish(GatewayError(ErrorCode.UPSTREAM_CLOSED, text))
 
 
 def _segment(message: dict[str, Any]) -> TranscriptSegment:
@@ -242,12 +232,12 @@ def _segment(message: dict[str, Any]) -> TranscriptSegment:
     )
     if not words:
         return segment
-    # Words are timed from the beginning of their connection's audio; ``covered_ms`` is where the last one ends.
-    later = max(0.0, message.get("covered_ms", 0) / 1000 - words[-1]["end"])
-    timed = tuple({**word, "start": word["start"] + later, "end": word["end"] + later} for word in words)
+    # Word times count from the start of their connection's audio, and ``covered_ms`` is where the last word ends.
+    offset = max(0.0, message.get("covered_ms", 0) / 1000 - words[-1]["end"])
+    timed = tuple({**word, "start": word["start"] + offset, "end": word["end"] + offset} for word in words)
     return TranscriptSegment(
         segment.text, segment.confidence, segment.language, timed[0]["start"], timed[-1]["end"], timed
-    )  # fmt: skip
+    )
 
 
 def _is_timed(word: dict[str, Any]) -> bool:

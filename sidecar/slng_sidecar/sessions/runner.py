@@ -1,4 +1,4 @@
-"""A local client and its upstream, joined by a machine: the shell that carries out what the machine decides."""
+"""Joins a local client and its upstream connections: the shell that carries out what a session machine decides."""
 
 from __future__ import annotations
 
@@ -6,29 +6,41 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from slng_sidecar.net.channel import Channel
 from slng_sidecar.net.tasks import Tasks
-from slng_sidecar.protocol.commands import CloseClient, Command, Dial, Retire, SendClient, SendUpstream, SessionMachine
-from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
+from slng_sidecar.protocol.commands import (
+    CloseClient,
+    Command,
+    DecodeAudio,
+    Dial,
+    EndDecoding,
+    Retire,
+    SendClient,
+    SendUpstream,
+    SessionMachine,
+    StartDecoding,
+)
+from slng_sidecar.protocol.errors import Close
 from slng_sidecar.protocol.messages import parse_object
-from slng_sidecar.protocol.reports import TurnReport
+from slng_sidecar.protocol.reports import StandbyResult, UpstreamObserver
 from slng_sidecar.protocol.route import Target
+from slng_sidecar.sessions.delivery import AudioDelivery
 from slng_sidecar.telemetry.log import SessionLog
 from slng_sidecar.upstream.connection import Dialler, UpstreamConnection
-from slng_sidecar.upstream.standby import Standby, StandbyConnection, StandbyResult
+from slng_sidecar.upstream.standby import Standby, StandbyConnection
 
-# How much may wait for a slow client before upstream is read no further.
+# How much may wait for a slow client before upstream is held back.
 _CLIENT_AHEAD_BYTES = 262_144
 _MAX_ID = 128
-# It goes into the log, where nothing stands that upstream says in words.
+# Upstream's request id goes into the log, which must not contain upstream's words.
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]+")
 
 
 class ClientGone(Exception):
-    """Raised by a client's methods once its connection is lost, or closed by it."""
+    """Raised by a client's methods once its connection is lost or closed."""
 
 
 class Client(Protocol):
@@ -49,30 +61,37 @@ class Client(Protocol):
         """
 
     async def close(self, code: int, reason: str) -> None:
-        """End the connection after what was sent; never raises."""
+        """Close the connection after what was sent before. Never raises."""
 
 
-class Observer(Protocol):
-    """Who is told how a session fares; times are seconds of the loop's clock."""
+@dataclass(slots=True, eq=False)
+class _Upstream:
+    """What a session knows of one of its upstream connections.
 
-    def dialled(self) -> None: ...
-    def opened(self, seconds: float) -> None: ...
-    def not_opened(self, code: str) -> None: ...
-    def lost(self, cause: str) -> None: ...
-    def turn(self, turn: TurnReport, now: float) -> None: ...
-    def progress(self, counts: Counter[str], audio_seconds: float) -> None: ...
+    Attributes:
+        target, init: what it was opened with.
+        dialled_at: when it was dialled; None once it is ready, or if it was ready in standby.
+        request_id: upstream's id of the request, if its ``ready`` has one.
+        standby: what was found in standby when it was needed; None if the session uses none.
+    """
+
+    connection: UpstreamConnection
+    target: Target
+    init: str
+    dialled_at: float | None = None
+    request_id: str | None = None
+    standby: StandbyResult | None = None
 
 
 class SessionRunner:
     """One session, from the accepted client to the last closed socket.
 
-    Every decision is the machine's, and its commands are carried out at once, without waiting, in the order it gave
-    them; two queues, one a direction, stand where speeds differ.
+    The machine decides everything. Its commands are carried out at once, in order and without waiting. Where speeds
+    differ there is a channel: one towards the client and one towards each upstream connection.
 
-    Mutable: ``_connections``, by number, while they live, with ``_shapes``, ``_requests``, their ids upstream, and
-    ``_dialled_at``, for those that are not ready yet;
-    ``_timer`` for ``_timer_at``, the machine's deadline; ``_closing``, once the client is being closed; ``_drain_by``,
-    once the session is drained; ``_running``, between ``started`` and the end.
+    Mutable: ``_upstreams``, by number, while they live; ``_timer`` for ``_timer_at``, the machine's deadline;
+    ``_closing``, once the client is being closed; ``_drain_by``, once the session is drained; ``_running``, between
+    ``started`` and the end.
     """
 
     def __init__(
@@ -82,54 +101,52 @@ class SessionRunner:
         target: Target,
         dialler: Dialler,
         log: SessionLog,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[UpstreamObserver] = (),
         standby: Standby | None = None,
         lease: int = 0,
     ) -> None:
-        """Make a session, which does nothing before ``run``.
+        """Create a session, which does nothing before ``run``.
 
         Args:
-            log: knows which session it is.
-            standby: has spare connections, where they are held.
-            lease: this session's name there.
+            log: the log of this session.
+            standby: where standby connections are held, if they are.
+            lease: the name of this session there.
         """
         self._client = client
         self._machine = machine
         self._target = target
         self._dialler = dialler
+        self._log = log
+        self._observers = observers
+        self._standby = standby
+        self._lease = lease
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
-        self._to_client = Channel()
-        self._connections: dict[int, UpstreamConnection] = {}
+        self._to_client: Channel[str | bytes] = Channel()
+        self._delivery = AudioDelivery(self._to_client.put)
+        self._upstreams: dict[int, _Upstream] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._due = asyncio.Event()
         self._changed = asyncio.Event()
         self._closing: CloseClient | None = None
-        self._log = log
-        self._observers = observers
-        self._dialled_at: dict[int, float] = {}
-        self._standby = standby
-        self._lease = lease
-        self._shapes: dict[int, tuple[Target, str]] = {}
-        self._requests: dict[int, str | None] = {}
-        self._found: dict[int, StandbyResult] = {}
         self._running = False
         self._drain_by: float | None = None
         self.dials = 0
 
     def __repr__(self) -> str:
-        return f"Session({self._target}, {self._machine}, {list(self._connections.values())}, client {self._to_client})"
+        connections = [upstream.connection for upstream in self._upstreams.values()]
+        return f"SessionRunner({self._target}, {self._machine}, {connections}, client {self._to_client})"
 
     def drain(self, by: float) -> None:
-        """End at the next moment at which nothing is cut, and at ``by``, on the loop's clock, in any case."""
+        """End at the next moment that cuts nothing, and at ``by``, on the loop's clock, in any case."""
         self._drain_by = by
         if self._running:
             self._do(self._machine.drain(by, self._loop.time()))
 
     @property
     def is_busy(self) -> bool:
-        """Whether an end now would cut something that is being said or heard."""
+        """Whether an end now would cut something that is being said or transcribed."""
         return self._machine.is_busy(self._loop.time())
 
     @property
@@ -143,12 +160,15 @@ class SessionRunner:
         return self._machine.counts
 
     async def run(self) -> CloseClient | None:
-        """Run to the end; give how the client was closed, or None where it went by itself."""
+        """Run to the end.
+
+        Returns:
+            How the client was closed; None if it left by itself.
+        """
         try:
             return await self._run()
         finally:
-            for connection in self._connections.values():
-                connection.retire()
+            self._retire_all()
             if self._standby is not None:
                 self._standby.release(self._lease)
 
@@ -162,7 +182,7 @@ class SessionRunner:
             if self._drain_by is not None:
                 self.drain(self._drain_by)
             try:
-                # The writer ends when the client has been closed or takes nothing more, the reader when it is gone.
+                # The writer ends when the client is closed or accepts nothing more, the reader when it is gone.
                 await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._disarm()
@@ -172,10 +192,9 @@ class SessionRunner:
             if self._closing is None or not writer.done():
                 self._do(self._machine.client_gone(self._loop.time()))
             self._disarm()
-            for connection in self._connections.values():
-                connection.retire()
-            # Theirs may be another one's tasks, where they were spares.
-            while self._connections:
+            self._retire_all()
+            # The task of a connection that was in standby belongs to somebody else, so the block does not await it.
+            while self._upstreams:
                 self._changed.clear()
                 await self._changed.wait()
         self._report()
@@ -190,8 +209,8 @@ class SessionRunner:
                     self._do(machine.client_binary(data, loop.time()))
                 else:
                     self._do(machine.client_text(data, loop.time()))
-                for connection in tuple(self._connections.values()):
-                    await connection.outbox.room(machine.ahead_bytes)
+                for upstream in tuple(self._upstreams.values()):
+                    await upstream.connection.outgoing.room(machine.ahead_bytes)
                 while not machine.reads_client:
                     self._changed.clear()
                     await self._changed.wait()
@@ -213,21 +232,32 @@ class SessionRunner:
             self._due.clear()
             self._do(self._machine.wake(self._loop.time()))
 
-    # What upstream sends: ``ConnectionOwner``
+    # What upstream does: ``ConnectionOwner``
+
+    def upstream_opened(self, connection: int) -> None:
+        """Handle the open connection: upstream is sent the ``init`` next."""
+        if self._upstreams[connection].standby == "opening":
+            return  # ``joined`` stands for its dial, of which an unknown part was over before
+        for observer in self._observers:
+            observer.opened()
 
     def upstream_ready(self, connection: int, text: str) -> None:
-        now = self._loop.time()
-        if (dialled := self._dialled_at.pop(connection, None)) is not None:
+        """Handle a connection's ``ready``."""
+        now, upstream = self._loop.time(), self._upstreams.get(connection)
+        if upstream is None:
+            return  # its task was cancelled before a connection from standby could report
+        if upstream.dialled_at is not None:
             for observer in self._observers:
-                observer.opened(now - dialled)
-        self._requests[connection] = _request_id(text)
+                observer.ready(now - upstream.dialled_at)
+            upstream.dialled_at = None
+        upstream.request_id = _request_id(text)
         self._log.info("connection %d ready", connection, fields=self._fields("connection_ready", connection))
-        if self._spares is not None and connection in self._shapes:
-            self._spares.want(*self._shapes[connection], self._lease)
-        opened = self._connections[connection].ready_at
-        self._do(self._machine.upstream_ready(connection, text, now, opened))
+        if (standby := self._used_standby) is not None:
+            standby.want(upstream.target, upstream.init, self._lease)
+        self._do(self._machine.upstream_ready(connection, text, now, upstream.connection.ready_at))
 
     async def upstream_message(self, connection: int, data: str | bytes) -> None:
+        """Handle a message of upstream, and wait while the client is too slow for more."""
         now = self._loop.time()
         if isinstance(data, bytes):
             self._do(self._machine.upstream_binary(connection, data, now))
@@ -235,22 +265,25 @@ class SessionRunner:
             self._do(self._machine.upstream_text(connection, data, now))
         await self._to_client.room(_CLIENT_AHEAD_BYTES)
 
-    def upstream_lost(self, connection: int, error: GatewayError) -> None:
-        opening = self._dialled_at.pop(connection, None) is not None
-        if opening or not closed_cleanly(error):
-            told, event = ("not opened", "connection_not_opened") if opening else ("lost", "connection_lost")
+    def upstream_lost(self, connection: int, close: Close) -> None:
+        """Handle the end of a connection that was not retired."""
+        upstream, error = self._upstreams[connection], close.error
+        is_opening, upstream.dialled_at = upstream.dialled_at is not None, None
+        if is_opening or not close.is_clean:
+            what, event = ("not opened", "connection_not_opened") if is_opening else ("lost", "connection_lost")
             fields = {**self._fields(event, connection), "code": error.known_code}
-            self._log.info("connection %d %s: %s", connection, told, error.for_log, fields=fields)
+            self._log.info("connection %d %s: %s", connection, what, error.for_log, fields=fields)
         for observer in self._observers:
-            if opening:
+            if is_opening:
                 observer.not_opened(error.known_code)
             else:
-                observer.lost("closed" if closed_cleanly(error) else error.known_code)
-        self._do(self._machine.upstream_lost(connection, error, self._loop.time()))
+                observer.lost("closed" if close.is_clean else error.known_code)
+        self._do(self._machine.upstream_lost(connection, close, self._loop.time()))
 
     def _fields(self, event: str, connection: int) -> dict[str, object]:
-        fields = {"event": event, "connection": connection, "request_id": self._requests.get(connection)}
-        return {**fields, "spare": self._found[connection]} if connection in self._found else fields
+        upstream = self._upstreams[connection]
+        fields = {"event": event, "connection": connection, "request_id": upstream.request_id}
+        return {**fields, "spare": upstream.standby} if upstream.standby is not None else fields
 
     # What the machine decides
 
@@ -258,15 +291,21 @@ class SessionRunner:
         for command in commands:
             match command:
                 case SendUpstream(number, data):
-                    if (connection := self._connections.get(number)) is not None:
-                        connection.send(data)
+                    if (upstream := self._upstreams.get(number)) is not None:
+                        upstream.connection.send(data)
                 case SendClient(data):
                     self._to_client.put(data)
+                case DecodeAudio():
+                    self._delivery.decode(command)
+                case StartDecoding():
+                    self._delivery.start(command)
+                case EndDecoding():
+                    self._delivery.end(command)
                 case Dial(number, init, model):
                     self._dial(number, init, model)
                 case Retire(number):
-                    if (connection := self._connections.get(number)) is not None:
-                        connection.retire()
+                    if (upstream := self._upstreams.get(number)) is not None:
+                        upstream.connection.retire()
                 case CloseClient():
                     self._closing = command
                     self._to_client.finish()
@@ -278,53 +317,60 @@ class SessionRunner:
     def _report(self) -> None:
         now, reports = self._loop.time(), self._machine.reports
         while reports:
-            turn = reports.popleft()
+            report = reports.popleft()
             for observer in self._observers:
-                observer.turn(turn, now)
+                observer.turn(report, now)
         for observer in self._observers:
             observer.progress(self._machine.counts, self._machine.audio_seconds)
 
     def _dial(self, number: int, init: str, model: str | None) -> None:
         target = self._target if model is None else replace(self._target, model=model)
-        spares = self._spares
-        spare = None
-        if spares is not None:
-            spare, self._found[number] = spares.claim(target, init, self, number)
-        connection = self._new_connection(number, target, init) if spare is None else self._taken_over(number, spare)
-        assert connection.task is not None
-        self._connections[number] = connection
-        self._shapes[number] = (target, init)
-        connection.task.add_done_callback(lambda _: self._forget(number))
+        standby, result = None, None
+        if self._used_standby is not None:
+            standby, result = self._used_standby.claim(target, init, self, number)
+            for observer in self._observers:
+                observer.standby_used(result)
+        if standby is None:
+            upstream = self._new_connection(number, target, init)
+        else:
+            upstream = self._take_over(number, standby, target, init)
+        upstream.standby = result
+        task = upstream.connection.task
+        assert task is not None
+        self._upstreams[number] = upstream
+        task.add_done_callback(lambda _: self._forget(number))
 
-    def _new_connection(self, number: int, target: Target, init: str) -> UpstreamConnection:
+    def _new_connection(self, number: int, target: Target, init: str) -> _Upstream:
         self.dials += 1
-        self._dialled_at[number] = self._loop.time()
         for observer in self._observers:
             observer.dialled()
         connection = UpstreamConnection(number, target, init, self._dialler, self)
         connection.task = self._tasks.start(connection.run(), f"upstream {number}")
-        return connection
+        return _Upstream(connection, target, init, self._loop.time())
 
-    def _taken_over(self, number: int, spare: StandbyConnection) -> UpstreamConnection:
-        if spare.ready is None:
-            self._dialled_at[number] = spare.dialled
-            self._dialler.joined()
-        task = spare.connection.task
+    def _take_over(self, number: int, standby: StandbyConnection, target: Target, init: str) -> _Upstream:
+        dialled_at = None
+        if standby.ready is None:
+            dialled_at = standby.dialled_at
+            for observer in self._observers:
+                observer.joined()
+        task = standby.connection.task
         assert task is not None
         self._tasks.start(_fail_with(task), f"upstream {number}")
-        return spare.connection
+        return _Upstream(standby.connection, target, init, dialled_at)
 
     @property
-    def _spares(self) -> Standby | None:
-        """Where this session gets spare connections from, if it wants any."""
+    def _used_standby(self) -> Standby | None:
+        """Where this session gets standby connections from, if it uses any."""
         standby = self._standby
         return standby if standby is not None and (standby.per_shape or self._machine.wants_standby) else None
 
+    def _retire_all(self) -> None:
+        for upstream in self._upstreams.values():
+            upstream.connection.retire()
+
     def _forget(self, number: int) -> None:
-        del self._connections[number]
-        del self._shapes[number]
-        self._requests.pop(number, None)
-        self._found.pop(number, None)
+        del self._upstreams[number]
         self._changed.set()
 
     def _arm(self) -> None:
@@ -347,13 +393,13 @@ class SessionRunner:
 
 
 async def _fail_with(task: asyncio.Task[None]) -> None:
-    """Wait for a task that somebody else owns; raise what it dies of."""
+    """Wait for a task that somebody else owns, and raise what it raised."""
     await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error
 
 
 def _request_id(ready: str) -> str | None:
-    """Give upstream's id of a request, where its ``ready`` bears one, to find it again in their logs."""
+    """Return upstream's id of a request, to find it in upstream's logs; None if the ``ready`` has no usable one."""
     request = parse_object(ready).get("slng_request_id")
     return request[:_MAX_ID] if isinstance(request, str) and _ID.fullmatch(request) else None

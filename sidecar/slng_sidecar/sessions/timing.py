@@ -4,57 +4,65 @@ from __future__ import annotations
 
 import time
 
+from slng_sidecar.protocol.reports import UpstreamObserver
 
-class Timing:
-    """The moments of one request, each noted once it comes; of dials the last one counts.
+
+class Timing(UpstreamObserver):
+    """Records the moments of one request. If upstream is dialled more than once, the last dial counts.
 
     Times are seconds of ``time.monotonic``.
     """
 
     def __init__(self, first: str = "first-audio", *, overhead: bool = True) -> None:
-        """Begin now.
+        """Start now.
 
         Args:
-            first: what the first thing is called that comes from upstream.
-            overhead: whether all else that has passed is our own doing.
+            first: the name of the first result that comes from upstream.
+            overhead: whether all time that is not spent waiting for upstream is the sidecar's own.
         """
         self._first = first
         self._overhead = overhead
         self._asked = time.monotonic()
-        self._dialling: float | None = None
+        self._dialled: float | None = None
         self._opened: float | None = None
         self._ready: float | None = None
-        self._sounded: float | None = None
+        self._first_result: float | None = None
 
-    def dialling(self) -> None:
-        """Note that a connection to upstream is being opened."""
-        self._dialling, self._opened, self._ready = time.monotonic(), None, None
+    def dialled(self) -> None:
+        self._dialled, self._opened, self._ready = time.monotonic(), None, None
+
+    def joined(self) -> None:
+        # How much of the dial was over before is not known, so all of the wait counts as waiting for ready.
+        self.dialled()
+        self.opened()
 
     def opened(self) -> None:
-        """Note that it is open."""
         self._opened = time.monotonic()
 
-    def ready(self) -> None:
-        """Note that upstream is ready, or has answered."""
+    def ready(self, seconds: float) -> None:
+        self.answered()
+
+    def answered(self) -> None:
+        """Record that upstream is ready, or has answered. Only the first call after a dial counts."""
         if self._ready is None:
             self._ready = time.monotonic()
 
-    def sounded(self) -> None:
-        """Note that the first sound, or the first words, came from upstream."""
-        if self._sounded is None:
-            self._sounded = time.monotonic()
+    def has_result(self) -> None:
+        """Record that the first audio, or the first words, came. Only the first call counts."""
+        if self._first_result is None:
+            self._first_result = time.monotonic()
 
     @property
-    def first_sound(self) -> float | None:
-        """When the first sound came."""
-        return self._sounded
+    def first_audio(self) -> float | None:
+        """When the first result came; None before."""
+        return self._first_result
 
     def overhead(self) -> float:
-        """Give the seconds until now that were not spent on waiting for upstream."""
+        """Return the seconds until now that were not spent waiting for upstream."""
         return self._passed() - sum(seconds for _, seconds in self._waits())
 
     def header(self) -> str:
-        """Give what is known now as the value of ``Server-Timing``, in milliseconds."""
+        """Return what is known now as the value of ``Server-Timing``, in milliseconds."""
         last = ("overhead", self.overhead()) if self._overhead else ("total", self._passed())
         return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in (*self._waits(), last))
 
@@ -63,9 +71,9 @@ class Timing:
 
     def _waits(self) -> list[tuple[str, float]]:
         spans = (
-            ("dial", self._dialling, self._opened),
+            ("dial", self._dialled, self._opened),
             ("ready", self._opened, self._ready),
-            (self._first, self._ready, self._sounded),
+            (self._first, self._ready, self._first_result),
         )
         return [
             (name, end - start) for name, start, end in spans if start is not None and end is not None and end >= start

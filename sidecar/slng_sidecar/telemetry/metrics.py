@@ -1,6 +1,6 @@
-"""What the sidecar counts and measures, for Prometheus. Nothing of it ever holds a key, a transcript or a text.
+"""The metrics of the sidecar, for Prometheus. No metric or label contains a key, a transcript or a text.
 
-Names and units follow Prometheus' own advice: base units, ``_total`` for what only grows, one prefix.
+Names and units follow Prometheus' own advice: base units, ``_total`` for counters, one prefix.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from prometheus_client import (
 )
 
 from slng_sidecar import __version__
-from slng_sidecar.protocol.reports import TurnReport
+from slng_sidecar.protocol.reports import StandbyResult, TurnReport, UpstreamObserver
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
-# Models come from clients; so many are told apart, that a client cannot fill the memory with them.
+# Clients choose the models, so the number of labels is bounded; otherwise a client could fill the memory.
 _MOST_MODELS = 100
 _LAG_EVERY = 0.5
 
@@ -36,7 +36,7 @@ _DURATIONS = {"replayed_ms": "replayed", "dropped_ms": "dropped"}
 
 
 class Metrics:
-    """All metrics, in a registry of their own."""
+    """All metrics of one gateway, in a registry of their own."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -45,71 +45,101 @@ class Metrics:
         prefix = "slng_sidecar_"
         self.sessions = Counter(prefix + "sessions", "Sessions that ended", ["kind", "outcome"], registry=registry)
         self.active = Gauge(prefix + "active_sessions", "Sessions now", ["kind"], registry=registry)
-        self.max_sessions = Gauge(prefix + "max_sessions", "Sessions that there is room for", registry=registry)
+        self.max_sessions = Gauge(prefix + "max_sessions", "The most sessions at once", registry=registry)
         self.draining = Gauge(prefix + "draining", "1 while the sidecar is about to stop", registry=registry)
         self.refused = Counter(
-            prefix + "refused_requests", "Requests refused before any dial", ["code"], registry=registry
+            prefix + "refused_requests", "Requests refused before upstream was dialled", ["code"], registry=registry
         )
         self.dials = Counter(prefix + "upstream_dials", "Upstream connections dialled", ["kind"], registry=registry)
         self.dial_failures = Counter(
-            prefix + "upstream_dial_failures", "Upstream connections that did not open", ["kind", "code"],
+            prefix + "upstream_dial_failures",
+            "Upstream connections that did not get ready",
+            ["kind", "code"],
             registry=registry,
-        )  # fmt: skip
+        )
         self.open_seconds = Histogram(
-            prefix + "upstream_open_seconds", "From dialling upstream to its ready", ["kind"], buckets=_OPEN,
+            prefix + "upstream_open_seconds",
+            "Seconds from dialling upstream to its ready",
+            ["kind"],
+            buckets=_OPEN,
             registry=registry,
-        )  # fmt: skip
+        )
         self.losses = Counter(
-            prefix + "upstream_losses", "Open upstream connections that ended by themselves", ["kind", "cause"],
+            prefix + "upstream_losses",
+            "Ready upstream connections that the sidecar did not close itself",
+            ["kind", "cause"],
             registry=registry,
-        )  # fmt: skip
+        )
         self.audio = Counter(
-            prefix + "audio_seconds", "Sound heard (stt) and said (tts)", ["kind", "model"], registry=registry
+            prefix + "audio_seconds",
+            "Seconds of audio received from clients (stt) and synthesised (tts)",
+            ["kind", "model"],
+            registry=registry,
         )
-        self.characters = Counter(prefix + "characters", "Characters to be said", ["model"], registry=registry)
+        self.characters = Counter(
+            prefix + "characters", "Characters of text to synthesise", ["model"], registry=registry
+        )
         self.repaired = Counter(
-            prefix + "stt_repaired_audio_seconds", "Sound sent again after a drop, and sound given up",
-            ["what"], registry=registry,
-        )  # fmt: skip
-        self.contexts = Counter(
-            prefix + "contexts", "Contexts (turns of speech) that ended", ["model", "outcome"], registry=registry
+            prefix + "stt_repaired_audio_seconds",
+            "Seconds of audio replayed after a drop, and of audio that was lost",
+            ["what"],
+            registry=registry,
         )
-        self.first_sound_seconds = Histogram(
-            prefix + "first_audio_seconds", "From a context's first text to its first sound", ["model"],
-            buckets=_FIRST_SOUND, registry=registry,
-        )  # fmt: skip
+        self.contexts = Counter(prefix + "contexts", "TTS contexts that ended", ["model", "outcome"], registry=registry)
+        self.first_audio_seconds = Histogram(
+            prefix + "first_audio_seconds",
+            "Seconds from a context's first text to its first audio",
+            ["model"],
+            buckets=_FIRST_SOUND,
+            registry=registry,
+        )
         self.finalizes = Counter(
             prefix + "finalizes", "Finalizes that were answered", ["model", "outcome"], registry=registry
         )
         self.finalize_seconds = Histogram(
-            prefix + "finalize_seconds", "From a finalize to its answer", ["model"], buckets=_ANSWER, registry=registry
+            prefix + "finalize_seconds",
+            "Seconds from a finalize to its answer",
+            ["model"],
+            buckets=_ANSWER,
+            registry=registry,
         )
         self.queue_bytes = Histogram(
-            prefix + "client_queue_bytes", "The most that waited for a client, in each session", ["kind"],
-            buckets=_BYTES, registry=registry,
-        )  # fmt: skip
-        self.own_seconds = Histogram(
-            prefix + "overhead_seconds", "Own time until the first byte of an HTTP reply", buckets=_OWN,
+            prefix + "client_queue_bytes",
+            "The most bytes that waited for the client of a session",
+            ["kind"],
+            buckets=_BYTES,
             registry=registry,
-        )  # fmt: skip
+        )
+        self.own_seconds = Histogram(
+            prefix + "overhead_seconds",
+            "Seconds before the first byte of an HTTP reply, without the wait for upstream",
+            buckets=_OWN,
+            registry=registry,
+        )
         self.tasks = Gauge(prefix + "tasks", "Tasks of the event loop now", registry=registry)
         self.lag_seconds = Histogram(
-            prefix + "event_loop_lag_seconds", "How late the event loop runs what is due", buckets=_OWN,
+            prefix + "event_loop_lag_seconds",
+            "Seconds by which the event loop runs timers late",
+            buckets=_OWN,
             registry=registry,
-        )  # fmt: skip
+        )
         self.events = Counter(
-            prefix + "session_events", "What sessions dropped, ignored or repaired, by reason", ["kind", "reason"],
+            prefix + "session_events",
+            "What sessions dropped, ignored or repaired, by reason",
+            ["kind", "reason"],
             registry=registry,
-        )  # fmt: skip
+        )
         self.standby = Counter(
-            prefix + "standby_needs", "Needs of a connection, by the spare that was there, or why there was none",
-            ["kind", "spare"], registry=registry,
-        )  # fmt: skip
+            prefix + "standby_needs",
+            "Connections that sessions needed, by the standby connection found or why none was",
+            ["kind", "spare"],
+            registry=registry,
+        )
         self.standby_connections = Gauge(
-            prefix + "standby_connections", "Spare connections now", ["state"], registry=registry
+            prefix + "standby_connections", "Standby connections now", ["state"], registry=registry
         )
         self._models: set[str] = set()
-        # What alerts ask about stands at 0 from the start: Prometheus sees no growth in a series that begins at 1.
+        # Series that alerts use start at 0, because Prometheus sees no increase in a series that starts at 1.
         for what in _DURATIONS.values():
             self.repaired.labels(what)
         for code in ("session_limit", "local_auth", "forbidden_origin"):
@@ -119,7 +149,7 @@ class Metrics:
             self.sessions.labels(kind, "failed")
 
     def model(self, name: str) -> str:
-        """Give the label for a model: its name, or ``other`` once there are too many."""
+        """Return the label for a model: its name, or ``other`` once there are too many models."""
         if name not in self._models and len(self._models) >= _MOST_MODELS:
             return "other"
         self._models.add(name)
@@ -135,27 +165,27 @@ class Metrics:
             self.lag_seconds.observe(max(0.0, loop.time() - due))
 
 
-class SessionMetrics:
-    """What one session adds.
+class SessionMetrics(UpstreamObserver):
+    """Adds what one session does to the metrics.
 
-    Mutable: ``_told``, how much of the session's tally was added already, and ``_heard``, of its sound.
+    Mutable: ``_counted``, how much of the session's counts was added, and ``_audio_seconds``, of its audio.
     """
 
     def __init__(self, metrics: Metrics, kind: str, model: str) -> None:
         self._metrics = metrics
         self._kind = kind
         self._model = metrics.model(model)
-        self._told: Tally[str] = Tally()
-        self._heard = 0.0
+        self._counted: Tally[str] = Tally()
+        self._audio_seconds = 0.0
 
     def began(self) -> None:
+        """Count the start of the session."""
         self._metrics.active.labels(self._kind).inc()
 
     def dialled(self) -> None:
         self._metrics.dials.labels(self._kind).inc()
 
-    def opened(self, seconds: float) -> None:
-        """Note that upstream was ready so long after it was dialled."""
+    def ready(self, seconds: float) -> None:
         self._metrics.open_seconds.labels(self._kind).observe(seconds)
 
     def not_opened(self, code: str) -> None:
@@ -164,35 +194,42 @@ class SessionMetrics:
     def lost(self, cause: str) -> None:
         self._metrics.losses.labels(self._kind, cause).inc()
 
-    def turn(self, turn: TurnReport, now: float) -> None:
-        """Note a turn that has just ended."""
+    def standby_used(self, result: StandbyResult) -> None:
+        self._metrics.standby.labels(self._kind, result).inc()
+
+    def turn(self, report: TurnReport, now: float) -> None:
         metrics, model = self._metrics, self._model
-        if turn.what == "finalize":
-            metrics.finalizes.labels(model, turn.outcome).inc()
-            metrics.finalize_seconds.labels(model).observe(now - turn.began)
+        if report.what == "finalize":
+            metrics.finalizes.labels(model, report.outcome).inc()
+            metrics.finalize_seconds.labels(model).observe(now - report.began)
             return
-        metrics.contexts.labels(model, turn.outcome).inc()
-        metrics.characters.labels(model).inc(turn.characters)
-        metrics.audio.labels(self._kind, model).inc(turn.audio_seconds)
-        if turn.first_sound is not None:
-            metrics.first_sound_seconds.labels(model).observe(turn.first_sound - turn.began)
+        metrics.contexts.labels(model, report.outcome).inc()
+        metrics.characters.labels(model).inc(report.characters)
+        metrics.audio.labels(self._kind, model).inc(report.audio_seconds)
+        if report.first_audio is not None:
+            metrics.first_audio_seconds.labels(model).observe(report.first_audio - report.began)
 
     def progress(self, counts: Tally[str], audio_seconds: float) -> None:
-        """Add what the session's tally and its sound have grown by."""
-        if audio_seconds > self._heard:
-            self._metrics.audio.labels(self._kind, self._model).inc(audio_seconds - self._heard)
-            self._heard = audio_seconds
+        if audio_seconds > self._audio_seconds:
+            self._metrics.audio.labels(self._kind, self._model).inc(audio_seconds - self._audio_seconds)
+            self._audio_seconds = audio_seconds
         for reason, amount in counts.items():
-            grown = amount - self._told[reason]
+            grown = amount - self._counted[reason]
             if grown <= 0:
                 continue
-            self._told[reason] = amount
+            self._counted[reason] = amount
             if reason in _DURATIONS:
                 self._metrics.repaired.labels(_DURATIONS[reason]).inc(grown / 1000)
             else:
                 self._metrics.events.labels(self._kind, reason).inc(grown)
 
     def ended(self, outcome: str, queue_bytes: int) -> None:
+        """Count the end of the session.
+
+        Args:
+            outcome: ``closed``, ``drained``, ``client_left`` or ``failed``.
+            queue_bytes: the most that ever waited for its client.
+        """
         self._metrics.active.labels(self._kind).dec()
         self._metrics.sessions.labels(self._kind, outcome).inc()
         self._metrics.queue_bytes.labels(self._kind).observe(queue_bytes)

@@ -1,8 +1,8 @@
 """Traces for OpenTelemetry: a span for each session, and below it one for each context and each finalize.
 
-The extra ``otel`` installs what it needs, and OpenTelemetry's own environment switches it on and says where to:
-``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``. Spans hold models, ids, sizes and times,
-never a key, a transcript or a text.
+The extra ``otel`` installs what this needs. OpenTelemetry's own environment variables switch it on and name the
+collector: ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``. Spans contain models, ids, sizes
+and times, never a key, a transcript or a text.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import asyncio
 import logging
 import os
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from slng_sidecar import __version__
-from slng_sidecar.protocol.reports import TurnReport
+from slng_sidecar.protocol.reports import TurnReport, UpstreamObserver
 from slng_sidecar.protocol.route import Target
 
 if TYPE_CHECKING:
@@ -24,13 +23,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A collector that does not answer must not hold up the end of the process; OTEL_EXPORTER_OTLP_TIMEOUT says otherwise.
+# A collector that does not answer must not delay the end of the process. OTEL_EXPORTER_OTLP_TIMEOUT overrides this.
 _TIMEOUT = 3.0
 _SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class Tracing:
-    """Where spans go, for the life of the process."""
+    """Sends spans to a collector, for the life of the process."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -38,7 +37,7 @@ class Tracing:
 
     @classmethod
     def from_environment(cls) -> Tracing | None:
-        """Begin to send spans, if the environment says where to; ``None`` if it does not, or the extra is missing."""
+        """Return a tracing that sends spans; None if no collector is configured or the ``otel`` extra is missing."""
         if not any(os.environ.get(name) for name in _SWITCHES) or os.environ.get("OTEL_SDK_DISABLED") == "true":
             return None
         try:
@@ -48,10 +47,11 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError:
             log.warning(
-                "no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, and pip install 'slng-sidecar[otel]' is missing"
+                "no traces are sent: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the otel extra is missing "
+                "(pip install 'slng-sidecar[otel]')"
             )
             return None
-        # What is in OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME wins.
+        # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence.
         resource = Resource({"service.name": "slng-sidecar", "service.version": __version__}).merge(Resource.create())
         provider = TracerProvider(resource=resource)
         timeout = None if os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT") else _TIMEOUT
@@ -59,7 +59,7 @@ class Tracing:
         return cls(provider)
 
     def session(self, target: Target, number: int) -> SessionTrace:
-        """Begin the span of a session."""
+        """Start the span of a session."""
         attributes: dict[str, str | int] = {
             "slng.session": number,
             "slng.kind": target.kind,
@@ -72,43 +72,43 @@ class Tracing:
         return SessionTrace(self, self._tracer.start_span(f"{target.kind} session", attributes=attributes), target)
 
     def turn(
-        self, parent: Span, turn: TurnReport, target: Target, start: int, end: int, first_sound: int | None
+        self, parent: Span, report: TurnReport, target: Target, start: int, end: int, first_audio: int | None
     ) -> None:
-        """Send the span of a turn; times are nanoseconds of the epoch."""
+        """Send the span of a context or a finalize. Times are nanoseconds since the epoch."""
         from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
-        attributes: dict[str, str | int | float] = {"slng.model": target.model, "slng.outcome": turn.outcome}
-        if turn.what == "context":
-            attributes["slng.characters"] = turn.characters
-            attributes["slng.audio_seconds"] = turn.audio_seconds
+        attributes: dict[str, str | int | float] = {"slng.model": target.model, "slng.outcome": report.outcome}
+        if report.what == "context":
+            attributes["slng.characters"] = report.characters
+            attributes["slng.audio_seconds"] = report.audio_seconds
         span = self._tracer.start_span(
-            turn.what, context=set_span_in_context(parent), start_time=start, attributes=attributes
+            report.what, context=set_span_in_context(parent), start_time=start, attributes=attributes
         )
-        if first_sound is not None:
-            span.add_event("first audio", timestamp=first_sound)
-        if turn.outcome in ("failed", "timeout"):
+        if first_audio is not None:
+            span.add_event("first audio", timestamp=first_audio)
+        if report.outcome in ("failed", "timeout"):
             span.set_status(Status(StatusCode.ERROR))
         span.end(end)
 
     async def close(self) -> None:
-        """Send what is left."""
+        """Send the spans that are left."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
-class SessionTrace:
-    """The span of one session, told by the session as it goes on."""
+class SessionTrace(UpstreamObserver):
+    """The span of one session, to which the session's events are added."""
 
     def __init__(self, tracing: Tracing, span: Span, target: Target) -> None:
         self._tracing = tracing
         self._span = span
         self._target = target
-        # Sessions live on the loop's clock, spans on the wall's.
+        # Sessions use the loop's clock, spans the wall clock.
         self._epoch = time.time() - asyncio.get_running_loop().time()
 
     def dialled(self) -> None:
         self._span.add_event("dial")
 
-    def opened(self, seconds: float) -> None:
+    def ready(self, seconds: float) -> None:
         self._span.add_event("upstream ready", {"slng.open_seconds": seconds})
 
     def not_opened(self, code: str) -> None:
@@ -117,11 +117,9 @@ class SessionTrace:
     def lost(self, cause: str) -> None:
         self._span.add_event("upstream lost", {"slng.code": cause})
 
-    def turn(self, turn: TurnReport, now: float) -> None:
-        first = None if turn.first_sound is None else self._at(turn.first_sound)
-        self._tracing.turn(self._span, turn, self._target, self._at(turn.began), self._at(now), first)
-
-    def progress(self, counts: Counter[str], audio_seconds: float) -> None: ...
+    def turn(self, report: TurnReport, now: float) -> None:
+        first = None if report.first_audio is None else self._at(report.first_audio)
+        self._tracing.turn(self._span, report, self._target, self._at(report.began), self._at(now), first)
 
     def ended(self, outcome: str, audio_seconds: float) -> None:
         """End the span."""

@@ -1,14 +1,15 @@
-"""Upstream's HTTP bridge: one text in a request, its sound in the reply.
+"""Upstream's HTTP bridge: one text in a request, its audio in the reply.
 
-Facts of the bridge are from ``pipecat-slng`` 0.4.0, which used it, and 0.6.0, which dropped it: ``{text, voice}`` and
-nothing else is taken, the region stands in the query, and regional gateways answer 405.
+What is known of the bridge comes from ``pipecat-slng`` 0.4.0, which used it, and 0.6.0, which dropped it: it accepts
+``{text, voice}`` and nothing else, takes the region from the query, and regional gateways answer 405.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,14 +17,14 @@ import httpx
 from slng_sidecar import __version__
 from slng_sidecar.audio.sniffing import SniffingReader
 from slng_sidecar.audio.wav_reader import UnreadableAudio
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
+from slng_sidecar.protocol.reports import UpstreamObserver
 from slng_sidecar.protocol.route import Target
-from slng_sidecar.upstream import connection
 from slng_sidecar.upstream.connection import Limits
 from slng_sidecar.upstream.failures import quote, refused
 
 MISSING = frozenset({404, 405, 501})
-"""The statuses of a gateway that has no HTTP bridge; 404 may also mean that it has no such model."""
+"""The statuses of a gateway without an HTTP bridge. 404 may also mean that it has no such model."""
 
 _REGION_HEADERS = ("X-Region-Override", "X-World-Part-Override")
 _MAX_ERROR_BODY = 4096
@@ -31,17 +32,12 @@ _KEEPALIVE_SECONDS = 30.0
 _KEPT_CONNECTIONS = 20
 
 
-class Moments(connection.Moments, Protocol):
-    """Who is also told when upstream has answered."""
-
-    def ready(self) -> None: ...
-
-
 class BridgeMissing(Exception):
     """Raised when the gateway has no HTTP bridge for the model.
 
     Attributes:
-        error: the same for a client, where there is no other way.
+        status: the HTTP status that upstream answered.
+        error: what the client is told if the WebSocket bridge may not be used instead.
     """
 
     def __init__(self, status: int, error: GatewayError) -> None:
@@ -51,7 +47,7 @@ class BridgeMissing(Exception):
 
 
 class _Dropped(Exception):
-    """Raised when the connection is lost; ``error`` says how."""
+    """Raised when the connection is lost. ``error`` describes the cause."""
 
     def __init__(self, error: GatewayError) -> None:
         super().__init__(error.message)
@@ -59,17 +55,18 @@ class _Dropped(Exception):
 
 
 class HttpBridge:
-    """The HTTP way upstream, with the connections that it keeps open. ``close`` ends those."""
+    """Sends requests to upstream over HTTP and keeps connections open between them. ``close`` closes those."""
 
     def __init__(
         self, limits: Limits, *, first_audio_timeout: float, silence_timeout: float, proxy_from_env: bool = False
     ) -> None:
-        """Open nothing yet.
+        """Create a bridge, which opens nothing yet.
 
         Args:
-            first_audio_timeout: seconds from the request to its first sound.
-            silence_timeout: seconds without any more of it until the reply counts as stuck.
-            proxy_from_env: honour ``HTTPS_PROXY`` and the like.
+            limits: of connections to upstream.
+            first_audio_timeout: seconds from a request to its first audio.
+            silence_timeout: seconds without more audio after which the reply counts as stuck.
+            proxy_from_env: whether to use ``HTTPS_PROXY`` and the like.
         """
         self._first_audio_timeout = first_audio_timeout
         self._silence_timeout = silence_timeout
@@ -79,13 +76,13 @@ class HttpBridge:
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
     async def client(self) -> httpx.AsyncClient:
-        """Give the client that all requests to upstream share; it follows no redirect, since it sends keys."""
+        """Return the client that all requests to upstream share. It follows no redirects, because it sends keys."""
         async with self._opening:
             if self._client is None:
                 # Reading the certificates takes tens of milliseconds.
@@ -93,45 +90,58 @@ class HttpBridge:
         return self._client
 
     async def speak(
-        self, target: Target, text: str, voice: str | None, rate: int, heard_at: Callable[[int], None], moments: Moments
+        self,
+        target: Target,
+        text: str,
+        voice: str | None,
+        rate: int,
+        on_rate: Callable[[int], None],
+        observer: UpstreamObserver,
     ) -> AsyncGenerator[bytes, None]:
-        """Say a text; give its sound as 16-bit mono PCM, as it comes.
+        """Synthesise a text and yield its audio as 16-bit mono PCM, as it comes.
 
-        A connection that is lost before the first sound costs one more try.
+        If the connection is lost before the first audio, the request is sent once more.
 
         Args:
-            rate: the sample rate of headerless sound, in Hz.
-            heard_at: told the sample rate before the first sound.
+            rate: the sample rate of audio without a header, in Hz.
+            on_rate: called with the sample rate before the first audio.
+            observer: follows the request.
 
         Raises:
             BridgeMissing: the gateway answered 404, 405 or 501.
-            GatewayError: it could not be said, or not to its end.
+            GatewayError: the text could not be synthesised, or not to its end.
         """
-        sounded = False
+        has_audio = False
         for last_try in (False, True):
-            pieces = self._speak_once(target, text, voice, rate, heard_at, moments)
+            pieces = self._speak_once(target, text, voice, rate, on_rate, observer)
             try:
                 async for piece in pieces:
-                    sounded = True
+                    has_audio = True
                     yield piece
                 return
             except _Dropped as lost:
-                if sounded or last_try:
+                if has_audio or last_try:
                     raise lost.error from None
             finally:
                 await pieces.aclose()
 
     async def _speak_once(
-        self, target: Target, text: str, voice: str | None, rate: int, heard_at: Callable[[int], None], moments: Moments
+        self,
+        target: Target,
+        text: str,
+        voice: str | None,
+        rate: int,
+        on_rate: Callable[[int], None],
+        observer: UpstreamObserver,
     ) -> AsyncGenerator[bytes, None]:
         client = await self.client()
         body = {"text": text, "voice": voice} if voice else {"text": text}
         try:
             async with asyncio.timeout(self._first_audio_timeout) as deadline:
-                moments.dialling()
+                observer.dialled()
                 request = client.build_request(
                     "POST", url_of(target), json=body, params=_query(target), headers=_headers(target),
-                    extensions={"trace": _tracer(moments)},
+                    extensions={"trace": _tracer(observer)},
                 )  # fmt: skip
                 reply = await client.send(request, stream=True)
                 try:
@@ -139,22 +149,22 @@ class HttpBridge:
                         raise await _refusal(reply, target)
                     reader = SniffingReader(reply.headers.get("content-type", ""), rate)
                     async for data in reply.aiter_raw():
-                        if not (sound := reader.feed(data)):
+                        if not (audio := reader.feed(data)):
                             continue
                         if deadline.when() is not None:
-                            heard_at(reader.sample_rate)
+                            on_rate(reader.sample_rate)
                             deadline.reschedule(None)
-                        yield sound
-                    if sound := reader.end():
-                        heard_at(reader.sample_rate)
-                        yield sound
+                        yield audio
+                    if audio := reader.end():
+                        on_rate(reader.sample_rate)
+                        yield audio
                 finally:
                     await reply.aclose()
         except UnreadableAudio as error:
             raise _unreadable(str(error), target) from None
         except TimeoutError:
             raise GatewayError(
-                "upstream_timeout", f"{_host(target)} gave no sound within {self._first_audio_timeout:g} s."
+                ErrorCode.UPSTREAM_TIMEOUT, f"{_host(target)} sent no audio within {self._first_audio_timeout:g} s."
             ) from None
         except httpx.HTTPError as error:
             raise self._failure(error, target) from None
@@ -173,27 +183,31 @@ class HttpBridge:
         )
 
     def _failure(self, error: httpx.HTTPError, target: Target) -> Exception:
-        told = explain(error, target, self._silence_timeout)
+        failure = explain(error, target, self._silence_timeout)
         lost = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
-        return _Dropped(told) if lost else told
+        return _Dropped(failure) if lost else failure
 
 
 def url_of(target: Target) -> str:
-    """Give the HTTP URL of a target's bridge."""
+    """Return the HTTP URL of a target's bridge."""
     return "http" + target.url.removeprefix("ws")
 
 
 def explain(error: httpx.HTTPError, target: Target, seconds: float) -> GatewayError:
-    """Say in the client's language why upstream could not be asked, or not to the end."""
+    """Return the client's error for a request to upstream that failed.
+
+    Args:
+        seconds: the timeout for silence.
+    """
     host = _host(target)
     match error:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
-            return GatewayError("upstream_timeout", f"{host} could not be reached in time.")
+            return GatewayError(ErrorCode.UPSTREAM_TIMEOUT, f"{host} could not be reached in time.")
         case httpx.TimeoutException():
-            return GatewayError("upstream_timeout", f"{host} fell silent for {seconds:g} s.")
+            return GatewayError(ErrorCode.UPSTREAM_TIMEOUT, f"{host} fell silent for {seconds:g} s.")
         case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError():
-            return GatewayError("upstream_closed", f"The connection to {host} was lost.")
-    return GatewayError("upstream_unreachable", f"Cannot reach {host}: {quote(str(error), target.secrets)}.")
+            return GatewayError(ErrorCode.UPSTREAM_CLOSED, f"The connection to {host} was lost.")
+    return GatewayError(ErrorCode.UPSTREAM_UNREACHABLE, f"Cannot reach {host}: {quote(str(error), target.secrets)}.")
 
 
 async def _refusal(reply: httpx.Response, target: Target) -> BridgeMissing | GatewayError:
@@ -205,7 +219,7 @@ async def _refusal(reply: httpx.Response, target: Target) -> BridgeMissing | Gat
     error = refused(reply.status_code, body, target, reply.headers.get("X-Slng-Auth-Source"))
     if reply.status_code not in MISSING:
         return error
-    text = f"{error.message} Regional gateways have no HTTP bridge; SLNG_HTTP_TTS=auto takes the WebSocket one there."
+    text = f"{error.message} Regional gateways have no HTTP bridge; SLNG_HTTP_TTS=auto uses the WebSocket bridge there."
     return BridgeMissing(
         reply.status_code, GatewayError(error.code, text, status=error.status, upstream=error.upstream)
     )
@@ -213,7 +227,7 @@ async def _refusal(reply: httpx.Response, target: Target) -> BridgeMissing | Gat
 
 def _unreadable(what: str, target: Target) -> GatewayError:
     return GatewayError(
-        "unsupported_audio_format",
+        ErrorCode.UNSUPPORTED_AUDIO_FORMAT,
         f"{_host(target)} returned {what} for {target.model} over its HTTP bridge; only WAV and headerless PCM can be "
         "read there. SLNG_HTTP_TTS=websocket asks the model for PCM.",
     )
@@ -233,14 +247,15 @@ def _headers(target: Target) -> dict[str, str]:
     return {name: value for name, value in target.headers().items() if name not in _REGION_HEADERS}
 
 
-def _tracer(moments: Moments) -> Callable[[str, Any], Any]:
-    """Give what httpcore tells of each step."""
+def _tracer(observer: UpstreamObserver) -> Callable[[str, Any], Any]:
+    """Return the callback for httpcore's trace extension, which reports each step of a request."""
+    started = time.monotonic()
 
     async def trace(event: str, _info: Any) -> None:
         match event:
             case "http11.send_request_headers.started":
-                moments.opened()
+                observer.opened()
             case "http11.receive_response_headers.complete":
-                moments.ready()
+                observer.ready(time.monotonic() - started)
 
     return trace

@@ -1,4 +1,4 @@
-"""One upstream WebSocket connection: its dialling, its ``init`` and ``ready``, its messages both ways, and its end."""
+"""One upstream WebSocket connection: its dial, its ``init`` and ``ready``, its messages both ways, and its end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from slng_sidecar import __version__
 from slng_sidecar.net.channel import Channel
 from slng_sidecar.net.tasks import Tasks
 from slng_sidecar.net.timed_send import deliver
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.protocol.messages import Ready, UpstreamError, dump, parse_stt
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.upstream.failures import cleaned, closed, dial_failure, without_keys
 
-# The idle timer upstream counts messages, not pings; LiveKit's newest client sends one as often.
+# Upstream's idle timer counts messages, not pings. LiveKit's newest client sends one at this interval.
 _KEEPALIVE_SECONDS = 20.0
-# Pings find a peer that is gone without a word; upstream's WebSocket servers answer them by themselves.
+# Pings detect a peer that is gone without a close. Upstream's WebSocket servers answer them by themselves.
 _PING_SECONDS = 20.0
 
 
@@ -36,32 +36,30 @@ class Limits:
 
 
 class ConnectionOwner(Protocol):
-    """Who hears of a connection: nothing, or once ``ready`` and then messages; and once that it is lost."""
+    """Gets the news of a connection: nothing, or ``ready`` once and then messages, and once that it is lost."""
 
-    def upstream_ready(self, connection: int, text: str) -> None: ...
+    def upstream_opened(self, connection: int) -> None:
+        """Handle the open WebSocket, before its ``init`` is sent."""
 
-    async def upstream_message(self, connection: int, data: str | bytes) -> None: ...
+    def upstream_ready(self, connection: int, text: str) -> None:
+        """Handle upstream's ``ready``."""
 
-    def upstream_lost(self, connection: int, error: GatewayError) -> None: ...
+    async def upstream_message(self, connection: int, data: str | bytes) -> None:
+        """Handle a message. The connection reads no further until this returns."""
 
-
-class Moments(Protocol):
-    """Who is told when upstream is dialled, and when the connection is open."""
-
-    def dialling(self) -> None: ...
-
-    def opened(self) -> None: ...
+    def upstream_lost(self, connection: int, close: Close) -> None:
+        """Handle the end of a connection that was not retired."""
 
 
 class _Connect(connect):
-    """websockets' own, which follows no redirect: the keys are for the gateway that was asked, and no other."""
+    """websockets' ``connect`` without redirects, because the keys are for the configured gateway only."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
 
 
 class Dialler:
-    """Opens upstream connections; holds what they share."""
+    """Opens upstream connections and holds what they share: limits, proxy and TLS context."""
 
     def __init__(self, limits: Limits, *, proxy_from_env: bool = False) -> None:
         self.limits = limits
@@ -75,7 +73,7 @@ class Dialler:
             OSError, TimeoutError, websockets.exceptions.InvalidHandshake: as websockets does.
         """
         if self._tls is None and target.url.startswith("wss:"):
-            # Reading the certificates takes tens of milliseconds, so it is done once, and aside.
+            # Reading the certificates takes tens of milliseconds, so it is done once and in a thread.
             self._tls = await asyncio.to_thread(ssl.create_default_context)
         return await _Connect(
             target.url,
@@ -83,54 +81,32 @@ class Dialler:
             user_agent_header=f"slng-sidecar/{__version__}",
             ssl=self._tls if target.url.startswith("wss:") else None,
             proxy=self._proxy,
-            # Deepgram's route has refused upgrades that offer compression (LiveKit's comment); speech gains nothing.
+            # Deepgram's route has refused upgrades that offer compression (a comment in LiveKit's code).
             compression=None,
-            open_timeout=None,  # one deadline of ours spans everything up to ready
+            open_timeout=None,  # one deadline spans everything up to ready
             close_timeout=self.limits.close_timeout,
             ping_interval=_PING_SECONDS,
             ping_timeout=_PING_SECONDS,
             max_size=self.limits.max_message,
         )
 
-    def joined(self) -> None:
-        """Note that somebody waits for a connection that is being opened already."""
-
-
-class TellingDialler(Dialler):
-    """Another dialler that also tells somebody when."""
-
-    def __init__(self, dialler: Dialler, moments: Moments) -> None:
-        super().__init__(dialler.limits)
-        self._dialler = dialler
-        self._moments = moments
-
-    async def open(self, target: Target) -> ClientConnection:
-        self._moments.dialling()
-        socket = await self._dialler.open(target)
-        self._moments.opened()
-        return socket
-
-    def joined(self) -> None:
-        # How much of the wait is whose cannot be told apart.
-        self._moments.dialling()
-        self._moments.opened()
-
 
 class UpstreamConnection:
-    """An upstream connection and the only owner of its socket.
+    """An upstream connection, and the only owner of its socket.
 
-    Mutable: ``number`` and ``_owner``, once, by ``give_to``; ``_socket``, while open; ``_opening``, the task to cancel
-    until it is; ``_retiring``, with ``_abort``, its deadline; ``_told_lost``, once its owner knows that it is gone;
-    ``_sent_at``, when something was last sent.
+    Mutable: ``number`` and ``_owner``, once, by ``give_to``; ``_socket``, while it is open; ``_opening``, the task to
+    cancel until it is; ``_retiring``, with ``_abort``, its deadline; ``_loss_reported``, once the owner knows that it
+    is gone; ``_sent_at``, when a message was last sent.
 
     Attributes:
-        task: that runs ``run``.
+        outgoing: what waits to be sent.
+        task: the task that runs ``run``.
         ready_at: since when it is ready, on the loop's clock.
     """
 
     def __init__(self, number: int, target: Target, init: str, dialler: Dialler, owner: ConnectionOwner) -> None:
         self.number = number
-        self.outbox = Channel()
+        self.outgoing: Channel[str | bytes] = Channel()
         self.task: asyncio.Task[None] | None = None
         self.ready_at: float | None = None
         self._target = target
@@ -140,37 +116,37 @@ class UpstreamConnection:
         self._socket: ClientConnection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._retiring = False
-        self._told_lost = False
+        self._loss_reported = False
         self._abort: asyncio.TimerHandle | None = None
         self._sent_at = 0.0
 
     def __repr__(self) -> str:
         state = "retiring" if self._retiring else "open" if self._socket else "opening"
-        return f"Connection({self.number} {state} {self._target.kind} {self._target.model}, {self.outbox})"
+        return f"UpstreamConnection({self.number} {state} {self._target.kind} {self._target.model}, {self.outgoing})"
 
     def give_to(self, owner: ConnectionOwner, number: int, ready: str | None) -> None:
-        """Change hands; the new owner hears soon that it is ready, if it is."""
+        """Change the owner. If the connection is ready, the new owner gets its ``ready`` soon."""
         self._owner, self.number = owner, number
         if ready is not None:
-            asyncio.get_running_loop().call_soon(self._tell_ready, ready)
+            asyncio.get_running_loop().call_soon(self._report_ready, ready)
 
-    def _tell_ready(self, ready: str) -> None:
-        if not self._retiring and not self._told_lost:
+    def _report_ready(self, ready: str) -> None:
+        if not self._retiring and not self._loss_reported:
             self._owner.upstream_ready(self.number, ready)
 
     def send(self, data: str | bytes) -> None:
-        """Send a message after those before it."""
-        self.outbox.put(data)
+        """Queue a message to be sent."""
+        self.outgoing.put(data)
 
     def retire(self) -> None:
-        """Close once what was sent has left, or at once while still opening; the owner hears no more of it.
+        """Close after pending writes are flushed, or at once if it is still opening. The owner gets no more news.
 
-        Both have the close timeout together; then the connection is aborted.
+        Flushing and closing together have the close timeout. Then the connection is aborted.
         """
         if self._retiring:
             return
         self._retiring = True
-        self.outbox.finish()
+        self.outgoing.finish()
         if self._socket is not None:
             loop = asyncio.get_running_loop()
             self._abort = loop.call_later(self._dialler.limits.close_timeout, self._socket.transport.abort)
@@ -179,7 +155,7 @@ class UpstreamConnection:
             self._opening = None
 
     async def run(self) -> None:
-        """Live this connection's life; returns when it is over and closed."""
+        """Run the connection from its dial to its end. Return when it is closed."""
         limits = self._dialler.limits
         if self._retiring:
             return
@@ -198,21 +174,22 @@ class UpstreamConnection:
             if not self._retiring:
                 raise
         except GatewayError as error:
-            self._lost(error)
+            self._lost(Close(error))
         except ConnectionClosed as error:
             self._lost(closed(error, self._target))
         except (OSError, EOFError, WebSocketException) as error:
-            self._lost(dial_failure(error, self._target, limits.open_timeout))
+            self._lost(Close(dial_failure(error, self._target, limits.open_timeout)))
         finally:
-            self.outbox.discard()
+            self.outgoing.discard()
             if self._socket is not None:
                 await self._socket.close()
             if self._abort is not None:
                 self._abort.cancel()
 
     async def _open(self) -> str:
-        """Dial, say ``init`` and await ``ready``."""
+        """Dial, send ``init`` and wait for ``ready``."""
         self._socket = await self._dialler.open(self._target)
+        self._owner.upstream_opened(self.number)
         await self._socket.send(self._init)
         self._sent_at = asyncio.get_running_loop().time()
         while True:
@@ -220,7 +197,7 @@ class UpstreamConnection:
             if not isinstance(text, str):
                 continue
             try:
-                message = parse_stt(text)  # ready and errors look alike on both bridges
+                message = parse_stt(text)  # ready and errors have the same form on both bridges
             except GatewayError:
                 continue
             if isinstance(message, Ready):
@@ -242,7 +219,7 @@ class UpstreamConnection:
         assert self._socket is not None
         loop = asyncio.get_running_loop()
         seconds = self._dialler.limits.send_timeout
-        while (data := await self.outbox.take()) is not None:
+        while (data := await self.outgoing.take()) is not None:
             await deliver(self._socket.send(data), len(data), self._socket.transport, seconds)
             self._sent_at = loop.time()
         await self._socket.close()
@@ -256,7 +233,7 @@ class UpstreamConnection:
                 idle = 0
             await asyncio.sleep(_KEEPALIVE_SECONDS - idle)
 
-    def _lost(self, error: GatewayError) -> None:
+    def _lost(self, close: Close) -> None:
         if not self._retiring:
-            self._told_lost = True
-            self._owner.upstream_lost(self.number, error)
+            self._loss_reported = True
+            self._owner.upstream_lost(self.number, close)

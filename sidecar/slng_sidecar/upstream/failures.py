@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import Close, ErrorCode, GatewayError
 from slng_sidecar.protocol.route import Target
 
 _MAX_QUOTE = 300
@@ -21,13 +21,13 @@ _SHORTEST_KEY = 8
 _ESCAPE = re.compile(r"\\(?:u00([2-7][0-9a-fA-F])|(.))", re.DOTALL)
 
 _CODE_OF_STATUS = {
-    400: "config_error",
-    401: "auth_error",
-    403: "auth_error",
-    404: "config_error",
-    413: "payload_too_large",
-    429: "rate_limit",
-    503: "not_ready",
+    400: ErrorCode.CONFIG_ERROR,
+    401: ErrorCode.AUTH_ERROR,
+    403: ErrorCode.AUTH_ERROR,
+    404: ErrorCode.CONFIG_ERROR,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+    429: ErrorCode.RATE_LIMIT,
+    503: ErrorCode.NOT_READY,
 }
 
 
@@ -75,21 +75,23 @@ def dial_failure(error: Exception, target: Target, seconds: float) -> GatewayErr
             auth_source = ", ".join(reply.headers.get_all("X-Slng-Auth-Source"))
             return refused(reply.status_code, bytes(reply.body or b""), target, auth_source)
         case ConnectionClosed():
-            return closed(error, target)
+            return closed(error, target).error
         case TimeoutError():
-            return GatewayError("upstream_timeout", f"{host} did not get ready within {seconds:g} s.")
+            return GatewayError(ErrorCode.UPSTREAM_TIMEOUT, f"{host} did not get ready within {seconds:g} s.")
         case ssl.SSLError():
             return GatewayError(
-                "upstream_unreachable",
+                ErrorCode.UPSTREAM_UNREACHABLE,
                 f"The TLS connection to {host} failed: {quote(getattr(error, 'reason', None) or str(error), ())}.",
             )
         case InvalidMessage() | InvalidHandshake() | EOFError():
             text = f"{host} does not answer as a WebSocket server. Check SLNG_BASE_URL."
-            return GatewayError("upstream_unreachable", text)
+            return GatewayError(ErrorCode.UPSTREAM_UNREACHABLE, text)
         case OSError():
             detail = error.strerror or str(error) or type(error).__name__
-            return GatewayError("upstream_unreachable", f"Cannot reach {host}: {quote(detail, target.secrets)}.")
-    return GatewayError("upstream_unreachable", f"Cannot open a connection to {host}: {type(error).__name__}.")
+            return GatewayError(
+                ErrorCode.UPSTREAM_UNREACHABLE, f"Cannot reach {host}: {quote(detail, target.secrets)}."
+            )
+    return GatewayError(ErrorCode.UPSTREAM_UNREACHABLE, f"Cannot open a connection to {host}: {type(error).__name__}.")
 
 
 def refused(status: int, body: bytes, target: Target, auth_source: str | None = None) -> GatewayError:
@@ -100,7 +102,9 @@ def refused(status: int, body: bytes, target: Target, auth_source: str | None = 
     """
     host = urlsplit(target.base_url).netloc
     said = _said(body, target)
-    code = _CODE_OF_STATUS.get(status, "backend_connection_failed" if status >= 500 else "upstream_unreachable")
+    code = _CODE_OF_STATUS.get(
+        status, ErrorCode.BACKEND_CONNECTION_FAILED if status >= 500 else ErrorCode.UPSTREAM_UNREACHABLE
+    )
     quoted = f": {said}" if said else ""
     match status:
         case 400 if said:
@@ -126,14 +130,16 @@ def refused(status: int, body: bytes, target: Target, auth_source: str | None = 
     return GatewayError(code, text, status=status if status >= 400 else 502, upstream=upstream)
 
 
-def closed(error: ConnectionClosed, target: Target) -> GatewayError:
+def closed(error: ConnectionClosed, target: Target) -> Close:
     """Explain the end of a connection, whether upstream closed it or it was lost."""
     host = urlsplit(target.base_url).netloc
     if error.rcvd is None:
-        return GatewayError("upstream_closed", f"The connection to {host} was lost.", upstream={"close_code": 1006})
-    reason = quote(error.rcvd.reason, target.secrets)
-    text = f"{host} closed the connection (code {error.rcvd.code}{': ' + reason if reason else ''})."
-    return GatewayError("upstream_closed", text, upstream={"close_code": error.rcvd.code, "reason": reason})
+        text = f"The connection to {host} was lost."
+        return Close(GatewayError(ErrorCode.UPSTREAM_CLOSED, text, upstream={"close_code": 1006}), 1006)
+    code, reason = error.rcvd.code, quote(error.rcvd.reason, target.secrets)
+    text = f"{host} closed the connection (code {code}{': ' + reason if reason else ''})."
+    upstream = {"close_code": code, "reason": reason}
+    return Close(GatewayError(ErrorCode.UPSTREAM_CLOSED, text, upstream=upstream), code, reason)
 
 
 def cleaned(error: GatewayError, target: Target, *, fatal: bool) -> GatewayError:

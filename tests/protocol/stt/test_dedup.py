@@ -3,7 +3,24 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from slng_sidecar.protocol.messages import Transcript
 from slng_sidecar.protocol.stt.dedup import ReplayDeduplicator, without_first_words
+
+
+def replayed(told: str) -> ReplayDeduplicator:
+    """Return a deduplicator that was told some words before its connection was replaced."""
+    dedup = ReplayDeduplicator()
+    dedup.remove_repeats(final(told))
+    dedup.restart(replays=True)
+    return dedup
+
+
+def final(text: str) -> Transcript:
+    return Transcript(True, text, None, (), None, {"transcript": text})
+
+
+def left(dedup: ReplayDeduplicator, text: str) -> str:
+    return dedup.remove_repeats(final(text))[0].text
 
 
 @pytest.mark.parametrize(
@@ -22,21 +39,28 @@ from slng_sidecar.protocol.stt.dedup import ReplayDeduplicator, without_first_wo
         ("a b a b", ["a b c"], ["c"]),
     ],
 )
-def test_what_was_told_is_taken_out_once(told: str, finals: list[str], new: list[str]) -> None:
-    dedup = ReplayDeduplicator(told.split())
+def test_repeated_words_are_removed_once(told: str, finals: list[str], new: list[str]) -> None:
+    dedup = replayed(told)
 
-    assert [without_first_words(text, dedup.repeated(text)) for text in finals] == new
+    assert [left(dedup, text) for text in finals] == new
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=12, unique=True), st.integers(0, 12), st.integers(1, 4))
 def test_a_replay_that_begins_at_any_told_word_leaves_only_what_is_new(told: list[str], at: int, size: int) -> None:
-    replayed = [*told[min(at, len(told)) :], "new", "words"]
-    dedup = ReplayDeduplicator(told)
-    finals = [" ".join(replayed[i : i + size]) for i in range(0, len(replayed), size)]
+    words = [*told[min(at, len(told)) :], "new", "words"]
+    dedup = replayed(" ".join(told))
+    finals = [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
 
-    left = [without_first_words(text, dedup.repeated(text)) for text in finals]
+    kept = [left(dedup, text) for text in finals]
 
-    assert " ".join(left).split() == ["new", "words"]
+    assert " ".join(kept).split() == ["new", "words"]
+
+
+def test_without_a_replay_nothing_is_removed() -> None:
+    dedup = replayed("a b")
+    dedup.restart(replays=False)
+
+    assert left(dedup, "a b") == "a b"
 
 
 def test_without_first_words_keeps_the_rest_as_it_is() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.protocol.stt.dialects import PlainStt
-from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
+from slng_sidecar.protocol.stt.options import SttOptions
+from slng_sidecar.protocol.stt.session import SttMachine
 from support.conversation import dial, down, fatal, goodbye, hung_up, refusal, retire, up
 from support.plain_stt import CLOSE, FINALIZE, INIT, SECOND, final, live, new, opening
 
@@ -306,7 +307,7 @@ def test_a_client_that_goes_after_the_end_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "close_code"),
+    ("close", "close_code"),
     [
         (hung_up(1006), 1011),
         (hung_up(1000), 1011),
@@ -318,11 +319,12 @@ def test_a_client_that_goes_after_the_end_changes_nothing() -> None:
     ],
 )
 def test_an_upstream_that_does_not_open_ends_the_session_and_the_code_says_whose_fault(
-    error: GatewayError, close_code: int
+    close: Close | GatewayError, close_code: int
 ) -> None:
     talk = opening()
 
-    assert talk.lost(error) == [fatal(error.code), goodbye(close_code)]
+    code = (close.error if isinstance(close, Close) else close).code
+    assert talk.lost(close) == [fatal(code), goodbye(close_code)]
     assert talk.client(b"late", FINALIZE) == []
     assert talk.wait(1000) == []
 

@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from slng_sidecar.protocol.stt.dialects import ExtendedStt, PlainStt
-from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
+from slng_sidecar.protocol.stt.options import SttOptions
+from slng_sidecar.protocol.stt.session import SttMachine
 from support.conversation import Conversation, Said, odd_client_messages, odd_upstream_messages
 from support.plain_stt import CLOSE, FINALIZE, INIT
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.stt.dialects import ExtendedStt
-from slng_sidecar.protocol.stt.session import SttMachine, SttOptions
+from slng_sidecar.protocol.stt.options import SttOptions
+from slng_sidecar.protocol.stt.session import SttMachine
 from support.conversation import Conversation, dial, down, fatal, goodbye, refusal, up
 from support.extended_stt import FINALIZE, INIT, final, finalized, live, sent, silence, speech, told
 

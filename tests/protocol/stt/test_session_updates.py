@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from slng_sidecar.protocol.errors import GatewayError
-from support.conversation import Said, dial, goodbye, hung_up, retire, up
+from support.conversation import Said, dial, goodbye, retire, up
 from support.extended_stt import CLOSE, FINALIZE, INIT, NO_SLOT, final, finalized, live, sent, silence, speech, told
 
 
@@ -123,8 +123,7 @@ def test_a_drop_during_an_update_loses_neither_side() -> None:
     talk.client(silence(200))
     talk.client(new := speech(300))
     talk.upstream(final("new", (0.0, 0.3)), connection=1)
-    del talk.open[0]
-    said = [talk._carried_out(c) for c in talk.machine.upstream_lost(0, hung_up(), talk.now)]
+    said = talk.lost(connection=0)
 
     assert dial(2) in said
     assert talk.inits[2] == INIT  # the old settings, for the old audio
@@ -171,10 +170,9 @@ def test_old_audio_that_upstream_will_not_hear_again_is_told_in_milliseconds() -
     talk.client(speech(1000), update(language="de"))
     talk.ready()
     talk.client(silence(200), speech(300))
-    del talk.open[0]
     refused = GatewayError("auth_error", "no", status=401)
 
-    said = [talk._carried_out(c) for c in talk.machine.upstream_lost(0, refused, talk.now)]
+    said = talk.lost(refused, connection=0)
 
     (status,) = told(said, "status")
     assert status == {"type": "status", "state": "connected", "cause": "auth_error", "attempt": 0, "gap_ms": 0,

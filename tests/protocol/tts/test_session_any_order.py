@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.protocol.tts.dialects import ExtendedTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
@@ -190,9 +190,8 @@ def became_ready(talk: Conversation, number: int) -> list[Said]:
     return talk._done(talk.machine.upstream_ready(number, json.dumps({"type": "ready"}), talk.now))
 
 
-def was_lost(talk: Conversation, number: int, error: GatewayError) -> list[Said]:
-    del talk.open[number]
-    return talk._done(talk.machine.upstream_lost(number, error, talk.now))
+def was_lost(talk: Conversation, number: int, error: Close | GatewayError) -> list[Said]:
+    return talk.lost(error, connection=number)
 
 
 def word(name: str, number: int) -> bytes:

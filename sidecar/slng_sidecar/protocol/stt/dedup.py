@@ -1,57 +1,94 @@
-"""Words said twice where audio was replayed: recognised by their likeness, and taken out."""
+"""Words that a replay repeats: recognised by their likeness and removed."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
+
+from slng_sidecar.protocol.messages import Transcript
 
 _MARKS = re.compile(r"[^\w']+")
-# So many words fit into the longest replay.
-TAIL_WORDS = 120
+# The longest replay holds fewer words.
+_WORDS_COMPARED = 120
+_WORDS_KEPT = 200
 
 
 def plain_word(word: str) -> str:
-    """Give a word without case and punctuation, for comparing."""
+    """Return a word without case and punctuation, for comparing."""
     return _MARKS.sub("", word).casefold()
 
 
 class ReplayDeduplicator:
-    """What had been told when a connection was lost, held against what its successor tells.
+    """Removes from the finals of a segment the words that it told before its connection was replaced.
 
-    Only ``_next`` is mutable: which of the told words is to come next, once the two were found to overlap.
+    Mutable: ``_recent``, the last words of its finals; ``_expected``, the plain words that a replay may repeat, None
+    without a replay or once a new word came; ``_next``, the index of the word that must come next, once the finals
+    were found to overlap with the expected words.
     """
 
-    def __init__(self, told: list[str]) -> None:
-        self._told = [plain_word(word) for word in told[-TAIL_WORDS:]]
+    def __init__(self) -> None:
+        self._recent: list[str] = []
+        self._expected: list[str] | None = None
         self._next: int | None = None
-        self.over = not self._told
 
     def __repr__(self) -> str:
-        return f"Seam({len(self._told)} words, {'over' if self.over else self._next})"
+        state = "no replay" if self._expected is None else f"{len(self._expected)} words expected"
+        return f"ReplayDeduplicator({state})"
 
-    def repeated(self, text: str) -> int:
-        """Give how many of a final's first words were told before; the seam is over with the first new word.
+    @property
+    def is_pending(self) -> bool:
+        """Whether words may still come that were told before."""
+        return self._expected is not None
 
-        The replay may begin within a word, which is then heard as another one: a first word that is followed by told
-        ones belongs to them.
+    def restart(self, *, replays: bool) -> None:
+        """Start another connection.
+
+        Args:
+            replays: whether it gets audio again whose words may have been told.
+        """
+        self._next = None
+        self._expected = [plain_word(word) for word in self._recent[-_WORDS_COMPARED:]] if replays else None
+        if not self._expected:
+            self._expected = None
+
+    def remove_repeats(self, message: Transcript) -> tuple[Transcript, int]:
+        """Return a final without the words that were told before, and how many those are."""
+        count = self._count_repeats(message.text)
+        self._recent += message.text.split()[count:]
+        del self._recent[:-_WORDS_KEPT]
+        if not count:
+            return message, 0
+        raw: dict[str, Any] = {**message.raw, "transcript": without_first_words(message.text, count)}
+        if isinstance(raw.get("words"), list):
+            raw["words"] = raw["words"][count:]
+        return replace(message, text=raw["transcript"], words=message.words[count:], raw=raw), count
+
+    def _count_repeats(self, text: str) -> int:
+        """Return how many of the first words were told before.
+
+        A replay may begin within a word, which is then recognised as another one. A first word that is followed by
+        expected words therefore counts as one of them.
         """
         words = [plain_word(word) for word in text.split()]
-        if self.over or not words:
+        if self._expected is None or not words:
             return 0
         for skip in (0, 1) if self._next is None else (0,):
-            found = self._overlap(words[skip:])
+            found = self._overlap(self._expected, words[skip:])
             if found:
                 count = skip + found
-                self.over = count < len(words) or self._next == len(self._told)
+                if count < len(words) or self._next == len(self._expected):
+                    self._expected = None
                 return count
-        self.over = True
+        self._expected = None
         return 0
 
-    def _overlap(self, words: list[str]) -> int:
-        """Give the longest run of words that continues the told ones, up to either's end."""
-        starts = range(len(self._told)) if self._next is None else (self._next,)
+    def _overlap(self, expected: list[str], words: list[str]) -> int:
+        """Return the length of the longest run of ``words`` that continues the expected ones up to either's end."""
+        starts = range(len(expected)) if self._next is None else (self._next,)
         best, best_start = 0, 0
         for start in starts:
-            rest = self._told[start:]
+            rest = expected[start:]
             length = min(len(rest), len(words))
             if length > best and rest[:length] == words[:length]:
                 best, best_start = length, start
@@ -61,5 +98,5 @@ class ReplayDeduplicator:
 
 
 def without_first_words(text: str, count: int) -> str:
-    """Give a text without its first words."""
+    """Return a text without its first ``count`` words."""
     return text.split(None, count)[count] if len(text.split(None, count)) > count else ""

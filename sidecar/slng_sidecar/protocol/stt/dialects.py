@@ -1,38 +1,55 @@
-"""What an STT session tells its client, in either dialect (section 3 of the local contract)."""
+"""The messages of an STT session to its client, in either dialect (``docs/reference/websocket.md``)."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from slng_sidecar.protocol.commands import Command, SendClient, tell
+from slng_sidecar.protocol.commands import Command, SendClient, send_error
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import Transcript, dump
 
 
 class SttDialect(Protocol):
-    """How each thing that happens is said; an empty list where the dialect has no words for it.
+    """Turns each event of a session into messages; an empty list if the dialect has no message for it.
 
-    ``covered_ms`` is the millisecond of the audio up to which all is done with. ``finalize`` is the id that the
-    client gave the finalize which a transcript answers, or None; ``answers`` whether it answers one at all.
+    ``covered_ms`` is the millisecond of the session's audio up to which everything is delivered. ``finalize`` is the id
+    that the client gave the finalize which a transcript answers, or None; ``answers`` is whether it answers one.
     """
 
     takes_updates: bool
 
-    def ready(self, raw: dict[str, Any]) -> list[Command]: ...
-    def partial(self, message: Transcript) -> list[Command]: ...
+    def ready(self, raw: dict[str, Any]) -> list[Command]:
+        """Return upstream's ``ready`` for the client."""
+
+    def partial(self, message: Transcript) -> list[Command]:
+        """Return a partial."""
+
     def final(
         self, message: Transcript, covered_ms: int, *, answers: bool, finalize: str | None, late: bool
-    ) -> list[Command]: ...
+    ) -> list[Command]:
+        """Return a final. ``late`` is whether its finalize was already answered by ``timeout``."""
+
     def dropped(
         self, message: Transcript, threshold: float, covered_ms: int, *, answers: bool, finalize: str | None
-    ) -> list[Command]: ...
-    def finalized(self, finalize: str | None, outcome: str, covered_ms: int) -> list[Command]: ...
+    ) -> list[Command]:
+        """Return the notice that the confidence filter dropped a transcript."""
+
+    def finalized(self, finalize: str | None, outcome: str, covered_ms: int) -> list[Command]:
+        """Return the answer to a finalize."""
+
     def updated(
         self, update: str | None, applied: dict[str, Any], unchanged: list[str], rejected: dict[str, str], cut_ms: int
-    ) -> list[Command]: ...
-    def status(self, state: str, **fields: Any) -> list[Command]: ...
-    def error(self, error: GatewayError) -> list[Command]: ...
-    def other(self, raw: dict[str, Any]) -> list[Command]: ...
+    ) -> list[Command]:
+        """Return the answer to an update, whose settings hold from ``cut_ms`` on."""
+
+    def status(self, state: str, **fields: Any) -> list[Command]:
+        """Return a change of the session's state."""
+
+    def error(self, error: GatewayError) -> list[Command]:
+        """Return an error of upstream after which the session goes on."""
+
+    def other(self, raw: dict[str, Any]) -> list[Command]:
+        """Return a message of upstream that the sidecar does not know."""
 
 
 class PlainStt:
@@ -56,12 +73,12 @@ class PlainStt:
     ) -> list[Command]:
         if not message.final:
             return []
-        # Somebody may wait for this final: its words are dropped, not the answer.
+        # The client may wait for this final, so its words are dropped but the message is sent.
         frame: dict[str, Any] = {"type": "final_transcript", "transcript": "", "confidence": message.confidence}
         return [SendClient(dump({**frame, "from_finalize": True} if answers else frame))]
 
     def finalized(self, finalize: str | None, outcome: str, covered_ms: int) -> list[Command]:
-        if outcome in ("final", "dropped"):  # the transcript said so itself
+        if outcome in ("final", "dropped"):  # the transcript itself carries from_finalize
             return []
         return [SendClient(dump({"type": "final_transcript", "transcript": "", "from_finalize": True}))]
 
@@ -74,16 +91,16 @@ class PlainStt:
         return []
 
     def error(self, error: GatewayError) -> list[Command]:
-        # Clients exist that take every error for the session's end; what may pass by itself, or is followed by a drop
-        # that is repaired here, is none.
-        return [] if error.retryable else [tell(error)]
+        # Some clients (LiveKit's) take every error for the end of the session, which an error that may pass by itself,
+        # or that precedes a drop which the sidecar repairs, is not.
+        return [] if error.retryable else [send_error(error)]
 
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]
 
 
 class ExtendedStt:
-    """``slng-sidecar.v1``."""
+    """The messages of ``slng-sidecar.v1``."""
 
     takes_updates = True
 
@@ -145,7 +162,7 @@ class ExtendedStt:
         return [SendClient(dump({"type": "status", "state": state, **fields}))]
 
     def error(self, error: GatewayError) -> list[Command]:
-        return [tell(error)]
+        return [send_error(error)]
 
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]

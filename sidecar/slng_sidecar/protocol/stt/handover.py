@@ -1,13 +1,19 @@
-"""The cut: the moment in a session's audio from which a new upstream connection hears on.
+"""The hand-over of a session's audio from one connection to the next: the cut, and the update that waits for it.
 
-Taken at once is a finalize's answer or a final with nothing pending (where no speech has begun since), 200 ms of
-silence, or a client that sends nothing. After 1.5 s without one, up to 500 ms are held back and the quietest moment
-among them is the cut (section 3.1 of the local contract). A rotation, which nobody waits for, is more patient.
+A cut is taken at once at a finalize's answer or a final with nothing pending (unless speech has begun since), at
+200 ms of silence, or if the client sends nothing. After 1.5 s without one, up to 500 ms are held back and the quietest
+moment among them is the cut. A rotation, which no client waits for, is more patient.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from slng_sidecar.protocol.commands import Command
+from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.stt.dialects import SttDialect
 from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
+from slng_sidecar.protocol.updates import ConnectionSettings, Update
 
 _SILENCE_MS = 200
 _BREATH_MS = 60
@@ -19,18 +25,19 @@ _HOLD_MS = 500
 
 
 class CutFinder:
-    """Seeks one cut.
+    """Looks for one cut.
 
     Mutable: ``hold``, the offset from which audio is held back, once it is; ``_held_at``, since when; ``_looked_at``,
-    when ``seek`` was called last.
+    when ``find`` was last called.
     """
 
     def __init__(self, buffer: ReplayBuffer, start: int, since: float, *, rotation: bool) -> None:
-        """Begin to seek.
+        """Start to look for a cut.
 
         Args:
-            start: where the stretch that is to be cut begins.
+            start: where the segment that is to be cut begins.
             since: when the new connection was ready.
+            rotation: whether no client waits for the cut.
         """
         self.hold: int | None = None
         self._buffer = buffer
@@ -39,20 +46,20 @@ class CutFinder:
         self._held_at = self._looked_at = 0.0
 
     def deadline(self, audio_at: float) -> float:
-        """Give when ``seek`` should be called again, whatever happens.
+        """Return when to call ``find`` again, whatever happens until then.
 
         Args:
-            audio_at: when audio came last.
+            audio_at: when audio last came.
         """
         hold = self._held_at + _SILENT_CLIENT_SECONDS if self.hold is not None else self._force_at
-        looked = audio_at + _IDLE_SECONDS
-        return min(hold, looked if looked > self._looked_at else audio_at + _SILENT_CLIENT_SECONDS)
+        idle = audio_at + _IDLE_SECONDS
+        return min(hold, idle if idle > self._looked_at else audio_at + _SILENT_CLIENT_SECONDS)
 
-    def seek(self, now: float, audio_at: float, *, settled: bool) -> int | None:
-        """Give the cut, if it is found: the beginning of a sample.
+    def find(self, now: float, audio_at: float, *, settled: bool) -> int | None:
+        """Return the cut if there is one now: the first byte of a sample.
 
         Args:
-            settled: upstream just answered a finalize, or gave a final with nothing pending.
+            settled: whether upstream just answered a finalize, or sent a final with nothing pending.
         """
         self._looked_at = now
         cut = self._cut(now, audio_at, settled=settled)
@@ -63,7 +70,7 @@ class CutFinder:
         end = buffer.end
         breath = buffer.compressed or self._is_silent(_BREATH_MS)
         idle = now >= audio_at + _IDLE_SECONDS
-        # A client that only falters may do so within a word.
+        # A client whose audio falters for a moment may do so within a word.
         if end == self._start or (breath and (settled or idle)) or now >= audio_at + _SILENT_CLIENT_SECONDS:
             return end
         if self._is_silent(_SILENCE_MS):
@@ -75,14 +82,51 @@ class CutFinder:
                 return end
             self.hold, self._held_at = end, now
             return None
-        # It is audio that is held back, so a client that falters delays nothing.
+        # The bound is on audio, not on time, so a client that falters causes no delay.
         if buffer.ms(end) - buffer.ms(self.hold) >= _HOLD_MS or now >= self._held_at + _SILENT_CLIENT_SECONDS:
             return buffer.quietest(self.hold, end)
         return None
 
     def _is_silent(self, ms: float) -> bool:
-        """Tell whether the last ``ms`` of the stretch are silence."""
+        """Return whether the last ``ms`` of the segment are silence."""
         buffer = self._buffer
         start = buffer.back(buffer.end, ms)
         long_enough = buffer.ms(buffer.end) - buffer.ms(max(start, self._start)) >= ms
         return long_enough and buffer.is_silent(start, buffer.end)
+
+
+@dataclass(slots=True, eq=False)
+class Handover:
+    """An update, or a rotation, that waits for its connection and its cut. The timeline writes it.
+
+    Attributes:
+        settings: what the new connection is opened with.
+        updates: the client's updates that it answers, each with the fields found unchanged; none for a rotation.
+        connection: the new connection; None if upstream has no second slot, so that the old one must go first.
+        ready: the new connection's ``ready``, once it came.
+        ready_at: since when it is ready.
+        cut_finder: looks for the cut from then on.
+    """
+
+    settings: ConnectionSettings
+    updates: list[tuple[Update, list[str]]]
+    connection: int | None = None
+    ready: str | None = None
+    ready_at: float | None = None
+    cut_finder: CutFinder | None = None
+
+    def answers(self, dialect: SttDialect, cut_ms: int, refused: GatewayError | None = None) -> list[Command]:
+        """Return the answers to its updates.
+
+        Args:
+            cut_ms: from where the settings hold, in milliseconds of the session's audio.
+            refused: why none of them holds.
+        """
+        commands: list[Command] = []
+        for update, unchanged in self.updates:
+            changed = [name for name in update.wanted if name not in unchanged]
+            applied, rejected = {name: update.wanted[name] for name in changed}, update.rejected
+            if refused is not None:
+                applied, rejected = {}, {**rejected, **dict.fromkeys(changed, refused.message)}
+            commands += dialect.updated(update.id, applied, unchanged, rejected, cut_ms)
+        return commands

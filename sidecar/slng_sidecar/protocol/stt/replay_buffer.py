@@ -1,8 +1,8 @@
-"""The audio ledger: a session's audio from the oldest that may be needed again to the newest that came.
+"""A session's audio, from the oldest byte that a replay may need to the newest one.
 
-Offsets count the bytes of the session's audio from 0; ``ms`` and ``offset_at`` tell which millisecond that is. Where
-the audio is compressed its size says nothing of its duration, so the clock at its arrival stands for it, and it is only
-ever parted between messages.
+Offsets count the bytes of the session's audio from 0. ``ms`` and ``offset_at`` convert between offsets and
+milliseconds. The length of compressed audio cannot be derived from its size, so its milliseconds are the clock's at its
+arrival, and it is only ever cut between messages.
 """
 
 from __future__ import annotations
@@ -15,24 +15,31 @@ from sys import byteorder
 
 FRAME_MS = 20
 _SAMPLE = 2
-# Below this peak a frame is silence whatever came before; above, it is when it is that much softer than the loudest.
+# A frame whose peak is below this is silence, and so is one below this share of the loudest frame.
 _SILENCE = 300
 _SOFT = 0.08
-# Where speech is looked for that was not transcribed yet, noise must not be taken for it: it has to be that loud.
+# Noise must not count as speech that is still to be transcribed, so such speech must reach this share of the loudest.
 _CLEAR = 0.3
-# Every so many samples are enough to see how loud a frame is.
+# One sample in four is enough to measure the peak of a frame.
 _EVERY = 4
 
 
 class ReplayBuffer:
     """A ring of audio, bounded in duration.
 
-    Mutable: ``floor``, the oldest byte that is still there; ``end``, one past the newest; the chunks between them; for
-    compressed audio ``_times``, the milliseconds at which chunks ended; how loud it was in ``_halves`` of seconds, up
-    to ``_measured``.
+    Mutable: ``floor``, the oldest byte that is kept; ``end``, one past the newest; ``_chunks``, the audio between them;
+    ``_times``, for compressed audio, the milliseconds at which chunks ended; ``_peaks_by_half``, the peak of each of
+    the last half seconds, measured up to ``_measured``.
     """
 
     def __init__(self, bytes_per_second: int, keep_seconds: float, *, compressed: bool = False) -> None:
+        """Create an empty buffer.
+
+        Args:
+            bytes_per_second: of the audio; an estimate if it is compressed.
+            keep_seconds: how much audio ``trim`` keeps.
+            compressed: whether the audio is something else than 16-bit mono PCM.
+        """
         self.compressed = compressed
         self.floor = 0
         self.end = 0
@@ -43,7 +50,7 @@ class ReplayBuffer:
         self._times: deque[tuple[int, float]] = deque()
         self._began: float | None = None
         self._measured = 0
-        self._halves: deque[int] = deque(maxlen=6)
+        self._peaks_by_half: deque[int] = deque(maxlen=6)
 
     def __repr__(self) -> str:
         return f"ReplayBuffer({self.ms(self.floor):.0f}-{self.ms(self.end):.0f} ms, {len(self._chunks)} chunks)"
@@ -58,13 +65,13 @@ class ReplayBuffer:
             self._times.append((self.end, (now - self._began) * 1000))
 
     def trim(self) -> None:
-        """Let go of the oldest audio beyond the bound."""
+        """Remove the oldest audio beyond the bound."""
         while self._chunks and self._too_long():
             start, data = self._chunks.popleft()
             self.floor = start + len(data)
 
     def release(self, offset: int) -> None:
-        """Let go of what lies wholly before ``offset``."""
+        """Remove the chunks that end at or before ``offset``."""
         chunks = self._chunks
         while chunks and chunks[0][0] + len(chunks[0][1]) <= offset:
             start, data = chunks.popleft()
@@ -73,10 +80,10 @@ class ReplayBuffer:
             self._times.popleft()
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
-        """Give the audio between two offsets, as it came but cut at both."""
+        """Return the audio between two offsets, in the chunks in which it came, cut at both ends."""
         if start >= end:
             return
-        # What is read is nearly always the newest, so it is looked for from that end.
+        # Reads are nearly always of the newest audio, so the search starts there.
         found: list[bytes] = []
         for first, data in reversed(self._chunks):
             last = first + len(data)
@@ -87,7 +94,7 @@ class ReplayBuffer:
         yield from reversed(found)
 
     def ms(self, offset: int) -> float:
-        """Give the millisecond at which an offset lies."""
+        """Return the millisecond at which an offset lies."""
         if not self.compressed:
             return offset / self._per_ms
         index = bisect_left(self._times, offset, key=lambda time: time[0])
@@ -96,20 +103,20 @@ class ReplayBuffer:
         return self._times[-1][1] if self._times else 0.0
 
     def duration(self, size: int) -> float:
-        """Give about how many milliseconds so many bytes last."""
+        """Return how many milliseconds ``size`` bytes last, an estimate for compressed audio."""
         return size / self._per_ms
 
     def offset_at(self, ms: float) -> int:
-        """Give the offset of a millisecond: a whole sample, or the last end of a message that is not after it."""
+        """Return the offset at a millisecond: that of a whole sample, or of the last message that ends by then."""
         if not self.compressed:
             return min(self.end, round(ms * self._per_ms) // _SAMPLE * _SAMPLE)
         index = bisect_right(self._times, ms, key=lambda time: time[1])
         return self._times[index - 1][0] if index else self.floor
 
     def aligned(self, offset: int) -> int:
-        """Give the beginning of the sample in which an offset lies, or of the first one that is still whole.
+        """Return the start of the sample in which an offset lies, or of the first sample that is still whole.
 
-        Messages may end within a sample; what goes to another connection must not begin there.
+        Messages may end within a sample, but the audio of another connection must not start there.
         """
         if self.compressed:
             return offset
@@ -117,21 +124,21 @@ class ReplayBuffer:
         return start if start >= self.floor else start + _SAMPLE
 
     def back(self, offset: int, ms: float) -> int:
-        """Give the offset that lies ``ms`` before another one, at the earliest the floor's."""
+        """Return the offset ``ms`` before another one, or the floor's if that is later."""
         return max(self.aligned(self.floor), self.offset_at(self.ms(offset) - ms))
 
-    # What can be heard in it, where it is PCM
+    # How loud it is, if it is PCM
 
     def is_silent(self, start: int, end: int) -> bool:
-        """Tell whether no frame between two offsets is speech; of compressed audio that is not known: False."""
+        """Return whether no frame between two offsets is speech. Return False for compressed audio."""
         return not self.compressed and not any(self._loud(start, end))
 
     def speech_ms(self, start: int, end: int) -> float:
-        """Give how much between two offsets is nearly as loud as speech was; 0 for compressed audio."""
+        """Return how many milliseconds between two offsets are as loud as speech. Return 0 for compressed audio."""
         return 0.0 if self.compressed else FRAME_MS * sum(self._loud(start, end, _CLEAR))
 
     def has_pause(self, start: int, end: int, ms: float) -> bool:
-        """Tell whether speech between two offsets stops for at least ``ms`` and goes on; False for compressed audio."""
+        """Return whether speech between two offsets pauses for ``ms`` or more. Return False for compressed audio."""
         if self.compressed:
             return False
         quiet, spoken = 0, False
@@ -145,7 +152,7 @@ class ReplayBuffer:
         return False
 
     def quietest(self, start: int, end: int) -> int:
-        """Give the offset of the softest frame's middle between two offsets, the latest among equals."""
+        """Return the offset of the middle of the softest frame between two offsets, the last one among equals."""
         start = self.aligned(start)
         peaks = [] if self.compressed else self._peaks(start, end)[: (end - start) // self._frame]
         if not peaks:
@@ -154,9 +161,9 @@ class ReplayBuffer:
         return start + (softest * self._frame + self._frame // 2) // _SAMPLE * _SAMPLE
 
     def silence_before(self, offset: int, ms: float) -> int | None:
-        """Give the latest silent moment within ``ms`` before an offset; None where there is none.
+        """Return the last silent moment within ``ms`` before an offset; None if there is none.
 
-        Of compressed audio that is not known: the offset itself.
+        Return the offset itself for compressed audio, whose silence is unknown.
         """
         if self.compressed:
             return offset
@@ -177,15 +184,15 @@ class ReplayBuffer:
         return [peak > limit for peak in peaks]
 
     def _loudest(self) -> int:
-        """Give the highest amplitude of about the last 3 s; kept by the half second, as it is asked for often."""
+        """Return the highest amplitude of about the last 3 s. It is needed often, so it is kept by the half second."""
         half = self._frame * 25
         while self._measured + half <= self.end:
-            self._halves.append(max(self._peaks(self._measured, self._measured + half), default=0))
+            self._peaks_by_half.append(max(self._peaks(self._measured, self._measured + half), default=0))
             self._measured += half
-        return max(self._halves, default=max(self._peaks(self._measured, self.end), default=0))
+        return max(self._peaks_by_half, default=max(self._peaks(self._measured, self.end), default=0))
 
     def _peaks(self, start: int, end: int) -> list[int]:
-        """Give the highest amplitude of each frame; the last one may be a part of one."""
+        """Return the highest amplitude of each frame. The last frame may be shorter."""
         start = self.aligned(max(start, self.floor))
         pcm = b"".join(self.read(start, end))
         samples = array("h", pcm[: len(pcm) // _SAMPLE * _SAMPLE])

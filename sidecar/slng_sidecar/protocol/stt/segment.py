@@ -1,50 +1,129 @@
-"""One stretch of a session's audio, the upstream connection that hears it, and what follows from what it says.
+"""One segment of a session's audio: what is sent of it, what is covered, and how its transcripts reach the client.
 
-Upstream does not say which audio a final covers. The rule (section 3.1 of the local contract): up to its last word's
-end where word times come; else, if it answers a finalize, up to that finalize; else nothing newer than ``final_lag``
-before its arrival. In doubt audio counts as not covered, and is replayed after a drop.
+A segment is heard under one set of settings, by one connection after another. It is made of parts, each with one
+writer: the timeline writes ``link`` and ``sent``, the finalize tracker writes ``transcripts``, and ``deduplicator`` and
+``gate`` change by their own methods only.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 from slng_sidecar.protocol.commands import Command
 from slng_sidecar.protocol.messages import Transcript
 from slng_sidecar.protocol.reconnect import ReconnectPolicy
-from slng_sidecar.protocol.stt.dedup import ReplayDeduplicator, without_first_words
-from slng_sidecar.protocol.stt.handover import CutFinder
+from slng_sidecar.protocol.stt.dedup import ReplayDeduplicator
+from slng_sidecar.protocol.stt.handover import Handover
 from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
-from slng_sidecar.protocol.updates import ConnectionSettings, Update
+from slng_sidecar.protocol.updates import ConnectionSettings
 
-# So much sound that is loud enough for speech is taken for a word that was not transcribed yet.
-PENDING_SPEECH_MS = 100
-# How far back a pause is looked for, so as not to begin within a word.
 LONGEST_WORD_MS = 400
-# A pause as long as that may have let upstream end an utterance, whose final is then still to come.
-_ENDPOINT_MS = 200
+"""How far back a pause is looked for, so that a replay does not begin within a word."""
 
 
-class State(enum.Enum):
-    """The state of a stretch's connection."""
+class LinkState(enum.Enum):
+    """The state of a segment's connection."""
 
     DIALLING = "dialling"
     LIVE = "live"
-    WAITING = "waiting"  # for the time, or for its turn, to be dialled
+    WAITING = "waiting"  # for the time, or for a free slot upstream, to be dialled
     DONE = "done"
 
 
-@dataclass(slots=True)
-class Finalize:
-    """A ``finalize`` of the client's that is not settled yet.
+@dataclass(slots=True, eq=False)
+class Link:
+    """The connection that hears a segment, and what is known of reconnecting it. The timeline writes it.
 
     Attributes:
-        offset: the audio's end when it came.
-        deadline: when it is answered by ``timeout``; it stays here after that, for a final that comes late.
-        sent_on: the connection on which it went up, after the audio before it.
+        settings: what the connection is opened with.
+        number: the connection's number; -1 without one.
+        ready_at: when it became ready, which may be before it was taken from standby; None without one.
+        redial_at: when it is dialled; None if that is not planned.
+        asked_to_close: whether upstream was asked to send what is left and close.
+        drain_by: when the last finals of an ended segment are no longer waited for.
+        handover: the updates that the first ``ready`` answers, if upstream had no slot for a second connection.
+        fallback: the settings to use if upstream refuses those of ``handover``.
+    """
+
+    settings: ConnectionSettings
+    policy: ReconnectPolicy
+    state: LinkState = LinkState.WAITING
+    number: int = -1
+    ready_at: float | None = None
+    redial_at: float | None = None
+    asked_to_close: bool = False
+    drain_by: float | None = None
+    handover: Handover | None = None
+    fallback: ConnectionSettings | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.state.value} {self.number}"
+
+    def dial(self, number: int) -> None:
+        """Record that a connection is being opened."""
+        self.number, self.state, self.redial_at = number, LinkState.DIALLING, None
+
+    def attach(self, number: int, ready_at: float | None) -> None:
+        """Record that a connection is ready."""
+        self.number, self.state, self.ready_at = number, LinkState.LIVE, ready_at
+        self.asked_to_close = False
+
+    def disconnect(self) -> None:
+        """Record that the connection is lost."""
+        self.state, self.number, self.ready_at, self.drain_by = LinkState.WAITING, -1, None, None
+
+    def finish(self) -> None:
+        """Record that the segment needs no connection any more."""
+        self.state, self.number, self.drain_by, self.redial_at = LinkState.DONE, -1, None, None
+
+
+class SentAudio:
+    """What of a segment the present connection was sent. Offsets are bytes of the session's audio.
+
+    The timeline calls the methods that change it.
+
+    Mutable: ``start``, where the first byte of the present connection lies; ``end``, one past the last byte sent;
+    ``_history``, when ``end`` was how far, for as long as a final may lag.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.end = start
+        self._history: deque[tuple[float, int]] = deque()
+
+    def advance(self, end: int, now: float, lag: float) -> None:
+        """Record that audio up to ``end`` was sent now; ``lag`` is how long ``end_at`` may be asked for it."""
+        self.end = end
+        self._history.append((now, end))
+        while len(self._history) > 1 and self._history[1][0] <= now - lag:
+            self._history.popleft()
+
+    def restart(self, start: int) -> None:
+        """Start with another connection, of which nothing is sent yet, at ``start``."""
+        self.start = self.end = start
+        self._history.clear()
+
+    def end_at(self, time: float) -> int:
+        """Return the offset up to which audio had been sent at ``time``."""
+        offset = self.start
+        for sent_at, end in self._history:
+            if sent_at > time:
+                break
+            offset = end
+        return offset
+
+
+@dataclass(slots=True, eq=False)
+class Finalize:
+    """A ``finalize`` of the client that is not settled yet. The finalize tracker writes it, but for ``sent_on``.
+
+    Attributes:
+        offset: where the audio ended when it came.
+        deadline: when it is answered by ``timeout``. It is kept after that, for a final that comes late.
+        sent_on: the connection that it was sent on, after the audio before it.
+        expired: whether it was answered by ``timeout``.
     """
 
     id: str | None
@@ -55,11 +134,11 @@ class Finalize:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A final that may answer a finalize, kept until ``due`` for another one that would be the answer instead.
+class HeldFinal:
+    """A final that may answer a finalize, held until ``due`` in case another final is the answer instead.
 
     Attributes:
-        covered: the offset up to which all was told before it.
+        covered: the offset up to which all was delivered before it.
     """
 
     message: Transcript
@@ -68,222 +147,114 @@ class Held:
     covered: int
 
 
-@dataclass(slots=True)
-class Change:
-    """An update, or a rotation, on its way.
+@dataclass(slots=True, eq=False)
+class SegmentTranscripts:
+    """What upstream's transcripts say of a segment. The finalize tracker writes it.
 
     Attributes:
-        voicing: what the candidate connection is opened with.
-        updates: those of the client that it answers, each with what it found unchanged; none for a rotation.
-        connection: the candidate; None where upstream has no second slot, so that the old one must go first.
-        ready: the candidate's ``ready``, once it came, with since when it is, and the cutter that seeks the cut from
-            then on.
+        covered: the offset up to which the audio is transcribed and will never be replayed.
+        is_exact: whether no delivered word lies after ``covered``.
+        held: the last final, as long as it may not be the answer to its finalize.
+        last_final: the text of the last final that answered a finalize, until other words come.
+        is_partial_pending: whether partials came that no final confirms yet.
+        answered_last: whether a final came after upstream was asked to close.
     """
 
-    settings: ConnectionSettings
-    updates: list[tuple[Update, list[str]]]
-    connection: int | None = None
-    ready: str | None = None
-    ready_at: float | None = None
-    cut_finder: CutFinder | None = None
-
-
-@dataclass(slots=True)
-class Segment:
-    """Audio from ``start`` to ``end`` (None: still growing), heard under one voicing by one connection after another.
-
-    Attributes:
-        sent: offset up to which audio is upstream on the present connection, whose first byte was ``life_start``.
-        covered: offset up to which it is done with; ``exact``, where nothing told lies after it.
-        sends: when ``sent`` was how far, for as long as a final may lag.
-        held: its last final, as long as it may not be the answer.
-        told: the words of its finals, for recognising them when they are said again.
-        out: what it has to tell as long as it has not the word, because an earlier stretch is not done.
-        change: the update that its first ``ready`` is the answer to, where upstream had no second slot; ``fallback`` is
-            what it is opened with if that is refused.
-    """
-
-    settings: ConnectionSettings
-    start: int
-    recovery: ReconnectPolicy
-    end: int | None = None
-    state: State = State.WAITING
-    connection: int = -1
-    ready_at: float | None = None
-    redial_at: float | None = None
-    life_start: int = 0
-    sent: int = 0
-    covered: int = 0
-    exact: bool = True
-    asked_to_close: bool = False
-    answered_last: bool = False
-    drain_by: float | None = None
-    partial_pending: bool = False
+    covered: int
+    is_exact: bool = True
+    held: HeldFinal | None = None
     last_final: str = ""
-    held: Held | None = None
-    sends: deque[tuple[float, int]] = field(default_factory=deque)
-    told: list[str] = field(default_factory=list)
-    dedup: ReplayDeduplicator | None = None
-    pending_output: list[Command] = field(default_factory=list)
-    is_active: bool = False
-    change: Change | None = None
-    fallback: ConnectionSettings | None = None
+    is_partial_pending: bool = False
+    answered_last: bool = False
 
-    def __repr__(self) -> str:
-        end = "" if self.end is None else self.end
-        return f"<{self.state.value} {self.connection} {self.start}-{end}, sent {self.sent}, covered {self.covered}>"
+    @property
+    def delivered_up_to(self) -> int:
+        """The offset up to which the client may forget its audio."""
+        return self.covered if self.held is None else self.held.covered
+
+
+class OutputGate:
+    """Holds a segment's commands for the client until the earlier segments are done.
+
+    Mutable: ``is_active``; ``_pending``, the commands held until then.
+    """
+
+    def __init__(self, *, is_active: bool = False) -> None:
+        self.is_active = is_active
+        self._pending: list[Command] = []
 
     def emit(self, commands: list[Command]) -> list[Command]:
-        """Tell the client, if this stretch has the word, else once it has."""
+        """Return the commands if the segment is active. Otherwise hold them and return none."""
         if self.is_active:
             return commands
-        self.pending_output += commands
+        self._pending += commands
         return []
 
     def activate(self) -> list[Command]:
-        """Have the word from now on; give what waited for it."""
+        """Become active and return what was held."""
         self.is_active = True
-        commands, self.pending_output = self.pending_output, []
+        commands, self._pending = self._pending, []
         return commands
 
-    def begin(self, at: int) -> None:
-        """Begin, with nothing heard yet, at an offset."""
-        self.start = self.life_start = self.sent = self.covered = at
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """Audio from ``start`` to ``end``, or to the newest as long as ``end`` is None.
+
+    Only ``end`` changes, once, when the timeline cuts or closes.
+    """
+
+    start: int
+    link: Link
+    gate: OutputGate = field(default_factory=OutputGate)
+    deduplicator: ReplayDeduplicator = field(default_factory=ReplayDeduplicator)
+    end: int | None = None
+    sent: SentAudio = field(init=False)
+    transcripts: SegmentTranscripts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sent = SentAudio(self.start)
+        self.transcripts = SegmentTranscripts(self.start)
+
+    def __repr__(self) -> str:
+        end = "" if self.end is None else self.end
+        covered = self.transcripts.covered
+        return f"<{self.link} {self.start}-{end}, sent {self.sent.end}, covered {covered}>"
 
     def contains(self, offset: int) -> bool:
-        """Tell whether audio that ends at ``offset`` ends in this stretch."""
+        """Return whether audio that ends at ``offset`` ends in this segment."""
         return self.start < offset and (self.end is None or offset <= self.end)
 
-    def note_sent(self, offset: int, now: float, lag: float) -> None:
-        """Note that audio up to ``offset`` went up now."""
-        self.sent = offset
-        self.sends.append((now, offset))
-        while len(self.sends) > 1 and self.sends[1][0] <= now - lag:
-            self.sends.popleft()
-
-    def live_again(self, buffer: ReplayBuffer) -> tuple[int, int]:
-        """Begin another connection's life where the last one left off; give the bytes replayed, and those given up."""
-        dropped = max(0, buffer.floor - self.covered)
-        start = max(self.covered, buffer.floor)
-        if not self.exact and not dropped:
-            # It may lie within a word: begin in a pause before it, if one is near.
+    def replay_start(self, buffer: ReplayBuffer) -> int:
+        """Return the offset at which another connection must begin, so that nothing is left out."""
+        covered = self.transcripts.covered
+        start = max(covered, buffer.floor)
+        if not self.transcripts.is_exact and start == covered:
+            # Coverage without word times may end within a word: begin in a pause before it, if one is near.
             start = self._pause_before(start, buffer)
-        start = buffer.aligned(start)
-        replayed = max(0, self.sent - start)
-        self.dedup = ReplayDeduplicator(self.told) if replayed and not self.exact else None
-        self.life_start = self.sent = start
-        self.sends.clear()
-        self.partial_pending = self.asked_to_close = self.answered_last = False
-        return replayed, dropped
+        return buffer.aligned(start)
 
-    @property
-    def told_up_to(self) -> int:
-        """The offset that the client may forget its audio up to."""
-        return self.covered if self.held is None else self.held.covered
+    def is_transcribed(self, buffer: ReplayBuffer) -> bool:
+        """Return whether no more transcripts of this segment can come.
 
-    def word_span(self, message: Transcript, buffer: ReplayBuffer) -> tuple[int, int] | None:
-        """Give the offsets at which a transcript's words begin and end, where it says so."""
-        if not message.words:
-            return None
-        began = buffer.ms(self.life_start)
-        first, last = message.words[0].start * 1000, max(word.end for word in message.words) * 1000
-        return buffer.offset_at(began + first), min(self.sent, buffer.offset_at(began + last))
-
-    def answered_by(
-        self, message: Transcript, finalizes: deque[Finalize], buffer: ReplayBuffer
-    ) -> tuple[Finalize | None, list[Finalize], bool]:
-        """Give the finalize that a final answers, those older ones for which nothing was to be said, and whether sure.
-
-        It is not sure where there is sound between the final's last word and the finalize that may be speech: then
-        another final may follow, and be the answer.
+        Silence at its end counts only once upstream answered the last finalize, since soft speech looks like silence.
         """
-        mine = [finalize for finalize in finalizes if finalize.sent_on == self.connection]
-        if not mine or message.from_finalize is False:
-            return None, [], True
-        waiting = [finalize for finalize in mine if not finalize.expired]
-        span = self.word_span(message, buffer)
-        if span is None:
-            if not message.text.strip() and self.partial_pending and not message.from_finalize:
-                return None, [], True
-            return (waiting or mine)[0], [], True
-        passed: list[Finalize] = []
-        for finalize in mine:
-            if span[0] >= finalize.offset:
-                passed.append(finalize)
-            else:
-                pending = buffer.speech_ms(span[1], finalize.offset) >= PENDING_SPEECH_MS
-                return finalize, passed, bool(message.from_finalize) or not pending
-        return None, passed, True
-
-    def cover(
-        self, message: Transcript, answered: Finalize | None, buffer: ReplayBuffer, now: float, lag: float
-    ) -> None:
-        """Note what audio a final covers."""
-        span = self.word_span(message, buffer)
-        heard = bool(message.text.strip())
-        if span is not None:
-            offset, exact = span[1], True
-        elif (
-            answered is not None
-            and self._covers_finalize(message, answered, buffer, heard)
-            # A finalize may come within a word, which is then not among those it drew.
-            and (pause := buffer.silence_before(answered.offset, LONGEST_WORD_MS)) is not None
-        ):
-            offset, exact = pause, True
-        elif heard:
-            offset, exact = self._sent_before(now - lag), False
-        else:
-            return
-        self.covered = min(max(offset, self.covered), self.sent)
-        self.exact = exact
-
-    def without_repeats(self, message: Transcript) -> tuple[Transcript, int]:
-        """Give a final without the words that were told before the connection was lost, and how many those are."""
-        count = self.dedup.repeated(message.text) if self.dedup is not None else 0
-        self.told += message.text.split()[count:]
-        del self.told[:-200]
-        if not count:
-            return message, 0
-        raw: dict[str, Any] = {**message.raw, "transcript": without_first_words(message.text, count)}
-        if isinstance(raw.get("words"), list):
-            raw["words"] = raw["words"][count:]
-        return replace(message, text=raw["transcript"], words=message.words[count:], raw=raw), count
-
-    def is_all_told(self, buffer: ReplayBuffer) -> bool:
-        """Tell whether nothing of what this stretch holds is still to be heard of.
-
-        That its rest is silence counts only once upstream answered the last finalize: soft speech looks like silence.
-        """
-        if self.end is None or self.partial_pending or self.held is not None:
+        transcripts = self.transcripts
+        if self.end is None or transcripts.is_partial_pending or transcripts.held is not None:
             return False
-        return self.covered >= self.end or (self.answered_last and buffer.is_silent(self.covered, self.end))
-
-    def _covers_finalize(self, message: Transcript, answered: Finalize, buffer: ReplayBuffer, heard: bool) -> bool:
-        """Tell whether an answer without word times can be trusted to cover all up to its finalize."""
-        if message.from_finalize or buffer.compressed:
+        if transcripts.covered >= self.end:
             return True
-        if not heard:
-            return buffer.speech_ms(self.covered, answered.offset) < PENDING_SPEECH_MS
-        # Where speech paused before the finalize, this may be the final of what was before the pause.
-        return not buffer.has_pause(self.covered, answered.offset, _ENDPOINT_MS)
+        return transcripts.answered_last and buffer.is_silent(transcripts.covered, self.end)
 
     def release(self, buffer: ReplayBuffer) -> None:
-        """Let the ledger go of what this stretch will not need again."""
+        """Remove from the buffer what this segment will not need again."""
         # A replay may begin a word's length before what is covered.
-        buffer.release(buffer.back(self.covered, LONGEST_WORD_MS))
+        buffer.release(buffer.back(self.transcripts.covered, LONGEST_WORD_MS))
 
     def _pause_before(self, offset: int, buffer: ReplayBuffer) -> int:
-        """Give where a replay can begin before ``offset``: not within a word, as far as that can be told."""
+        """Return an offset before ``offset`` that lies within no word, as far as that can be known."""
         pause = buffer.silence_before(offset, LONGEST_WORD_MS)
         if pause is not None:
             return max(self.start, pause)
         earliest = buffer.back(offset, LONGEST_WORD_MS)
         return self.start if earliest <= self.start else buffer.quietest(earliest, offset)
-
-    def _sent_before(self, time: float) -> int:
-        offset = self.life_start
-        for sent_at, sent in self.sends:
-            if sent_at > time:
-                break
-            offset = sent
-        return offset

@@ -1,14 +1,25 @@
-"""The speech-to-text session: audio goes up in order and is kept until a final covers it; transcripts come down."""
+"""The speech-to-text session: the client's messages, and how the session ends.
+
+Audio goes up in order and is kept until a final covers it. Transcripts come down.
+"""
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from typing import Any
 
-from slng_sidecar.protocol.commands import DRAIN_GRACE, SHUTDOWN, CloseClient, Command, cut_off, end_with, tell
-from slng_sidecar.protocol.errors import GatewayError
-from slng_sidecar.protocol.lifecycle import INIT_FIRST, base64_refused, check_init, init_overdue, second_init
+from slng_sidecar.protocol.commands import CloseClient, Command, close_with, send_error
+from slng_sidecar.protocol.errors import Close, ErrorCode, GatewayError
+from slng_sidecar.protocol.lifecycle import (
+    INIT_FIRST,
+    SHUTDOWN,
+    Lifecycle,
+    Phase,
+    base64_refused,
+    check_init,
+    init_missing,
+    second_init,
+)
 from slng_sidecar.protocol.messages import parse_object, type_of
 from slng_sidecar.protocol.reports import new_reports
 from slng_sidecar.protocol.stt.dialects import SttDialect
@@ -17,63 +28,52 @@ from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
 from slng_sidecar.protocol.stt.timeline import Timeline
 from slng_sidecar.protocol.updates import ConnectionSettings
 
-__all__ = ["SttMachine", "SttOptions"]
-
-# Where sound is compressed its duration cannot be told from its size; 128 kbit/s is more than speech takes.
+# The length of compressed audio cannot be derived from its size. Speech takes less than 128 kbit/s.
 _COMPRESSED_BYTES_PER_SECOND = 16_000
 _DEFAULT_SAMPLE_RATE = 16_000
 _SCOPES = ("off", "partials", "all")
 
 
-class _Phase(enum.Enum):
-    NEW = "new"  # no init yet
-    OPEN = "open"
-    CLOSING = "closing"  # the client asked to close; what is left comes down
-    ENDED = "ended"
-
-
 class SttMachine:
-    """One STT session, of either dialect: what the client says, and how the session ends.
+    """One STT session, of either dialect.
 
-    Mutable: ``_phase`` with its deadline ``_by``; ``_timeline``, once there was an ``init`` and until the end;
-    ``_drain_by``, once it is to end at the next quiet moment from ``_drain_from`` on; ``_goodbye``, how the client is
-    closed.
+    Mutable: ``_life``, its phase and deadlines; ``_timeline``, once there was an ``init`` and until the end;
+    ``_goodbye``, how the client is closed.
     """
 
     def __init__(self, options: SttOptions, dialect: SttDialect) -> None:
         self._options = options
         self._dialect = dialect
-        self._phase = _Phase.NEW
-        self._by: float | None = None
+        self._life = Lifecycle(options.init_timeout, options.close_timeout)
         self._timeline: Timeline | None = None
-        self._drain_by: float | None = None
-        self._drain_from = 0.0
         self._goodbye = CloseClient(1000, "")
         self._bytes_per_second = 2 * _DEFAULT_SAMPLE_RATE
+        self._buffer: ReplayBuffer | None = None
         self.counts: Counter[str] = Counter()
         self.reports = new_reports()
         self.wants_standby = False
-        self._buffer: ReplayBuffer | None = None
 
     def __repr__(self) -> str:
-        return f"SttMachine({self._phase.value}{f', {self._timeline}' if self._timeline else ''})"
+        return f"SttMachine({self._life.phase.value}{f', {self._timeline}' if self._timeline else ''})"
 
     @property
     def deadline(self) -> float | None:
-        times = [self._by, self._drain_by if self._phase is not _Phase.ENDED else None]
+        """When to call ``wake``; None for never."""
+        times = [self._life.deadline]
         if self._timeline is not None:
             times.append(self._timeline.deadline)
-            if self._drain_by is not None and self._phase is _Phase.OPEN:
-                times.append(max(self._drain_from, self._timeline.quiet_at))
+            if self._life.is_draining and self._life.phase is Phase.OPEN:
+                times.append(max(self._life.drains_from, self._timeline.quiet_at))
         return min((time for time in times if time is not None), default=None)
 
     @property
     def audio_seconds(self) -> float:
-        """How much was heard so far."""
+        """Seconds of audio that the client has sent."""
         return self._buffer.ms(self._buffer.end) / 1000 if self._buffer is not None else 0.0
 
     @property
     def reads_client(self) -> bool:
+        """Always true: audio that upstream does not accept is bounded by the replay buffer."""
         return True
 
     @property
@@ -84,86 +84,95 @@ class SttMachine:
     # The client
 
     def started(self, now: float) -> list[Command]:
-        self._by = now + self._options.init_timeout
+        """Start to wait for the ``init``."""
+        self._life.start(now)
         return []
 
     def client_binary(self, data: bytes, now: float) -> list[Command]:
-        if self._phase is _Phase.NEW:
-            return self._fail(GatewayError("bad_request", f"{INIT_FIRST}audio came before it."))
-        if self._phase is not _Phase.OPEN or self._timeline is None:
+        """Handle audio of the client."""
+        if self._life.phase is Phase.NEW:
+            return self._fail(GatewayError(ErrorCode.BAD_REQUEST, f"{INIT_FIRST}audio came before it."))
+        if self._life.phase is not Phase.OPEN or self._timeline is None:
             self.counts["audio_after_close"] += 1
             return []
-        return self._drained(self._timeline.client_audio(data, now), now) if data else []
+        return self._end_if_drained(self._timeline.client_audio(data, now), now) if data else []
 
     def client_text(self, text: str, now: float) -> list[Command]:
-        if self._phase in (_Phase.CLOSING, _Phase.ENDED):
+        """Handle a text message of the client."""
+        if not self._life.takes_messages:
             self.counts["message_after_close"] += 1
             return []
         try:
-            return self._drained(self._message(parse_object(text), now), now)
+            return self._end_if_drained(self._message(parse_object(text), now), now)
         except GatewayError as error:
-            return self._fail(error) if error.fatal else [tell(error)]
+            return self._fail(error) if error.fatal else [send_error(error)]
 
     def client_gone(self, now: float) -> list[Command]:
+        """Close everything: the client is gone."""
         return self._hang_up()
 
     # Upstream
 
     def upstream_ready(self, connection: int, text: str, now: float, since: float | None = None) -> list[Command]:
+        """Handle a connection's ``ready``."""
         if self._timeline is None:
             return []
-        return self._go_on(self._timeline.upstream_ready(connection, text, now, since), now)
+        return self._end_if_over(self._timeline.upstream_ready(connection, text, now, since), now)
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
-        return (
-            self._go_on(self._timeline.upstream_text(connection, text, now), now) if self._timeline is not None else []
-        )
+        """Handle a text message of upstream."""
+        if self._timeline is None:
+            return []
+        return self._end_if_over(self._timeline.upstream_text(connection, text, now), now)
 
     def upstream_binary(self, connection: int, data: bytes, now: float) -> list[Command]:
+        """Count a binary message of upstream, which means nothing on this bridge."""
         self.counts["unexpected_upstream_binary"] += 1
         return []
 
-    def upstream_lost(self, connection: int, error: GatewayError, now: float) -> list[Command]:
+    def upstream_lost(self, connection: int, close: Close, now: float) -> list[Command]:
+        """Handle the end of a connection that was not retired."""
         if self._timeline is None:
             return []
         try:
-            return self._go_on(self._timeline.upstream_lost(connection, error, now), now)
+            return self._end_if_over(self._timeline.upstream_lost(connection, close, now), now)
         except GatewayError as hopeless:
             return self._fail(hopeless)
 
     def wake(self, now: float) -> list[Command]:
-        if self._by is not None and now >= self._by:
-            if self._phase is _Phase.NEW:
-                return self._fail(init_overdue(self._options.init_timeout))
+        """Do what is due at ``deadline``."""
+        if (overdue := self._life.init_overdue(now)) is not None:
+            return self._fail(overdue)
+        if self._life.close_is_overdue(now):
             return self._give_up_closing()
-        if self._drain_by is not None and now >= self._drain_by:
-            return self._fail(cut_off())
-        return self._go_on(self._timeline.wake(now), now) if self._timeline is not None else []
+        if (overdue := self._life.drain_overdue(now)) is not None:
+            return self._fail(overdue)
+        return self._end_if_over(self._timeline.wake(now), now) if self._timeline is not None else []
 
     def is_busy(self, now: float) -> bool:
-        if self._timeline is None or self._phase is _Phase.ENDED:
+        """Return whether an end now would cut something that is being transcribed."""
+        if self._timeline is None or self._life.is_ended:
             return False
-        return self._phase is _Phase.CLOSING or not self._timeline.is_quiet(now)
+        return self._life.phase is Phase.CLOSING or not self._timeline.is_quiet(now)
 
     def drain(self, by: float, now: float) -> list[Command]:
-        """End at the next finalize's answer or quiet second; the client hears that and when at the latest."""
-        if self._phase in (_Phase.CLOSING, _Phase.ENDED) or self._drain_by is not None:
+        """End at the next finalize's answer or quiet second, and report that and ``by`` to the client."""
+        if not self._life.takes_messages or self._life.is_draining:
             return []
-        self._drain_by = by
-        self._drain_from = now + DRAIN_GRACE if self._phase is _Phase.NEW else now
-        told = self._dialect.status("draining", cause="shutdown", deadline_ms=round((by - now) * 1000))
-        return self._drained(told, now)
+        self._life.drain(by, now)
+        status = self._dialect.status("draining", cause="shutdown", deadline_ms=round((by - now) * 1000))
+        return self._end_if_drained(status, now)
 
-    # What follows
+    # What the client asks for
 
     def _message(self, message: dict[str, Any], now: float) -> list[Command]:
         kind = type_of(message)
         if kind == "init":
-            return self._init(message, now)
+            return self._init(message)
         if kind in ("close", "stop"):
             return self._close(now)
         if self._timeline is None:
-            raise GatewayError("bad_request", f"{INIT_FIRST}this message was ignored.", fatal=False)
+            raise init_missing()
         match kind:
             case "finalize":
                 name = message.get("id")
@@ -177,8 +186,8 @@ class SttMachine:
         self.counts["unknown_client_message"] += 1
         return []
 
-    def _init(self, message: dict[str, Any], now: float) -> list[Command]:
-        if self._phase is not _Phase.NEW:
+    def _init(self, message: dict[str, Any]) -> list[Command]:
+        if self._life.phase is not Phase.NEW:
             raise second_init()
         config = check_init(message)
         self.wants_standby = message.get("standby") is True
@@ -188,7 +197,7 @@ class SttMachine:
         asked = message.get("confidence_scope", config.get("confidence_scope"))
         scope: str = self._options.confidence_scope
         if asked in _SCOPES:
-            # A client may narrow what the filter is for, not widen it.
+            # A client may narrow what the filter applies to, not widen it.
             scope = min(scope, asked, key=_SCOPES.index)
         compressed = (config.get("encoding") or "linear16").lower() != "linear16"
         if compressed:
@@ -199,51 +208,47 @@ class SttMachine:
         self._buffer = buffer
         settings = ConnectionSettings(self._options.model, init)
         self._timeline = Timeline(self._options, self._dialect, self.counts, self.reports, settings, buffer, scope)
-        self._phase, self._by = _Phase.OPEN, None
+        self._life.open()
         return self._timeline.open()
 
-    def _close(self, now: float) -> list[Command]:
+    def _close(self, now: float, limit: float | None = None) -> list[Command]:
+        """Deliver what is left, and end by ``limit``."""
         if self._timeline is None:
-            self._phase, self._by = _Phase.ENDED, None
+            self._life.end()
             return [CloseClient(1000, "")]
-        self._phase, self._by = _Phase.CLOSING, now + self._options.close_timeout
-        return self._go_on(self._timeline.close(now), now)
+        self._life.close(now, limit)
+        return self._end_if_over(self._timeline.close(now), now)
 
-    def _go_on(self, commands: list[Command], now: float) -> list[Command]:
-        """End the session, if all is told."""
+    # The end
+
+    def _end_if_over(self, commands: list[Command], now: float) -> list[Command]:
+        """Add the end of the session if everything is delivered."""
         if self._timeline is None or not self._timeline.over:
-            return self._drained(commands, now)
+            return self._end_if_drained(commands, now)
         return [*commands, *self._hang_up(), self._goodbye]
 
-    def _drained(self, commands: list[Command], now: float) -> list[Command]:
-        """Close, as if the client had asked for it, where that is due and nobody is speaking."""
-        timeline = self._timeline
-        if self._drain_by is None or self._phase is not _Phase.OPEN or timeline is None:
-            return commands
-        if now < self._drain_from or not timeline.is_quiet(now):
+    def _end_if_drained(self, commands: list[Command], now: float) -> list[Command]:
+        """Close as if the client had asked for it, if the sidecar drains and nobody is speaking."""
+        life, timeline = self._life, self._timeline
+        if life.phase is not Phase.OPEN or timeline is None or not life.may_drain(now) or not timeline.is_quiet(now):
             return commands
         self._goodbye = SHUTDOWN
-        commands = commands + self._close(now)
-        if self._by is not None:
-            self._by = min(self._by, self._drain_by)
-        return commands
+        return commands + self._close(now, life.drain_by)
 
     def _give_up_closing(self) -> list[Command]:
-        """End although something may be left; where that is audio, say so."""
+        """End although something may be left, and report audio that upstream was never sent."""
         assert self._timeline is not None
-        commands, unheard = self._timeline.give_up()
-        if unheard:
-            return [
-                *commands,
-                *self._fail(GatewayError("upstream_timeout", f"{unheard:.0f} ms of audio were not heard.")),
-            ]
+        commands, unsent = self._timeline.give_up()
+        if unsent:
+            text = f"{unsent:.0f} ms of audio were not transcribed."
+            return [*commands, *self._fail(GatewayError(ErrorCode.UPSTREAM_TIMEOUT, text))]
         return [*commands, *self._hang_up(), self._goodbye]
 
     def _fail(self, error: GatewayError) -> list[Command]:
-        told = self._timeline.give_up()[0] if self._timeline is not None else []
-        return [*told, *self._hang_up(), *end_with(error)]
+        delivered = self._timeline.give_up()[0] if self._timeline is not None else []
+        return [*delivered, *self._hang_up(), *close_with(error)]
 
     def _hang_up(self) -> list[Command]:
         timeline, self._timeline = self._timeline, None
-        self._phase, self._by = _Phase.ENDED, None
+        self._life.end()
         return timeline.hang_up() if timeline is not None else []

@@ -1,16 +1,15 @@
-"""What a TTS session is saying: its contexts, the lines that carry them, and the settings that they are said with.
+"""Decides what of a TTS session's contexts is said next, on which connection, and what follows from upstream's answers.
 
-Upstream labels nothing, so order is ownership: an upstream connection (a line) carries at most one unfinished part of a
-context, and the next one waits for that one's terminal and a moment of quiet. A part that was lost before its first
-sound is said once more from its start.
+Upstream labels nothing, so order is ownership: a connection carries one turn of a context at a time, and the next turn
+waits for its terminal and a moment of quiet. A turn that was lost before its first audio is sent once more.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 
-from slng_sidecar.protocol.commands import Command, SendUpstream, tell
-from slng_sidecar.protocol.errors import GatewayError, closed_cleanly
+from slng_sidecar.protocol.commands import Command, SendUpstream, send_error
+from slng_sidecar.protocol.errors import Close, ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import (
     Audio,
     Cleared,
@@ -24,24 +23,24 @@ from slng_sidecar.protocol.messages import (
     parse_tts,
 )
 from slng_sidecar.protocol.reports import TurnReport
-from slng_sidecar.protocol.tts.contexts import Context, Contexts, Turn
+from slng_sidecar.protocol.tts.contexts import Context, Contexts, DoubtedTerminal, Turn
 from slng_sidecar.protocol.tts.dialects import TtsDialect
 from slng_sidecar.protocol.tts.options import TtsOptions
-from slng_sidecar.protocol.tts.pool import QUIET, ConnectionPool, PooledConnection, PooledState
+from slng_sidecar.protocol.tts.pool import QUIET_SECONDS, ConnectionPool, PooledConnection, PooledState
 from slng_sidecar.protocol.tts.settings import ConnectionKey, SettingsHistory, SettingsRevision
 from slng_sidecar.protocol.updates import ConnectionSettings, Update
 
-# How long a terminal without a sound before it is doubted, on a line that had a turn before.
-_DOUBT = 0.3
+# Seconds for which a terminal before any audio is doubted, on a connection that carried a turn before.
+_DOUBT_SECONDS = 0.3
 
 
 class Scheduler:
-    """The part of a TTS session that begins with its ``init``.
+    """The part of a TTS session that starts with its ``init``.
 
-    Mutable: ``contexts``, oldest first, of which only the head may be upstream; ``pool``, the upstream connections;
-    ``_revisions``, the settings; ``_prepare_at``, when a line for the next turn is opened, on routes whose lines take
-    one turn; ``_outage``, the shape whose loss the client was told of, and ``_outage_since``; ``_told_ready``;
-    ``hopeless``, why the session must end, once that is so.
+    Mutable: ``contexts``, oldest first, of which only the head may be upstream; ``pool``, the connections;
+    ``_history``, the settings; ``_prepare_at``, when a connection for the next turn is opened, on routes that take one
+    turn a connection; ``_outage``, the key whose loss was reported to the client, and ``_outage_since``;
+    ``_ready_sent``, whether the client has its ``ready``; ``hopeless``, why the session must end, once that is so.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Scheduler:
         self._options = options
         self._dialect = dialect
         self._counts = counts
-        self._revisions = SettingsHistory(settings)
+        self._history = SettingsHistory(settings)
         self.contexts = Contexts(reports, bytes_per_second)
         self.pool = ConnectionPool(
             options.model,
@@ -71,143 +70,160 @@ class Scheduler:
         self._prepare_at: float | None = None
         self._outage: ConnectionKey | None = None
         self._outage_since = 0.0
-        self._told_ready = False
+        self._ready_sent = False
 
     def __repr__(self) -> str:
         return f"{self.pool}, {self.contexts}"
 
     @property
     def newest(self) -> SettingsRevision:
-        """The settings that hold for what comes next."""
-        return self._revisions.newest
+        """The settings of the next text."""
+        return self._history.newest
 
     @property
     def deadline(self) -> float | None:
-        needed = [revision.key for revision in self._revisions.pending]
-        if (turn := self._waiting()) is not None:
-            needed.append(turn.revision.key)
-        doubted = self._doubted()
-        doubt_at = None if doubted is None else doubted[1]
-        times = (self._prepare_at, self._stuck_at(), doubt_at, self.pool.deadline(needed))
+        """When to call ``wake``; None for never."""
+        needed = [revision.key for revision in self._history.pending]
+        if (waiting := self._waiting()) is not None:
+            needed.append(waiting[1].revision.key)
+        turn = self._head_turn()
+        doubted = turn.doubted if turn is not None else None
+        times = (
+            self._prepare_at,
+            self._overdue_at(turn),
+            doubted.counts_at if doubted is not None else None,
+            self.pool.deadline(needed),
+        )
         return min((time for time in times if time is not None), default=None)
 
     def open(self, now: float) -> list[Command]:
-        """Dial the first line."""
-        return self.pool.bring(self.newest.key, now)
+        """Dial the first connection."""
+        return self.pool.provide(self.newest.key, now)
 
     def wake(self, now: float) -> list[Command]:
+        """Do what is due at ``deadline``."""
         commands = self.pool.wake(now)
-        if (ended := self._doubted()) is not None and now >= ended[1]:
-            return commands + self._turn_ended(self._carrier(), ended[0], now)
-        stuck_at = self._stuck_at()
-        if stuck_at is not None and now >= stuck_at:
-            return commands + self._connection_failed(self._carrier(), self._stuck(), now)
-        return commands + self.go_on(now)
+        turn = self._head_turn()
+        pooled = self.pool.get(turn.connection) if turn is not None and turn.connection is not None else None
+        if turn is not None and pooled is not None:
+            if turn.doubted is not None and now >= turn.doubted.counts_at:
+                return commands + self._turn_ended(pooled, turn.doubted.terminal, now)
+            overdue_at = self._overdue_at(turn)
+            if overdue_at is not None and now >= overdue_at:
+                return commands + self._connection_failed(pooled, self._stuck(turn), now)
+        return commands + self.advance(now)
 
-    def clear(self, name: str | None, answer: list[Command], now: float) -> list[Command]:
-        """Cut off the context of that name, or all where it is None; then say ``answer``."""
+    def clear(self, context_id: str | None, answer: list[Command], now: float) -> list[Command]:
+        """End the context of that id, or all contexts if it is None, and then send ``answer``."""
         commands: list[Command] = []
         for context in self.contexts:
-            if name is None or context.name == name:
-                if (turn := context.turn) is not None and turn.pooled is not None:
-                    pooled = self.pool.get(turn.pooled)
+            if context_id is None or context.id == context_id:
+                if (turn := context.turn) is not None and turn.connection is not None:
+                    pooled = self.pool.get(turn.connection)
                     assert pooled is not None
                     commands += self.pool.clear(pooled, now)
-                    self._expect_turn(pooled.key, now)
+                    self._prepare_next(pooled.key, now)
                 self.contexts.end(context, "cleared")
                 commands += self._dialect.ended(context, "cleared")
-        return commands + answer + self.go_on(now)
+        return commands + answer + self.advance(now)
 
     def update(self, update: Update, now: float) -> list[Command]:
-        """Let other settings hold for the texts that follow."""
-        before = self._revisions.newest
+        """Use other settings for the text that follows."""
+        before = self._history.newest
         used = any(turn.revision is before for context in self.contexts for turn in context.turns)
-        answer = self._revisions.take(update, used=used)
+        answer = self._history.add(update, used=used)
         if answer is not None:
             return self._dialect.updated([answer])
-        if self._revisions.newest is not before:
+        if self._history.newest is not before:
             for context in self.contexts:
                 context.close_turn()
-        key = self._revisions.newest.key
-        answers = self._revisions.settle(key) if self.pool.stands(key) else []
-        return self._dialect.updated(answers) + self.go_on(now)
+        key = self._history.newest.key
+        answers = self._history.accept(key) if self.pool.is_accepted(key) else []
+        return self._dialect.updated(answers) + self.advance(now)
 
     def end(self, why: str) -> list[Command]:
-        """Give up what is left: updates are answered, contexts forgotten, lines closed."""
-        answers = [answer for revision in self._revisions.pending for answer in revision.answers]
+        """End everything that is left: refuse open updates, drop contexts, close connections."""
+        answers = [answer for revision in self._history.pending for answer in revision.answers]
         for answer in answers:
             answer.refuse(why)
-        self.contexts.clear("failed")
+        self.contexts.end_all("failed")
         return [*self._dialect.updated(answers), *self.pool.retire_all()]
 
     # What upstream says
 
     def upstream_ready(self, connection: int, text: str, now: float, since: float | None) -> list[Command]:
+        """Handle a connection's ``ready``, which came at ``since`` if the connection waited in standby."""
         if (pooled := self.pool.get(connection)) is None:
             return []
         commands = self._outage_over(pooled.key, now)
         self.pool.ready(pooled, now, since)
-        if not self._told_ready:
-            self._told_ready = True
+        if not self._ready_sent:
+            self._ready_sent = True
             commands += self._dialect.ready(parse_object(text))
-        return commands + self._dialect.updated(self._revisions.settle(pooled.key)) + self.go_on(now)
+        return commands + self._dialect.updated(self._history.accept(pooled.key)) + self.advance(now)
 
     def upstream_text(self, connection: int, text: str, now: float) -> list[Command]:
+        """Handle a text message of upstream."""
         if (pooled := self.pool.get(connection)) is None:
             return []
         try:
             messages = parse_tts(text)
         except GatewayError as error:
             self._counts["unreadable_upstream_message"] += 1
-            return self._connection_failed(pooled, error, now) if error.code == "unsupported_audio_format" else []
+            if error.code != ErrorCode.UNSUPPORTED_AUDIO_FORMAT:
+                return []
+            return self._connection_failed(pooled, error, now)
         commands: list[Command] = []
         for message in messages:
             if (pooled := self.pool.get(connection)) is not None:
-                commands += self._upstream_message(pooled, message, now)
+                commands += self._message(pooled, message, now)
         return commands
 
     def upstream_audio(self, connection: int, data: bytes, now: float) -> list[Command]:
+        """Handle audio of upstream."""
         if (pooled := self.pool.get(connection)) is None or not data:
             return []
-        if pooled.state is not PooledState.BUSY:
-            self._counts["stray_audio_bytes"] += len(data)
-            if pooled.state is PooledState.CLEARING:
-                return []
-            # Sound that nobody asked for: whose the next one is could not be told.
-            return [*self.pool.retire(pooled), *self.go_on(now)]
-        head, turn = self._said(pooled)
-        turn.sounds(now)
-        return self._dialect.audio(head, data, now)
+        if pooled.state is PooledState.BUSY:
+            context, turn = pooled.carried
+            turn.add_audio(now)
+            return self._dialect.audio(context, data, now)
+        self._counts["stray_audio_bytes"] += len(data)
+        if pooled.state is PooledState.CLEARING:
+            return []
+        # Audio that no turn asked for: the owner of the audio that follows could not be told.
+        return [*self.pool.retire(pooled), *self.advance(now)]
 
-    def upstream_lost(self, connection: int, error: GatewayError, now: float) -> list[Command]:
+    def upstream_lost(self, connection: int, close: Close, now: float) -> list[Command]:
+        """Handle the end of a connection that was not retired."""
         if (pooled := self.pool.get(connection)) is None:
             return []
-        self.pool.ended(pooled, error, now)
+        self.pool.lost(pooled, close, now)
         if pooled.state is PooledState.OPENING:
-            return self._dial_failed(pooled, error, now)
+            return self._dial_failed(pooled, close.error, now)
         if pooled.state is not PooledState.BUSY:
             self._counts["idle_connections_lost"] += 1
-            if self.pool.one_turn(pooled.key):
-                self._prepare_at = now + QUIET
-            if pooled.turn_ended_at is not None and closed_cleanly(error):
-                return self.go_on(now)
-            return self._dial_again(pooled, error, now)
-        _, turn = self._said(pooled)
-        if turn.flush_sent and turn.sounded and closed_cleanly(error):
-            # Some routes end a turn by closing and say nothing.
+            self._prepare_next(pooled.key, now)
+            if pooled.turn_ended_at is not None and close.is_clean:
+                return self.advance(now)
+            return self._dial_again(pooled, close.error, now)
+        _, turn = pooled.carried
+        if turn.flush_sent and turn.has_audio and close.is_clean:
+            # Some routes end a turn by closing, without a terminal.
             self.pool.spent(pooled)
             return self._turn_ended(pooled, None, now)
-        return [*self._turn_failed(pooled, error), *self._dial_again(pooled, error, now)]
+        return [*self._turn_failed(pooled, close.error), *self._dial_again(pooled, close.error, now)]
 
-    def _upstream_message(self, pooled: PooledConnection, message: TtsMessage, now: float) -> list[Command]:
+    def _message(self, pooled: PooledConnection, message: TtsMessage, now: float) -> list[Command]:
         match message:
             case Audio(data):
                 return self.upstream_audio(pooled.number, data, now)
             case Terminal():
                 return self._terminal(pooled, message, now)
             case Cleared():
-                return [*self.pool.cleared(pooled, now), *self.go_on(now)]
-            case UpstreamError(error):
+                return [*self.pool.cleared(pooled, now), *self.advance(now)]
+            case UpstreamError(error, is_stream_gone):
+                if is_stream_gone and pooled.state is PooledState.BUSY and pooled.turn_ended_at is not None:
+                    self.pool.spent(pooled)
                 return self._connection_failed(pooled, error, now)
             case Ready():
                 self._counts["extra_ready"] += 1
@@ -217,120 +233,116 @@ class Scheduler:
 
     def _terminal(self, pooled: PooledConnection, terminal: Terminal, now: float) -> list[Command]:
         if pooled.state is PooledState.CLEARING:
-            # It may have been on its way before the clear, so the acknowledgement is still awaited.
+            # Upstream may have sent it before it got the clear, so the acknowledgement is still awaited.
             pooled.cleared_turn_ended = True
             return []
         if pooled.state is not PooledState.BUSY:
             self._counts["stray_terminals"] += 1
             self.pool.disturbed(pooled, now)
             return []
-        turn = self._said(pooled)[1]
+        _, turn = pooled.carried
         if not turn.flush_sent:
             self._counts["segment_ends"] += 1
             return []
-        if not turn.sounded and turn.doubted is None and pooled.turn_ended_at is not None:
-            # The turn before may have been ended twice, so late that this one was already upstream.
-            turn.doubted = (terminal, now + _DOUBT)
+        if not turn.has_audio and turn.doubted is None and pooled.turn_ended_at is not None:
+            # Upstream may have ended the turn before a second time, so late that this one was already upstream.
+            turn.doubted = DoubtedTerminal(terminal, now + _DOUBT_SECONDS)
             return []
         return self._turn_ended(pooled, terminal, now)
 
     def _turn_ended(self, pooled: PooledConnection, terminal: Terminal | None, now: float) -> list[Command]:
-        """Go on after a part: with the next one, or the end of its context."""
-        head, _ = self._said(pooled)
-        head.turns.popleft()
+        """Continue after a turn: with the next one, or with the end of its context."""
+        context, _ = pooled.carried
+        context.turns.popleft()
         commands = self.pool.turn_ended(pooled, now) if self.pool.get(pooled.number) is not None else []
-        self._expect_turn(pooled.key, now)
-        if head.flushed and not head.turns:
-            self.contexts.end(head, "completed")
-            commands = self._dialect.ended(head, "completed", terminal) + commands
-        return commands + self.go_on(now)
+        self._prepare_next(pooled.key, now)
+        if context.flushed and not context.turns:
+            self.contexts.end(context, "completed")
+            commands = self._dialect.ended(context, "completed", terminal) + commands
+        return commands + self.advance(now)
 
     def _connection_failed(self, pooled: PooledConnection, error: GatewayError, now: float) -> list[Command]:
-        """Deal with an error on a connection that may still be open: it is not used again."""
+        """Close a connection that reported an error and may still be open, and deal with its turn."""
         commands = self.pool.retire(pooled)
         if pooled.state is not PooledState.BUSY:
-            # An idle session that upstream gave up: nobody was waiting for it.
+            # Upstream gave up an idle session that no turn was waiting for.
             self._counts["idle_errors"] += 1
-            return commands + self.go_on(now)
-        if error.code == "provider_error" and "not found" in error.message and pooled.turn_ended_at is not None:
-            # Soniox's words for a session that has had its turn: "Stream … not found."
-            self.pool.spent(pooled)
-        return commands + self._turn_failed(pooled, error) + self.go_on(now)
+            return commands + self.advance(now)
+        return commands + self._turn_failed(pooled, error) + self.advance(now)
 
     def _turn_failed(self, pooled: PooledConnection, error: GatewayError) -> list[Command]:
-        """Say the part once more, where none of it was heard and that can help; else its context has failed."""
-        head, turn = self._said(pooled)
-        decodable = error.code != "unsupported_audio_format"
-        if not turn.sounded and not turn.retried and error.retryable and decodable:
+        """Retry a turn if none of it was heard and a retry can help. Otherwise its context has failed."""
+        context, turn = pooled.carried
+        can_help = error.retryable and error.code != ErrorCode.UNSUPPORTED_AUDIO_FORMAT
+        if can_help and not turn.has_audio and not turn.was_retried:
             self._counts["contexts_said_again"] += bool(turn.sent)
-            # A line that was spent has not begun to say it, and that cannot happen twice.
-            turn.again(counts=not pooled.spent)
+            # A spent connection has not begun to say the turn, and that cannot happen twice.
+            turn.restart(counts=not pooled.is_spent)
             return []
-        told = tell(about(head, error))
-        if head.flushed or self._dialect.named:
-            self.contexts.end(head, "failed")
-            return [told, *self._dialect.ended(head, "failed")]
-        head.turns.clear()
-        head.received, head.failed, head.said = 0, True, False
-        return [told]
+        failure = send_error(about(context, error))
+        if context.flushed or self._dialect.names_contexts:
+            self.contexts.end(context, "failed")
+            return [failure, *self._dialect.ended(context, "failed")]
+        context.fail_plain()
+        return [failure]
 
-    # Lines that are lost
+    # Connections that are lost
 
     def _dial_failed(self, pooled: PooledConnection, error: GatewayError, now: float) -> list[Command]:
-        """Deal with a line that upstream did not open."""
-        asking = [revision for revision in self._revisions.pending if revision.key == pooled.key]
-        if not self._told_ready and not asking:
+        """Handle a connection that upstream did not open."""
+        asking = [revision for revision in self._history.pending if revision.key == pooled.key]
+        if not self._ready_sent and not asking:
             self.hopeless = error
             return []
         if not asking:
             return self._dial_again(pooled, error, now)
         commands: list[Command] = []
         if error.status == 429:
-            # No slot for a second connection: those that carry nothing make room.
+            # Upstream has no slot for a second connection, so those that carry no turn make room.
             waiting = self._waiting()
-            kept = {pooled.key} if waiting is None else {pooled.key, waiting.revision.key}
+            kept = {pooled.key} if waiting is None else {pooled.key, waiting[1].revision.key}
             commands += self.pool.retire_others(kept, opening=False)
         try:
             self.pool.plan_redial(pooled, error, now)
         except GatewayError as hopeless:
             for revision in asking:
                 commands += self._refuse(revision, hopeless)
-            return commands + self.go_on(now)
-        return commands + self._outage_begins(pooled.key, error, now) + self.go_on(now)
+            return commands + self.advance(now)
+        return commands + self._outage_begins(pooled.key, error, now) + self.advance(now)
 
     def _dial_again(self, pooled: PooledConnection, error: GatewayError, now: float) -> list[Command]:
-        """Plan the next attempt, where somebody waits; the loss of a line that nobody needs is no news."""
-        turn = self._waiting()
-        if turn is None or turn.revision.key != pooled.key:
-            return self.go_on(now)
+        """Plan the next attempt if a turn waits for it. The loss of a connection that no turn needs is not reported."""
+        waiting = self._waiting()
+        if waiting is None or waiting[1].revision.key != pooled.key:
+            return self.advance(now)
         try:
             self.pool.plan_redial(pooled, error, now)
         except GatewayError as hopeless:
             self.hopeless = hopeless
             return []
-        return self._outage_begins(pooled.key, error, now) + self.go_on(now)
+        return self._outage_begins(pooled.key, error, now) + self.advance(now)
 
     def _outage_begins(self, key: ConnectionKey, error: GatewayError, now: float) -> list[Command]:
-        turn = self._waiting()
-        if self._outage is not None or turn is None or turn.revision.key != key:
+        waiting = self._waiting()
+        if self._outage is not None or waiting is None or waiting[1].revision.key != key:
             return []
         self._outage, self._outage_since = key, now
-        attempt = self.pool.recovery(key).attempt
+        attempt = self.pool.policy(key).attempt
         return self._dialect.status("reconnecting", cause=error.code, attempt=attempt, gap_ms=0)
 
     def _outage_over(self, key: ConnectionKey, now: float) -> list[Command]:
         if self._outage is None:
             return []
-        turn = self._waiting()
-        if key != self._outage and turn is not None and turn.revision.key == self._outage:
+        waiting = self._waiting()
+        if key != self._outage and waiting is not None and waiting[1].revision.key == self._outage:
             return []
-        attempt, self._outage = self.pool.recovery(self._outage).attempt, None
+        attempt, self._outage = self.pool.policy(self._outage).attempt, None
         gap_ms = round((now - self._outage_since) * 1000)
         return self._dialect.status("connected", cause="reconnected", attempt=attempt, gap_ms=gap_ms)
 
     def _refuse(self, revision: SettingsRevision, error: GatewayError) -> list[Command]:
-        """Let the settings before hold, for what was to be said with refused ones too."""
-        before, answers = self._revisions.refuse(revision, error.message)
+        """Give the text of refused settings the settings before them."""
+        before, answers = self._history.refuse(revision, error.message)
         commands = self._dialect.updated(answers)
         for context in self.contexts:
             turns = [turn for turn in context.turns if turn.revision is revision]
@@ -338,111 +350,96 @@ class Scheduler:
                 turn.revision = before
             if turns:
                 text = f"The new settings were refused, so this is said with the previous ones: {error.message}"
-                commands.append(tell(about(context, error, text)))
+                commands.append(send_error(about(context, error, text)))
         return commands
 
-    # What follows
+    # What follows from every event
 
-    def go_on(self, now: float) -> list[Command]:
-        """Send what can be sent now, and open what is needed for it."""
+    def advance(self, now: float) -> list[Command]:
+        """Send what can be sent now, and open the connections that are needed for it."""
         if self.hopeless is not None:
             return []
-        commands = self._end_said() + self._tidy()
-        if (turn := self._waiting()) is not None:
-            pooled, to_do = self.pool.take(turn.revision.key, now)
-            commands += to_do
+        commands = self._end_blank() + self._close_unneeded()
+        if (waiting := self._waiting()) is not None:
+            context, turn = waiting
+            pooled, dials = self.pool.take(turn.revision.key, context, now)
+            commands += dials
             if pooled is not None:
-                turn.pooled = pooled.number
+                turn.connection = pooled.number
         head = self.contexts.head
-        if head is not None and head.turn is not None and head.turn.pooled is not None:
-            messages = head.turn.next_messages(inline=self._options.flush == "inline", now=now)
-            head.said = head.said or bool(messages)
-            commands += [SendUpstream(head.turn.pooled, dump(message)) for message in messages]
-        for revision in self._revisions.pending:
-            commands += self.pool.bring(revision.key, now)
+        if head is not None and (turn_now := head.turn) is not None and turn_now.connection is not None:
+            messages = turn_now.next_messages(inline=self._options.flush == "inline", now=now)
+            head.was_sent = head.was_sent or bool(messages)
+            commands += [SendUpstream(turn_now.connection, dump(message)) for message in messages]
+        for revision in self._history.pending:
+            commands += self.pool.provide(revision.key, now)
         if self._prepare_at is not None and now >= self._prepare_at:
             self._prepare_at = None
-            commands += self.pool.bring(self._revisions.newest.key, now)
+            commands += self.pool.provide(self._history.newest.key, now)
         return commands
 
-    def _end_said(self) -> list[Command]:
-        """End what has nothing left to say; spaces alone are kept from upstream, where they might draw no answer."""
+    def _end_blank(self) -> list[Command]:
+        """End what has nothing left to say. Spaces alone are not sent, since upstream might not answer them."""
         commands: list[Command] = []
-        while self._told_ready and (head := self.contexts.head) is not None:
+        while self._ready_sent and (head := self.contexts.head) is not None:
             turn = head.turn
-            if turn is not None and turn.pooled is None and turn.blank and turn.closed:
+            if turn is not None and turn.connection is None and turn.is_blank and turn.is_closed:
                 head.turns.popleft()
             elif turn is None and head.flushed:
                 self.contexts.end(head, "completed" if not head.failed else "failed")
-                commands += self._dialect.ended(head, "completed") if head.said else self._dialect.blank(head)
+                ended = self._dialect.ended(head, "completed") if head.was_sent else self._dialect.blank(head)
+                commands += ended
             else:
                 break
         return commands
 
-    def _tidy(self) -> list[Command]:
-        """Let go of lines whose settings nothing will be said with."""
-        revisions = self._revisions
-        if not revisions.changing:
+    def _close_unneeded(self) -> list[Command]:
+        """Close connections whose settings no queued text uses."""
+        history = self._history
+        if not history.is_changing:
             return []
         used = [turn.revision for context in self.contexts for turn in context.turns]
-        revisions.forget(used)
-        keys = revisions.keys | {revision.key for revision in used}
+        history.forget(used)
+        keys = history.keys | {revision.key for revision in used}
         self.pool.forget_others(keys)
         return self.pool.retire_others(keys, opening=True)
 
-    def _expect_turn(self, key: ConnectionKey, now: float) -> None:
-        """Plan a line for the next turn, where a line takes one only."""
-        if self.pool.one_turn(key):
-            self._prepare_at = now + QUIET
+    def _prepare_next(self, key: ConnectionKey, now: float) -> None:
+        """Plan a connection for the next turn, on routes that take one turn a connection."""
+        if self.pool.takes_one_turn(key):
+            self._prepare_at = now + QUIET_SECONDS
 
-    def _waiting(self) -> Turn | None:
-        """Give the part that is next and has something to say, but no line."""
+    def _head_turn(self) -> Turn | None:
+        """Return the turn that is being said, or is next."""
         head = self.contexts.head
-        turn = head.turn if head is not None else None
-        return turn if turn is not None and turn.pooled is None and not turn.blank else None
+        return head.turn if head is not None else None
 
-    def _said(self, pooled: PooledConnection) -> tuple[Context, Turn]:
-        """Give what a busy line carries."""
-        head = self.contexts.head
-        assert head is not None
-        turn = head.turn
-        assert turn is not None
-        assert turn.pooled == pooled.number
+    def _waiting(self) -> tuple[Context, Turn] | None:
+        """Return the turn that is next and has something to say but no connection, with its context."""
+        head, turn = self.contexts.head, self._head_turn()
+        if head is None or turn is None or turn.connection is not None or turn.is_blank:
+            return None
         return head, turn
 
-    def _doubted(self) -> tuple[Terminal, float] | None:
-        """Give the terminal of the head that may be another one's, and when it counts after all."""
-        head = self.contexts.head
-        return head.turn.doubted if head is not None and head.turn is not None else None
+    def _overdue_at(self, turn: Turn | None) -> float | None:
+        options = self._options
+        return None if turn is None else turn.overdue_at(options.first_audio_timeout, options.terminal_timeout)
 
-    def _stuck_at(self) -> float | None:
-        """When the head counts as stuck: sound is due once all of it is upstream, and more sound after the first."""
-        head = self.contexts.head
-        turn = head.turn if head is not None else None
-        if turn is None or turn.pooled is None or not turn.flush_sent:
-            return None
-        limit = self._options.terminal_timeout if turn.sounded else self._options.first_audio_timeout
-        return turn.progress + limit
-
-    def _carrier(self) -> PooledConnection:
-        """Give the line of the part that is being said."""
-        return next(pooled for pooled in self.pool if pooled.state is PooledState.BUSY)
-
-    def _stuck(self) -> GatewayError:
-        if self._said(self._carrier())[1].sounded:
+    def _stuck(self, turn: Turn) -> GatewayError:
+        if turn.has_audio:
             text = f"Upstream fell silent for {self._options.terminal_timeout:g} s within an utterance."
         else:
-            text = f"Upstream gave no audio within {self._options.first_audio_timeout:g} s."
-        return GatewayError("upstream_timeout", text)
+            text = f"Upstream sent no audio within {self._options.first_audio_timeout:g} s."
+        return GatewayError(ErrorCode.UPSTREAM_TIMEOUT, text)
 
 
 def about(context: Context, error: GatewayError, message: str | None = None) -> GatewayError:
-    """Give an error as one of a context, after which the session goes on."""
+    """Return an error as one of a context, after which the session goes on."""
     return GatewayError(
         error.code,
         message or error.message,
         status=error.status,
         fatal=False,
-        context_id=context.name,
+        context_id=context.id,
         upstream=error.upstream,
     )

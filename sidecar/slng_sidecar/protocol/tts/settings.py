@@ -1,7 +1,7 @@
 """The settings of a TTS session over time: in force, asked for, and refused.
 
-Each change is a revision of the one before it. Texts belong to the revision that was the newest when they came, so what
-was said before a change keeps its settings, and where upstream refuses a change its texts fall back.
+Each change is a revision of the one before it. Text belongs to the revision that was the newest when the text came.
+What was queued before a change therefore keeps its settings, and if upstream refuses a change its text falls back.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from slng_sidecar.protocol.updates import ConnectionSettings, Update, changed
 
 @dataclass(frozen=True, slots=True)
 class ConnectionKey:
-    """What makes two upstream connections equal."""
+    """What two connections must share to be interchangeable: the model and the ``init`` message."""
 
     model: str
     init: str
 
 
 @dataclass(slots=True)
-class Answer:
-    """What an ``update`` came to; the fields are those of ``updated``."""
+class UpdateAnswer:
+    """The answer to an ``update``, with the fields of ``updated``."""
 
     id: str | None
     applied: dict[str, Any]
@@ -32,37 +32,37 @@ class Answer:
     rejected: dict[str, str]
 
     def refuse(self, why: str) -> None:
-        """Turn what was to be applied into refused."""
+        """Move every field that was to be applied to the rejected ones."""
         self.rejected |= dict.fromkeys(self.applied, why)
         self.applied = {}
 
 
 @dataclass(slots=True, eq=False)
 class SettingsRevision:
-    """Settings from one ``update`` on, or from ``init``.
+    """The settings from one ``update`` on, or from ``init``.
 
-    Mutable: ``settings``, with ``key``, as long as it is ``pending``; ``answers``, owed until then.
+    Mutable: ``settings``, with ``key``, as long as the revision is ``pending``; ``answers``, owed until then.
     """
 
     settings: ConnectionSettings
     wanted: dict[str, Any] = field(default_factory=dict)
     pending: bool = False
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[UpdateAnswer] = field(default_factory=list)
     key: ConnectionKey = field(init=False)
 
     def __post_init__(self) -> None:
         self.rebase(self.settings)
 
     def rebase(self, settings: ConnectionSettings) -> None:
-        """Take other settings."""
+        """Replace the settings."""
         self.settings = settings
         self.key = ConnectionKey(settings.model, dump(settings.init))
 
 
 class SettingsHistory:
-    """All revisions that texts may still belong to, oldest first; the first one is in force.
+    """All revisions that text may still belong to, oldest first. The first one is in force.
 
-    Mutable: ``_list``, never empty.
+    Mutable: ``_list``, which is never empty.
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
@@ -70,37 +70,37 @@ class SettingsHistory:
 
     @property
     def newest(self) -> SettingsRevision:
-        """What the next text is said with."""
+        """The revision of the next text."""
         return self._list[-1]
 
     @property
     def pending(self) -> list[SettingsRevision]:
-        """Those that upstream has not answered yet."""
+        """The revisions that upstream has neither accepted nor refused yet."""
         return [revision for revision in self._list if revision.pending]
 
     @property
-    def changing(self) -> bool:
-        """Whether there is more than what is in force."""
+    def is_changing(self) -> bool:
+        """Whether there are revisions besides the one in force."""
         return len(self._list) > 1
 
     @property
     def keys(self) -> set[ConnectionKey]:
-        """What connections may be needed for: the newest settings in force, and all later ones."""
+        """The keys of connections that may be needed: of the newest accepted settings and of all later ones."""
         last = max(at for at, revision in enumerate(self._list) if not revision.pending)
         return {revision.key for revision in self._list[last:]} | {revision.key for revision in self.pending}
 
-    def take(self, update: Update, *, used: bool) -> Answer | None:
-        """Take an update in.
+    def add(self, update: Update, *, used: bool) -> UpdateAnswer | None:
+        """Add an update.
 
         Args:
-            used: whether there are texts that belong to the newest revision.
+            used: whether there is text that belongs to the newest revision.
 
         Returns:
-            Its answer, where it can be given at once since nothing changes; else None.
+            The answer, if it is known at once because nothing changes; otherwise None.
         """
         settings, unchanged = changed(self.newest.settings, update.wanted)
         wanted = {name: value for name, value in update.wanted.items() if name not in unchanged}
-        answer = Answer(update.id, dict(wanted), unchanged, update.rejected)
+        answer = UpdateAnswer(update.id, dict(wanted), unchanged, update.rejected)
         if not wanted and not self.newest.pending:
             return answer
         if self.newest.pending and (not used or not wanted):
@@ -112,9 +112,9 @@ class SettingsHistory:
         self.newest.answers.append(answer)
         return None
 
-    def settle(self, key: ConnectionKey) -> list[Answer]:
-        """Note that upstream takes a shape; give the answers that follow."""
-        answers: list[Answer] = []
+    def accept(self, key: ConnectionKey) -> list[UpdateAnswer]:
+        """Record that upstream accepts the settings of a key, and return the answers that follow."""
+        answers: list[UpdateAnswer] = []
         for revision in self.pending:
             if revision.key == key:
                 revision.pending = False
@@ -122,11 +122,11 @@ class SettingsHistory:
                 revision.answers = []
         return answers
 
-    def refuse(self, revision: SettingsRevision, why: str) -> tuple[SettingsRevision, list[Answer]]:
-        """Take a pending revision out; later ones that are pending too stand without its changes.
+    def refuse(self, revision: SettingsRevision, why: str) -> tuple[SettingsRevision, list[UpdateAnswer]]:
+        """Remove a pending revision. Later pending ones are rebased without its changes.
 
         Returns:
-            The revision whose settings hold for its texts, and the answers that follow.
+            The revision that its text falls back to, and the answers that follow.
         """
         at = self._list.index(revision)
         del self._list[at]
@@ -140,7 +140,7 @@ class SettingsHistory:
         return before, revision.answers
 
     def forget(self, used: Iterable[SettingsRevision]) -> None:
-        """Drop the oldest ones that nothing belongs to any more."""
-        still = {id(revision) for revision in used}
-        while len(self._list) > 1 and not self._list[1].pending and id(self._list[0]) not in still:
+        """Remove the oldest revisions, as far as no text belongs to them."""
+        still_used = {id(revision) for revision in used}
+        while len(self._list) > 1 and not self._list[1].pending and id(self._list[0]) not in still_used:
             del self._list[0]

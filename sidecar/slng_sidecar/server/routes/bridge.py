@@ -10,11 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slng_sidecar.audio.encoding import Pcm, Wav
-from slng_sidecar.server.bodies import ERRORS, json_body, validated
+from slng_sidecar.server.bodies import ERRORS, config_of, form_of, json_body, validated
 from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.session_factory import SessionFactory
 from slng_sidecar.server.speech_reply import AudioFormat, SpeechResponse
 from slng_sidecar.server.synthesis import Synthesis
 from slng_sidecar.server.targets import resolve_target
+from slng_sidecar.server.transcription import TranscriptionResponse
+from slng_sidecar.server.transcripts import SlngOptions
 from slng_sidecar.sessions.http_speech import HttpSpeech
 
 
@@ -44,9 +47,9 @@ class SpeechRequest(BaseModel):
     config: SpeechConfig = Field(default_factory=SpeechConfig)
 
 
-def speech_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
+def bridge_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthesis) -> APIRouter:
     """Give the route ``POST /v1/bridges/unmute/tts/{model}``."""
-    router = APIRouter()
+    router, services = APIRouter(), gateway.services
 
     @router.post(
         "/v1/bridges/unmute/tts/{model:path}",
@@ -64,21 +67,37 @@ def speech_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
         },
     )
     async def speak(request: Request, model: str) -> Response:
-        target = resolve_target(request, "tts", model, gateway.settings, gateway.secrets)
-        body = await json_body(request, "text", gateway.settings)
+        target = resolve_target(request, "tts", model, services.settings, services.secrets)
+        body = await json_body(request, "text", services.settings)
         asked = validated(SpeechRequest, body)
         rate = asked.config.sample_rate
         speech = HttpSpeech(
             asked.text,
-            asked.voice or gateway.settings.slng_tts_voice,
+            asked.voice or services.settings.slng_tts_voice,
             config_of(asked.config.model_dump(exclude_none=True)),
         )
         encoder = Pcm() if "audio/pcm" in request.headers.get("accept", "") else Wav()
         return SpeechResponse(synthesis, target, speech, AudioFormat(encoder, rate))
 
+    @router.post(
+        "/v1/bridges/unmute/stt/{model:path}",
+        summary="Write down what a file says",
+        response_class=Response,
+        responses={200: {"content": {"application/json": {}}, "description": "the words"}, **ERRORS},
+        openapi_extra=form_of(
+            "audio",
+            raw=True,
+            language="such as en",
+            encoding="of headerless samples: linear16, mulaw or alaw",
+            sample_rate="of headerless samples, in Hz",
+        ),
+    )
+    async def transcribe_slng(request: Request, model: str) -> Response:
+        target = resolve_target(request, "stt", model, services.settings, services.secrets)
+        options = SlngOptions()
+        for name in ("language", "encoding", "sample_rate"):
+            if value := request.query_params.get(name):
+                options.take(name, value)
+        return TranscriptionResponse(gateway, sessions, "audio", options, target)
+
     return router
-
-
-def config_of(given: dict[str, Any]) -> dict[str, Any]:
-    """Give the config that goes upstream: what was given, and what all HTTP speech asks for."""
-    return {"sample_rate": 24_000, **given, "encoding": "linear16"}

@@ -14,10 +14,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.bodies import ERRORS
-from slng_sidecar.server.gateway import Gateway
+from slng_sidecar.server.services import Services
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.upstream.bridge import explain
 from slng_sidecar.upstream.failures import refused, without_keys
@@ -59,7 +59,7 @@ class Catalogue:
         except TimeoutError:
             host = urlsplit(target.base_url).netloc
             raise GatewayError(
-                "upstream_timeout", f"The catalogue of {host} did not come within {_SECONDS:g} s."
+                ErrorCode.UPSTREAM_TIMEOUT, f"The catalogue of {host} did not come within {_SECONDS:g} s."
             ) from None
 
     async def _ask(self, target: Target) -> list[dict[str, Any]]:
@@ -87,14 +87,14 @@ class Catalogue:
                 async for data in reply.aiter_raw():
                     body += data
                     if len(body) > _MAX_BYTES:
-                        raise GatewayError("provider_error", f"The catalogue of {host} is too long to be one.")
+                        raise GatewayError(ErrorCode.PROVIDER_ERROR, f"The catalogue of {host} is too long to be one.")
         except httpx.HTTPError as error:
             raise explain(error, target, _SECONDS) from None
         if reply.status_code in (401, 403, 429):
             raise refused(reply.status_code, body, target)
         if reply.status_code != 200:
             raise GatewayError(
-                "upstream_unreachable",
+                ErrorCode.UPSTREAM_UNREACHABLE,
                 f"The catalogue of {host} could not be had: it answered HTTP {reply.status_code}. Models can be used "
                 "without it.",
                 upstream={"status": reply.status_code},
@@ -111,7 +111,7 @@ def _items(body: str, host: str) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         value = next((value[name] for name in ("data", "items", "models", "results") if name in value), None)
     if not isinstance(value, list):
-        raise GatewayError("provider_error", f"{host} answered with no catalogue of models.")
+        raise GatewayError(ErrorCode.PROVIDER_ERROR, f"{host} answered with no catalogue of models.")
     return [item for item in value if isinstance(item, dict) and isinstance(item.get("code"), str)]
 
 
@@ -125,16 +125,16 @@ def _model(name: str, kind: Any = None, owner: Any = None) -> dict[str, Any]:
     return {**model, "service_type": kind} if kind in ("stt", "tts") else model
 
 
-def models_routes(gateway: Gateway) -> APIRouter:
+def models_routes(services: Services) -> APIRouter:
     """Give the routes ``GET /v1/models`` and ``GET /v1/models/{model}``."""
     router = APIRouter()
-    catalogue = Catalogue(gateway.bridge.client)
+    catalogue = Catalogue(services.bridge.client)
 
     async def all_models(request: Request) -> dict[str, dict[str, Any]]:
-        settings = gateway.settings
+        settings = services.settings
         # Of the request only its headers count: OpenAI's client writes the '/' of a model as %2F.
         asked = Request({**request.scope, "raw_path": b""})
-        target = resolve_target(asked, "tts", "catalogue/models", settings, gateway.secrets)
+        target = resolve_target(asked, "tts", "catalogue/models", settings, services.secrets)
         offered = await catalogue.models(target)
         configured = [
             _model(settings.slng_stt_model, "stt"),
@@ -162,7 +162,9 @@ def models_routes(gateway: Gateway) -> APIRouter:
     async def one_model(request: Request, model: str) -> Response:
         found = (await all_models(request)).get(model)
         if found is None:
-            raise GatewayError("not_found", f"There is no model {model[:100]!r} here; GET /v1/models lists them.")
+            raise GatewayError(
+                ErrorCode.NOT_FOUND, f"There is no model {model[:100]!r} here; GET /v1/models lists them."
+            )
         return JSONResponse(found)
 
     return router

@@ -12,16 +12,16 @@ from starlette.responses import Response
 
 from slng_sidecar.audio.codecs import CodecEncoder, CodecsMissing
 from slng_sidecar.audio.encoding import Encoder, Pcm, Wav
-from slng_sidecar.protocol.errors import GatewayError
-from slng_sidecar.server.bodies import ERRORS, json_body, validated
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
+from slng_sidecar.server.bodies import ERRORS, config_of, form_of, json_body, validated
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.names import ignored_header, model_of, voice_of
-from slng_sidecar.server.routes.bridge import config_of
+from slng_sidecar.server.session_factory import SessionFactory
 from slng_sidecar.server.speech_reply import AudioFormat, SpeechResponse
 from slng_sidecar.server.synthesis import Synthesis
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.server.transcription import TranscriptionResponse
-from slng_sidecar.server.transcripts import OpenAIOptions, SlngOptions
+from slng_sidecar.server.transcripts import OpenAIOptions
 from slng_sidecar.sessions.http_speech import HttpSpeech
 
 _PCM_RATE = 24_000
@@ -56,9 +56,9 @@ class OpenAISpeechRequest(BaseModel):
     sample_rate: int | None = Field(default=None, ge=8000, le=48_000, description="Hz")
 
 
-def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
+def openai_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthesis) -> APIRouter:
     """Give the routes."""
-    router = APIRouter()
+    router, services = APIRouter(), gateway.services
 
     @router.post(
         "/v1/audio/speech",
@@ -79,11 +79,11 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
         },
     )
     async def speak(request: Request) -> Response:
-        settings = gateway.settings
+        settings = services.settings
         body = await json_body(request, "input", settings)
         asked = validated(OpenAISpeechRequest, body)
         model = model_of(asked.model, "tts", settings)
-        target = resolve_target(request, "tts", model, settings, gateway.secrets)
+        target = resolve_target(request, "tts", model, settings, services.secrets)
         # In a thread, since the codecs take their time to load at their first use.
         audio_format = await asyncio.to_thread(_format, request, asked)
         given: dict[str, Any] = {"sample_rate": asked.sample_rate, "language": asked.language}
@@ -112,7 +112,7 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
             },
             **ERRORS,
         },
-        openapi_extra=_form_of(
+        openapi_extra=form_of(
             "file",
             model="a route; a name without '/' is an alias or the default",
             language="such as en",
@@ -123,32 +123,11 @@ def openai_routes(gateway: Gateway, synthesis: Synthesis) -> APIRouter:
     async def transcribe(request: Request) -> Response:
         if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise GatewayError(
-                "bad_request",
+                ErrorCode.BAD_REQUEST,
                 "This route takes a form (multipart/form-data) with the sound in 'file': curl -F file=@hello.wav …",
                 status=415,
             )
-        return TranscriptionResponse(gateway, "file", OpenAIOptions(), None)
-
-    @router.post(
-        "/v1/bridges/unmute/stt/{model:path}",
-        summary="Write down what a file says",
-        response_class=Response,
-        responses={200: {"content": {"application/json": {}}, "description": "the words"}, **ERRORS},
-        openapi_extra=_form_of(
-            "audio",
-            raw=True,
-            language="such as en",
-            encoding="of headerless samples: linear16, mulaw or alaw",
-            sample_rate="of headerless samples, in Hz",
-        ),
-    )
-    async def transcribe_slng(request: Request, model: str) -> Response:
-        target = resolve_target(request, "stt", model, gateway.settings, gateway.secrets)
-        options = SlngOptions()
-        for name in ("language", "encoding", "sample_rate"):
-            if value := request.query_params.get(name):
-                options.take(name, value)
-        return TranscriptionResponse(gateway, "audio", options, target)
+        return TranscriptionResponse(gateway, sessions, "file", OpenAIOptions(), None)
 
     return router
 
@@ -172,7 +151,7 @@ def _format(request: Request, asked: OpenAISpeechRequest) -> AudioFormat:
                 encoder = CodecEncoder(kind)
             except CodecsMissing:
                 raise GatewayError(
-                    "unsupported_audio_format",
+                    ErrorCode.UNSUPPORTED_AUDIO_FORMAT,
                     f"response_format {kind} needs the sidecar's codecs (pip install 'slng-sidecar[codecs]'); wav and "
                     "pcm do not.",
                     status=400,
@@ -194,14 +173,3 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
     result: dict[str, Any] = resolved(schema)
     return result
-
-
-def _form_of(file_name: str, *, raw: bool = False, **fields: str) -> dict[str, Any]:
-    """Describe a form with a file for OpenAPI."""
-    properties: dict[str, Any] = {file_name: {"type": "string", "format": "binary", "description": "the sound"}}
-    properties |= {name: {"type": "string", "description": text} for name, text in fields.items()}
-    schema = {"type": "object", "required": [file_name], "properties": properties}
-    content: dict[str, Any] = {"multipart/form-data": {"schema": schema}}
-    if raw:
-        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
-    return {"requestBody": {"required": True, "content": content}}

@@ -17,7 +17,7 @@ from slng_sidecar.server.gateway import Gateway
 
 def status_routes(gateway: Gateway) -> APIRouter:
     """Give the routes ``/healthz``, ``/readyz``, ``/metrics``, ``/v1/status`` and ``/``."""
-    router = APIRouter()
+    router, services = APIRouter(), gateway.services
     page = files("slng_sidecar.server.routes").joinpath("status.html").read_text("utf-8")
     headers = {"Content-Security-Policy": _policy(page), "Referrer-Policy": "no-referrer"}
 
@@ -33,25 +33,25 @@ def status_routes(gateway: Gateway) -> APIRouter:
         responses={503: {"description": "It is shutting down."}},
     )
     async def readyz() -> Response:
-        status, state = (503, "draining") if gateway.draining else (200, "ready")
+        status, state = (503, "draining") if gateway.is_draining else (200, "ready")
         return JSONResponse({"status": state}, status)
 
     @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
-        return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @router.head("/v1/status", include_in_schema=False)
     @router.get("/v1/status", summary="What goes on now")
     async def status() -> dict[str, Any]:
         return {
             "version": __version__,
-            "state": "draining" if gateway.draining else "ready",
-            "gateway": gateway.settings.gateway,
-            "max_sessions": gateway.settings.sidecar_max_sessions,
-            "standby": gateway.standby.counts,
+            "state": "draining" if gateway.is_draining else "ready",
+            "gateway": services.settings.gateway,
+            "max_sessions": services.settings.sidecar_max_sessions,
+            "standby": services.standby.counts,
             "sessions": [live.as_json() for live in gateway.live],
-            "errors": list(gateway.errors),
+            "errors": services.errors.as_json(),
         }
 
     @router.head("/", include_in_schema=False)

@@ -9,11 +9,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from slng_sidecar.net.serving import transport_of
 from slng_sidecar.net.timed_send import deliver
-from slng_sidecar.protocol.errors import GatewayError
+from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.route import Kind
 from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.replies import refuse
+from slng_sidecar.server.session_factory import SessionFactory
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.sessions.runner import ClientGone
 
@@ -50,14 +51,14 @@ class WebSocketClient:
             return
 
 
-def streaming_routes(gateway: Gateway) -> APIRouter:
+def websocket_routes(gateway: Gateway, sessions: SessionFactory) -> APIRouter:
     """Give the routes ``WS /v1/bridges/unmute/{stt,tts}/{model}``; every other upgrade is refused by name."""
-    router = APIRouter()
+    router, services = APIRouter(), gateway.services
 
     async def serve(websocket: WebSocket, kind: Kind, model: str) -> None:
         peer = peer_of(websocket.scope)
         try:
-            target = resolve_target(websocket, kind, model, gateway.settings, gateway.secrets)
+            target = resolve_target(websocket, kind, model, services.settings, services.secrets)
             live = gateway.take_place(target, peer)
         except GatewayError as error:
             gateway.refused(error, peer)
@@ -67,8 +68,8 @@ def streaming_routes(gateway: Gateway) -> APIRouter:
         extended = EXTENDED in websocket.scope["subprotocols"]
         try:
             await websocket.accept(EXTENDED if extended else None)
-            client = WebSocketClient(websocket, gateway.settings.sidecar_send_timeout)
-            await gateway.run_session(client, live, extended=extended)
+            client = WebSocketClient(websocket, services.settings.sidecar_send_timeout)
+            await sessions.run(client, live, extended=extended)
         finally:
             gateway.free_place(live)
 
@@ -83,7 +84,7 @@ def streaming_routes(gateway: Gateway) -> APIRouter:
     @router.websocket("/{path:path}")
     async def unknown(websocket: WebSocket) -> None:
         error = GatewayError(
-            "not_found",
+            ErrorCode.NOT_FOUND,
             "No WebSocket here. The paths are /v1/bridges/unmute/stt/{model} and /v1/bridges/unmute/tts/{model}.",
         )
         await refuse(error, websocket.scope, websocket.receive, websocket.send)
