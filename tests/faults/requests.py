@@ -42,10 +42,10 @@ _HOW: dict[str, dict[str, Any]] = {
     "close 1000": {"do": "close", "code": 1000},
     "an error": {"do": "error", "code": "backend_error", "message": "failed"},
     "rate_limit": {"do": "error", "code": "rate_limit", "message": "busy", "then_close": 1013},
-    "a message larger than we take": {"do": "oversized", "bytes": 2 << 20},
-    "nothing is sent any more": {"do": "mute"},
-    "frozen: nothing arrives any more": {"do": "tcp", "then": "stop_writing"},
-    "frozen: nothing is taken any more": {"do": "tcp", "then": "stop_reading"},
+    "a message larger than the sidecar accepts": {"do": "oversized", "bytes": 2 << 20},
+    "upstream sends nothing more": {"do": "mute"},
+    "frozen: nothing reaches the sidecar": {"do": "tcp", "then": "stop_writing"},
+    "frozen: nothing is accepted from the sidecar": {"do": "tcp", "then": "stop_reading"},
 }
 _REFUSALS = {"refused by 401": 401, "refused by 429": 429, "refused by 503": 503}
 # What cannot be told from a good end; docs/explain/guarantees.md says so.
@@ -54,7 +54,7 @@ _CLEAN: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
         "websocket": (("mid utterance", "during drain"), "some routes end a turn this way"),
         "file": (("at its end", "during drain"), "it is the answer to the sidecar's close when nothing is left"),
     },
-    "nothing is sent any more": {
+    "upstream sends nothing more": {
         "file": (
             ("mid utterance", "at its end", "during drain"),
             "asked to close, upstream closes cleanly with nothing left",
@@ -94,7 +94,7 @@ def fault_of(name: str, way: str, moment: str) -> dict[str, Any] | str:
     if moment == "dialling":
         if how["do"] == "drop":
             return {**how, "when": "upgrade"}
-        if name == "frozen: nothing arrives any more":
+        if name == "frozen: nothing reaches the sidecar":
             return {"do": "hang", "when": "upgrade"}
         return "there is no WebSocket connection yet"
     at: dict[str, dict[str, Any]] = {
@@ -123,7 +123,7 @@ def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
         if moment == "dialling":
             return {"do": "drop", "when": "request", **how}
         return {"do": "profile", "set": {"break_bytes": broken[moment]}, **how, **late}
-    if name == "frozen: nothing arrives any more":
+    if name == "frozen: nothing reaches the sidecar":
         if moment == "dialling":
             return {"do": "hang"}
         slow = {"first_audio_ms": TOO_LATE} if moment == "before ready" else {"pace": 0.05 / FACTOR}
