@@ -9,14 +9,15 @@ from itertools import pairwise
 
 import pytest
 from slng_sidecar.engines import pcm as sound
-from slng_sidecar.engines import speech
-from slng_sidecar.engines.speech import SpeechSegment, SpeechSegmenter, recognize_segment
+from slng_sidecar.engines import pocketsphinx, voices
+from slng_sidecar.engines.pocketsphinx import SpeechSegment, SpeechSegmenter, recognize_segment
 from slng_sidecar.engines.workers import WorkerFailed, Workers
 from slng_sidecar.simulator import SimulatorOptions, create_simulator, describe, recognize, speak
 from support.simulator_client import CLOSE, FINALIZE, FLUSH, NOVA, fast, stt, text, tts
 
 pytestmark = pytest.mark.skipif(
-    not (speech.voice_installed() and speech.recognizer_installed()), reason="no voice or no recogniser is installed"
+    not (voices.voice_installed() and pocketsphinx.recognizer_installed()),
+    reason="no voice or no recogniser is installed",
 )
 SENTENCE = "please call me tomorrow morning"
 OTHER = "the weather is very nice today"
@@ -33,16 +34,16 @@ def test_what_is_spoken_at_another_rate_is_recognised() -> None:
 
 def test_espeak_speaks_too() -> None:
     pytest.importorskip("espeakng_loader")
-    pcm, rate = speech._espeak().say("hello")
+    pcm, rate = voices._espeak().say("hello")
     assert 0.2 < len(pcm) / 2 / rate < 2
     assert max(sound.samples_of(pcm)) > 1000
 
 
 def test_speaks_without_flite(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    speech.voice_installed.cache_clear()
-    request.addfinalizer(speech.voice_installed.cache_clear)
-    assert speech.voice_installed() == ("espeak" if find_spec("espeakng_loader") else None)
+    voices.voice_installed.cache_clear()
+    request.addfinalizer(voices.voice_installed.cache_clear)
+    assert voices.voice_installed() == ("espeak" if find_spec("espeakng_loader") else None)
     assert len(speak("hello", 16_000)) > 5000
 
 
@@ -67,14 +68,14 @@ def test_a_segment_is_the_same_whether_a_silence_or_a_finalize_ended_it() -> Non
     (by_silence,) = SpeechSegmenter(16_000, 300).feed(pcm)
     segmenter = SpeechSegmenter(16_000, 0)
     assert segmenter.feed(pcm) == []
-    assert segmenter.cut() == by_silence
-    assert segmenter.cut() is None
+    assert segmenter.finish() == by_silence
+    assert segmenter.finish() is None
 
 
 def test_silence_has_no_segment() -> None:
     segmenter = SpeechSegmenter(16_000, 300)
     assert segmenter.feed(SILENCE * 5) == []
-    assert segmenter.cut() is None
+    assert segmenter.finish() is None
     assert segmenter.position_ms == 5000
 
 
@@ -173,16 +174,16 @@ async def test_workers_end_with_the_simulator() -> None:
 def test_says_which_voice_and_ear_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe("auto") in (("flite", "PocketSphinx"), ("eSpeak NG", "PocketSphinx"))
     assert describe("signal") == ("the numbered signal", "the numbered signal")
-    monkeypatch.setattr(speech, "voice_installed", lambda: None)
-    monkeypatch.setattr(speech, "recognizer_installed", lambda: False)
+    monkeypatch.setattr(voices, "voice_installed", lambda: None)
+    monkeypatch.setattr(pocketsphinx, "recognizer_installed", lambda: False)
     assert describe("auto") == ("a tone", "a script")
     with pytest.raises(RuntimeError, match=r"slng-sidecar\[simulator\]"):
         create_simulator(SimulatorOptions(speech="real"))
 
 
 async def test_without_the_extra_it_hums_and_hears_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "voice_installed", lambda: None)
-    monkeypatch.setattr(speech, "recognizer_installed", lambda: False)
+    monkeypatch.setattr(voices, "voice_installed", lambda: None)
+    monkeypatch.setattr(pocketsphinx, "recognizer_installed", lambda: False)
     async with fast(speech="auto", script=("hello there",)) as simulator:
         async with tts(simulator) as client:
             await client.send(text("ten chars!"), FLUSH)

@@ -332,7 +332,7 @@ async def test_a_script_is_in_force_from_the_start() -> None:
         ({"do": "close", "when": "upgrade"}, "cannot happen at the upgrade"),
         ({"do": "close", "when": "text", "code": 1006}, "'code'"),
         ({"do": "close", "when": "text", "reason": "é" * 62}, "123 bytes"),
-        ({"do": "profile", "set": {"mood": 1}}, "no manner 'mood'.*terminal"),
+        ({"do": "profile", "set": {"mood": 1}}, "no field 'mood'.*terminal"),
         ({"do": "profile", "set": {"terminal": "bang"}}, "terminal takes one of.*flushed"),
         ({"do": "send", "when": "text"}, "either 'message' or 'base64'"),
         ({"do": "drop", "when": "text", "after_ms": 5}, "when: audio"),
@@ -348,7 +348,7 @@ def test_refuses_a_fault_that_it_does_not_understand_and_names_what_there_is(fau
 
 def test_refuses_manners_that_do_not_exist() -> None:
     options = SimulatorOptions.fast(mood=1)
-    with pytest.raises(BadProfile, match="no manner 'mood'"):
+    with pytest.raises(BadProfile, match="no field 'mood'"):
         create_simulator(options)
 
 

@@ -28,7 +28,7 @@ def test_reads_manners_as_people_write_them() -> None:
 @pytest.mark.parametrize(
     ("assignment", "says"),
     [
-        ("mood=1", "no manner 'mood'"),
+        ("mood=1", "no field 'mood'"),
         ("pace", "name=value"),
         ("pace=fast", "pace takes a number"),
         ("pace=NaN", "pace takes a number"),

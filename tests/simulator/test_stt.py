@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from slng_sidecar.engines import signal
 from slng_sidecar.engines.pcm import tone
-from slng_sidecar.engines.recognizers import Cut, SignalRecognizer
+from slng_sidecar.engines.pocketsphinx import RecognizedWord
+from slng_sidecar.engines.recognizers import RecognizedUtterance, SignalRecognizer
 from slng_sidecar.engines.signal import SignalWord
-from slng_sidecar.engines.speech import RecognizedWord
 from slng_sidecar.simulator import Simulator
 from support.simulator_client import CLOSE, FINALIZE, NOVA, Client, dialled, fast, stt
 
@@ -169,11 +169,11 @@ async def test_partials_grow_and_never_follow_their_final() -> None:
 async def test_a_partial_that_took_long_is_not_sent_after_its_final(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answered = asyncio.Event(), asyncio.Event()
 
-    async def words(_ear: SignalRecognizer, cut: Cut) -> Sequence[RecognizedWord]:
+    async def words(_recognizer: SignalRecognizer, utterance: RecognizedUtterance) -> Sequence[RecognizedWord]:
         if not asked.is_set():
             asked.set()
             await answered.wait()
-        return cut.words
+        return utterance.words
 
     monkeypatch.setattr(SignalRecognizer, "words", words)
     async with fast() as simulator, stt(simulator, enable_partials=True) as client:

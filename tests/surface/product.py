@@ -13,9 +13,9 @@ import slng_sidecar as sidecar
 from slng_sidecar.cli.main import app as command_line
 from slng_sidecar.config import FIXED as NEEDS_RESTART
 from slng_sidecar.config import Settings, load_settings
+from slng_sidecar.engines.pocketsphinx import recognize as recognise
 from slng_sidecar.engines.signal import Decoder, decode, encode
 from slng_sidecar.engines.signal import SignalWord as Word
-from slng_sidecar.engines.speech import recognize as recognise
 from slng_sidecar.keys import SECRETS
 from slng_sidecar.protocol.errors import STATUS_OF_CODE, GatewayError
 from slng_sidecar.server.app import create_app

@@ -1,4 +1,4 @@
-"""Sound as bytes: resampling, mu-law and A-law, WAV heads, a tone. All of it 16-bit mono and pure Python."""
+"""16-bit mono PCM in pure Python: resampling, mu-law and A-law, WAV headers, a tone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from operator import mul
 
-# What Deepgram's Aura puts into a streamed WAV's size fields (recorded over HTTP in September 2026).
+# The sizes in the header of a WAV that Deepgram's Aura streams (recorded over HTTP in September 2026).
 STREAMED_RIFF_SIZE = 2_147_418_148
 STREAMED_DATA_SIZE = 2_147_418_112
 
@@ -19,14 +19,14 @@ _FULL = 0x7FFF
 
 
 def wav_head(rate: int, data_size: int | None) -> bytes:
-    """Give the 44 bytes before the samples; ``data_size`` None means a stream, with the sizes that SLNG sends."""
+    """Return the 44 bytes before the samples. If ``data_size`` is None, the sizes are those of SLNG's streams."""
     riff, data = (STREAMED_RIFF_SIZE, STREAMED_DATA_SIZE) if data_size is None else (data_size + 36, data_size)
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
     return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + form + struct.pack("<4sI", b"data", data)
 
 
 def samples_of(pcm: bytes) -> array[int]:
-    """Read little-endian 16-bit samples; an odd last byte is left out."""
+    """Return the samples of little-endian 16-bit PCM. An odd last byte is ignored."""
     samples = array("h", pcm[: len(pcm) & ~1])
     if sys.byteorder == "big":
         samples.byteswap()
@@ -34,7 +34,7 @@ def samples_of(pcm: bytes) -> array[int]:
 
 
 def bytes_of(samples: array[int]) -> bytes:
-    """Write samples as little-endian 16-bit."""
+    """Return samples as little-endian 16-bit PCM."""
     if sys.byteorder == "big":
         samples = array("h", samples)
         samples.byteswap()
@@ -42,7 +42,7 @@ def bytes_of(samples: array[int]) -> bytes:
 
 
 def tone(ms: float, rate: int) -> bytes:
-    """Give a 440 Hz tone at a third of full level, with its ends faded."""
+    """Return a 440 Hz tone at a third of full level, with faded ends."""
     count = int(rate * ms / 1000)
     fade = max(1, min(count // 2, rate // 100))
     step = 2 * math.pi * 440 / rate
@@ -53,9 +53,9 @@ def tone(ms: float, rate: int) -> bytes:
 
 
 def resample(pcm: bytes, rate: int, wanted: int) -> bytes:
-    """Change the rate by a windowed sinc, 16 samples wide, that also keeps out what the lower rate cannot hold.
+    """Change the sample rate with a windowed sinc, 16 samples wide, which also filters what the lower rate cannot hold.
 
-    It takes about 20 ms of CPU for a second of sound, so it belongs in a worker, not in an event loop.
+    A second of audio takes about 20 ms of CPU time, so this belongs in a worker and not on the event loop.
     """
     if rate == wanted or not pcm:
         return pcm
@@ -97,16 +97,16 @@ def encode(pcm: bytes, encoding: str) -> bytes:
             return to_mulaw(pcm)
         case "alaw":
             return to_alaw(pcm)
-    raise ValueError(f"cannot make {encoding}")
+    raise ValueError(f"cannot encode {encoding}")
 
 
 ENCODINGS = {"linear16": 2, "mulaw": 1, "alaw": 1}
-"""What can be made, with the bytes of a sample."""
+"""The encodings that ``encode`` supports, with the bytes of a sample."""
 
 
 @lru_cache(maxsize=16)
 def _filters(up: int, down: int) -> list[list[float]]:
-    """Give the taps for each position of an output sample between two input samples."""
+    """Return the filter taps for each position of an output sample between two input samples."""
     cut = min(1.0, up / down)
     half = math.ceil(_TAPS / 2 / cut)
     filters = []
@@ -127,7 +127,7 @@ def _sinc(x: float) -> float:
 
 @lru_cache(maxsize=2)
 def _table(code: Callable[[int], int]) -> bytes:
-    """Give the code of each sample; negative ones count from the end."""
+    """Return the code of each sample. Negative samples count from the end."""
     return bytes(code(sample) for sample in (*range(1 << 15), *range(-(1 << 15), 0)))
 
 

@@ -1,10 +1,10 @@
-"""The numbered signal: sound that spells numbered words, so that a test sees exactly what was lost, repeated or moved.
+"""The numbered signal: audio that spells numbered words, so that a test sees exactly what was lost, repeated or moved.
 
-A word is 5 to 25 frames of 20 ms, then, for some, frames of silence. Every frame says which word it belongs to, which
-of its frames it is and of how many, in 64 bits: 16 of a mark, 20 of the word's number, 6 of the frame's index, 6 of the
-frame count and 16 of a checksum, highest bit first. A bit is a run of equal samples, positive for 1 and negative for 0;
-the rest of the frame is silence. Both bytes of a sample carry the sign, so sound that lost an odd byte, or that was cut
-at any sample, is read again from the next whole frame on. The level survives mu-law and A-law.
+A word is 5 to 25 frames of 20 ms; some words are followed by frames of silence. Every frame carries 64 bits: 16 of a
+mark, 20 of the word's number, 6 of the frame's index in the word, 6 of the word's frame count, and 16 of a checksum,
+highest bit first. A bit is a run of equal samples, positive for 1 and negative for 0. The rest of the frame is silence.
+Both bytes of a sample carry the sign, so audio that lost an odd byte, or that was cut at any sample, is readable from
+the next whole frame on. The level survives mu-law and A-law.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FRAME_MS = 20
 MIN_FRAMES, MAX_FRAMES = 5, 25
 MAX_NUMBER = (1 << 20) - 1
 FIRST_RUNNING_NUMBER = 500_000
-"""Where words of a text that are no ``n17`` are numbered from."""
+"""The number of the first word that does not have the form ``n17``."""
 
 _BITS = 64
 _MARK = 0b1111_1110_0001_0110
@@ -35,11 +35,11 @@ _SIGNS = bytes(ord("1") if 4 <= byte < 128 else ord("0") if 128 <= byte < 252 el
 
 @dataclass(frozen=True, slots=True)
 class SignalWord:
-    """A word to be said.
+    """A word to encode.
 
     Attributes:
         number: 0 to ``MAX_NUMBER``.
-        frames: its length in frames of 20 ms, 5 to 25; None takes one that follows from the number.
+        frames: its length in frames of 20 ms, 5 to 25; None for the length of ``frames_of``.
         gap: frames of silence after it.
     """
 
@@ -50,14 +50,15 @@ class SignalWord:
 
 @dataclass(frozen=True, slots=True)
 class DecodedWord:
-    """A word that was heard, whole or in part.
+    """A word that was decoded, whole or in part.
 
     Attributes:
-        number: which.
-        frames: how many frames of the word were there.
-        count: how many it has.
-        whole: whether all were, in order and without a break.
-        start_ms, end_ms: where in the audio fed, from its first byte.
+        number: the word's number.
+        frames: how many of its frames were decoded.
+        count: how many frames it has.
+        whole: whether all frames came, in order and without a break.
+        start_ms: where it starts, from the first byte of the audio.
+        end_ms: where it ends.
     """
 
     number: int
@@ -74,16 +75,16 @@ class DecodedWord:
 
 
 def frames_of(number: int) -> int:
-    """Give the length in frames that a word has unless another is asked for."""
+    """Return the length of a word in frames, unless another one is asked for."""
     return MIN_FRAMES + number * 7 % (MAX_FRAMES - MIN_FRAMES + 1)
 
 
 def encode(words: Iterable[SignalWord | int], rate: int = 16_000) -> bytes:
-    """Spell words as 16-bit mono sound.
+    """Return words as 16-bit mono PCM.
 
     Args:
-        words: a number alone is a word of its usual length with no gap after it.
-        rate: samples a second, from 8000.
+        words: a plain number is a word of its usual length without a gap after it.
+        rate: the sample rate in Hz, at least 8000.
 
     Raises:
         ValueError: a number, a length or the rate is out of range.
@@ -97,7 +98,7 @@ def words_of_text(text: str, first: int = FIRST_RUNNING_NUMBER) -> list[SignalWo
     Every third number has two frames of silence after it.
 
     Args:
-        first: the number of the first token that is no ``n17``.
+        first: the number of the first token that does not have the form ``n17``.
     """
     words = []
     for token in text.split():
@@ -111,17 +112,17 @@ def words_of_text(text: str, first: int = FIRST_RUNNING_NUMBER) -> list[SignalWo
 
 
 def decode(sound: bytes, rate: int = 16_000) -> list[DecodedWord]:
-    """Read back all the words of one piece of sound."""
+    """Return all words in one piece of audio."""
     decoder = Decoder(rate)
     return decoder.feed(sound) + decoder.end()
 
 
 class Decoder:
-    """Reads words from sound that comes in pieces of any length.
+    """Decodes words from audio that comes in pieces of any length.
 
     Attributes:
-        position_ms: how much sound was fed.
-        last_frame_ms: where the last frame heard ended, 0 before any.
+        position_ms: milliseconds of audio that were fed.
+        last_frame_ms: where the last decoded frame ended; 0 before any.
     """
 
     def __init__(self, rate: int = 16_000) -> None:
@@ -141,15 +142,15 @@ class Decoder:
 
     @property
     def in_word(self) -> bool:
-        """Whether a word has begun and not ended."""
+        """Whether a word has started and not ended."""
         return self._word is not None
 
-    def feed(self, sound: bytes) -> list[DecodedWord]:
-        """Take more sound, and give the words that ended in it."""
-        sound = self._odd + sound
-        self._odd = sound[len(sound) & ~1 :]
-        self._signs += sound[1::2].translate(_SIGNS)
-        heard: list[DecodedWord] = []
+    def feed(self, audio: bytes) -> list[DecodedWord]:
+        """Take more audio, and return the words that ended in it."""
+        audio = self._odd + audio
+        self._odd = audio[len(audio) & ~1 :]
+        self._signs += audio[1::2].translate(_SIGNS)
+        decoded: list[DecodedWord] = []
         at = 0
         spoken = _BITS * self._run
         while True:
@@ -160,19 +161,19 @@ class Decoder:
             if frame is None:
                 at = found + 1
                 continue
-            heard += self._take(*frame, start=self._first + found)
+            decoded += self._take(*frame, start=self._first + found)
             at = found + spoken
-        # What can no longer begin a frame is let go; a mark may still be growing at the end.
+        # Samples that can no longer start a frame are dropped. The end may be the start of a mark.
         keep_from = found if found >= 0 else max(at, len(self._signs) - len(self._mark) + 1)
         del self._signs[:keep_from]
         self._first += keep_from
-        return heard + self._give_up(self._first)
+        return decoded + self._give_up(self._first)
 
     def end(self) -> list[DecodedWord]:
-        """Say that the sound is over: a word that had only begun is a fragment."""
-        heard = [self._word.heard(self._ms, whole=False)] if self._word else []
+        """End the audio, and return a word that had only started, as a fragment."""
+        decoded = [self._word.decoded(self._ms, whole=False)] if self._word else []
         self._word = None
-        return heard
+        return decoded
 
     def _read(self, at: int) -> tuple[int, int, int] | None:
         middle = self._run // 2
@@ -186,22 +187,22 @@ class Decoder:
         return body >> 12, body >> 6 & 0x3F, body & 0x3F
 
     def _take(self, number: int, index: int, count: int, *, start: int) -> list[DecodedWord]:
-        heard = []
+        decoded = []
         word = self._word
         if word and not word.continued_by(number, index, count, start, self._frame):
-            heard.append(word.heard(self._ms, whole=False))
+            decoded.append(word.decoded(self._ms, whole=False))
             word = None
         if word is None:
             word = self._word = _Open(number, index, count, start)
         word.take(index, start + self._frame)
         self.last_frame_ms = self._ms(word.end)
         if index == count - 1:
-            heard.append(word.heard(self._ms, whole=word.frames == count))
+            decoded.append(word.decoded(self._ms, whole=word.frames == count))
             self._word = None
-        return heard
+        return decoded
 
     def _give_up(self, reached: int) -> list[DecodedWord]:
-        """End a word whose next frame should have been heard by now."""
+        """End a word whose next frame should have come by now."""
         if self._word and reached - self._word.end > 2 * self._frame:
             return self.end()
         return []
@@ -211,7 +212,7 @@ class Decoder:
 
 
 class _Open:
-    """A word that has begun."""
+    """A word that has started."""
 
     def __init__(self, number: int, index: int, count: int, start: int) -> None:
         self.number, self.count = number, count
@@ -228,7 +229,7 @@ class _Open:
         self.next = index + 1
         self.end = end
 
-    def heard(self, ms: Callable[[int], float], *, whole: bool) -> DecodedWord:
+    def decoded(self, ms: Callable[[int], float], *, whole: bool) -> DecodedWord:
         return DecodedWord(self.number, self.frames, self.count, whole, ms(self.start), ms(self.end))
 
 
@@ -246,8 +247,8 @@ def _encode_frame(number: int, index: int, count: int, rate: int) -> bytes:
     body = number << 12 | index << 6 | count
     value = _MARK << 48 | body << 16 | _checksum(body)
     run = _run_of(rate)
-    sound = b"".join((_HIGH if bit == "1" else _LOW) * run for bit in f"{value:0{_BITS}b}")
-    return sound + bytes(2 * (rate * FRAME_MS // 1000) - len(sound))
+    audio = b"".join((_HIGH if bit == "1" else _LOW) * run for bit in f"{value:0{_BITS}b}")
+    return audio + bytes(2 * (rate * FRAME_MS // 1000) - len(audio))
 
 
 def _checksum(body: int) -> int:
@@ -255,7 +256,7 @@ def _checksum(body: int) -> int:
 
 
 def _run_of(rate: int) -> int:
-    """Give the samples of one bit: 64 bits fill about 16 of a frame's 20 ms."""
+    """Return the samples of one bit. 64 bits fill about 16 of a frame's 20 ms."""
     if rate < 8000:
         raise ValueError(f"the signal needs 8000 samples a second or more, not {rate}")
     return rate // 4000

@@ -1,6 +1,6 @@
-"""Processes beside the event loop that speak and hear: both hold Python's lock for hundreds of milliseconds.
+"""Worker processes that synthesise and recognise speech, which would block the event loop for hundreds of milliseconds.
 
-A worker is ``main`` run as a program. It takes pickled calls on its standard input and ends when that does, so it
+A worker runs ``main`` as a program. It reads pickled calls from its standard input and ends when that is closed, so it
 cannot outlive the simulator, however that ends.
 """
 
@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from slng_sidecar.engines.speech import SpeechSegment, prepare_recognizer, recognize_segment, speak
+from slng_sidecar.engines.pocketsphinx import SpeechSegment, prepare_recognizer, recognize_segment
+from slng_sidecar.engines.voices import speak
 
 _LENGTH = struct.Struct("!I")
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -26,11 +27,11 @@ _CALLS: dict[str, Callable[..., Any]] = {
 
 
 class WorkerFailed(RuntimeError):
-    """Raised where a call failed in a worker, or the worker itself; the text says how."""
+    """Raised when a call failed in a worker, or the worker ended. The text describes the cause."""
 
 
 class Workers:
-    """A few worker processes, each started when it is first needed."""
+    """A fixed number of worker processes, each started when it is first needed."""
 
     def __init__(self, count: int = 2) -> None:
         self._free: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
@@ -40,29 +41,29 @@ class Workers:
 
     @property
     def idle(self) -> bool:
-        """Whether a call would begin at once."""
+        """Whether a call would start at once."""
         return not self._free.empty()
 
     async def speak(self, text: str, rate: int) -> bytes:
-        """Say a text; see ``speech.speak``.
+        """Return a text as PCM; see ``voices.speak``.
 
         Raises:
-            WorkerFailed: it could not be said.
+            WorkerFailed: it could not be synthesised.
         """
-        sound: bytes = await self._call("speak", text, rate)
-        return sound
+        pcm: bytes = await self._call("speak", text, rate)
+        return pcm
 
     async def recognize(self, segment: SpeechSegment) -> list[Any]:
-        """Recognise a segment; see ``speech.recognize_segment``.
+        """Return the words of a segment; see ``pocketsphinx.recognize_segment``.
 
         Raises:
-            WorkerFailed: it could not be decoded.
+            WorkerFailed: it could not be recognised.
         """
         words: list[Any] = await self._call("recognise", segment)
         return words
 
     async def prepare_recognizer(self) -> None:
-        """Load the recogniser in every worker, so that the first final is not late."""
+        """Load the recognizer in every worker, so that the first final is not late."""
         await asyncio.gather(*(self._call("prepare_ear") for _ in self._workers))
 
     async def close(self) -> None:
@@ -91,7 +92,7 @@ class _Worker:
                 f"from {__name__} import main; main()",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the simulator, which ends its workers itself
+                start_new_session=True,  # Ctrl-C must reach only the simulator, which ends its workers itself
             )
         process = self._process
         assert process.stdin is not None
@@ -105,12 +106,12 @@ class _Worker:
             while True:
                 (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
                 answered, failure, value = pickle.loads(await process.stdout.readexactly(length))
-                # An earlier call may have been given up before its answer was read.
+                # The caller of an earlier call may have gone before its answer was read.
                 if answered == number:
                     break
         except (OSError, asyncio.IncompleteReadError):
             await self.close()
-            raise WorkerFailed(f"the worker ended while it was to {name.replace('_', ' ')}") from None
+            raise WorkerFailed(f"the worker ended during the call {name}") from None
         if failure:
             raise WorkerFailed(failure)
         return value
@@ -141,9 +142,9 @@ def _work(calls: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Be a worker."""
+    """Run a worker: answer calls until standard input is closed."""
     calls = sys.stdin.buffer
-    # Libraries that print must not print into the answers.
+    # Output that libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):

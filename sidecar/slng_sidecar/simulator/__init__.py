@@ -1,6 +1,6 @@
-"""A stand-in for SLNG on real sockets: manners by route, faults by script, real speech or an exact signal.
+"""A stand-in for SLNG on real sockets: route profiles, scripted faults, real speech or an exact signal.
 
-For people: ``slng-sidecar simulate``, described in ``docs/reference/simulator.md``. For tests:
+People run it as ``slng-sidecar simulate`` (``docs/reference/simulator.md``). In tests:
 
     async with running_simulator(SimulatorOptions.fast()) as simulator:
         simulator.inject(do="drop", kind="tts", when="audio", after_ms=500)
@@ -8,8 +8,9 @@ For people: ``slng-sidecar simulate``, described in ``docs/reference/simulator.m
         await simulator.log.until(lambda log: log.dials == 2)
 """
 
-from slng_sidecar.engines.recognizers import SIGNAL_MODELS, Speech, describe
-from slng_sidecar.engines.speech import recognize, speak
+from slng_sidecar.engines.pocketsphinx import recognize
+from slng_sidecar.engines.selection import SIGNAL_MODELS, Speech, describe
+from slng_sidecar.engines.voices import speak
 from slng_sidecar.simulator.app import create_simulator, running_simulator
 from slng_sidecar.simulator.faults import BadFault, Fault, parse_script
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions

@@ -1,4 +1,4 @@
-"""The simulator as an application, and served on a socket."""
+"""The simulator as an ASGI application, and served on a socket."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from slng_sidecar.engines.recognizers import recognizes_speech
+from slng_sidecar.engines.selection import recognizes_speech
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.net.serving import listen_tcp, serving
-from slng_sidecar.simulator.connection import SimulatedConnection
+from slng_sidecar.simulator.connection import BridgeSession, SimulatedConnection
 from slng_sidecar.simulator.http import http_routes
 from slng_sidecar.simulator.options import SimulatorOptions
 from slng_sidecar.simulator.proxy import TcpProxy
 from slng_sidecar.simulator.state import Simulator
+from slng_sidecar.simulator.stt import SttSession
+from slng_sidecar.simulator.tts import TtsSession
 
 _MAX_MESSAGE = 4 << 20
 _SHUTDOWN_TIMEOUT = 2
 
 
 def create_simulator(options: SimulatorOptions | None = None) -> Starlette:
-    """Make the application; its ``state.simulator`` is the ``Simulator``.
+    """Build the application, whose ``state.simulator`` is the ``Simulator``.
 
-    It must be served by ``serving``, which gives it the transports that some faults need.
+    It must be served by ``net.serving``, which gives it the transports that some faults need.
 
     Raises:
-        BadManners, BadFault: an option has a field or a value that does not exist.
-        RuntimeError: real speech was asked for and is not installed.
+        BadProfile, BadFault: an option has an unknown field or value.
+        RuntimeError: real speech was asked for but is not installed.
     """
     simulator = Simulator(options or SimulatorOptions())
 
@@ -46,7 +48,8 @@ def create_simulator(options: SimulatorOptions | None = None) -> Starlette:
 
     async def bridge(websocket: WebSocket) -> None:
         kind = "stt" if "/stt/" in websocket.url.path else "tts"
-        await SimulatedConnection(simulator, websocket, kind, websocket.path_params["model"]).serve()
+        model = websocket.path_params["model"]
+        await SimulatedConnection(simulator, websocket, kind, model, _new_session).serve()
 
     bridges = [WebSocketRoute(f"/v1/bridges/unmute/{kind}/{{model:path}}", bridge) for kind in ("stt", "tts")]
     app = Starlette(routes=[*bridges, *http_routes()], lifespan=lifespan)
@@ -58,12 +61,12 @@ def create_simulator(options: SimulatorOptions | None = None) -> Starlette:
 async def running_simulator(
     options: SimulatorOptions | None = None, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[Simulator]:
-    """Serve a simulator while the block runs; port 0 takes a free one.
+    """Serve a simulator while the block runs. Port 0 chooses a free port.
 
     Raises:
-        CannotListen: the address cannot be listened on.
-        BadManners, BadFault: an option has a field or a value that does not exist.
-        RuntimeError: real speech was asked for and is not installed.
+        CannotListen: the socket cannot be opened.
+        BadProfile, BadFault: an option has an unknown field or value.
+        RuntimeError: real speech was asked for but is not installed.
     """
     app = create_simulator(options)
     simulator: Simulator = app.state.simulator
@@ -82,6 +85,18 @@ async def running_simulator(
                 yield simulator
             finally:
                 simulator.stopping.set()
+
+
+def _new_session(connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, over: bool) -> BridgeSession:
+    """Return the session of a connection; one over the limit, or with a refused provider key, gets an error."""
+    simulator = connection.simulator
+    refused = None
+    if over:
+        refused = ("rate_limit", "too many concurrent connections")
+    elif simulator.provider_refuses(connection.model, connection.record.headers):
+        refused = ("backend_connection_failed", "upstream 401")
+    session = SttSession if connection.kind == "stt" else TtsSession
+    return session(connection, tasks, refused=refused)
 
 
 async def _prepare(simulator: Simulator) -> None:

@@ -1,4 +1,4 @@
-"""One WebSocket of the simulator, from the dial to its end: the refusals, the timers and the faults of both bridges."""
+"""One WebSocket of the simulator, from the dial to its end: what both bridges share, such as timers and faults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -19,36 +19,43 @@ from slng_sidecar.protocol.messages import dump, parse_object
 from slng_sidecar.simulator.faults import Fault
 from slng_sidecar.simulator.profiles import RouteProfile
 from slng_sidecar.simulator.replies import error_message, refusal_of
-
-if TYPE_CHECKING:
-    from slng_sidecar.simulator.state import Simulator
+from slng_sidecar.simulator.state import Simulator
 
 _CLOSE_TIMEOUT = 1.0
 _INBOX = 100
 
 
 class Ended(Exception):
-    """Raised in a connection's tasks once it is over; it ends the others."""
+    """Raised in a connection's tasks once the connection is over. It ends the other tasks."""
 
 
 class BridgeSession(Protocol):
-    """What a bridge does with a connection that stands."""
+    """One bridge's side of an open connection."""
 
     async def on_message(self, message: dict[str, Any]) -> None:
-        """Deal with a text message."""
+        """Handle a text message."""
 
     async def on_binary(self, data: bytes) -> None:
-        """Deal with a binary message."""
+        """Handle a binary message."""
+
+
+class NewSession(Protocol):
+    """Creates the session of an open connection."""
+
+    def __call__(self, connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, over: bool) -> BridgeSession:
+        """Return the session. ``over`` is whether the connection exceeds the limit."""
 
 
 class SimulatedConnection:
     """A dialled WebSocket.
 
     Attributes:
-        manners: how it behaves from now on; a fault may change that at any time.
+        profile: how it behaves from now on. A fault may change it at any time.
     """
 
-    def __init__(self, simulator: Simulator, websocket: WebSocket, kind: str, model: str) -> None:
+    def __init__(
+        self, simulator: Simulator, websocket: WebSocket, kind: str, model: str, new_session: NewSession
+    ) -> None:
         self.simulator = simulator
         self.kind = kind
         self.model = model
@@ -56,6 +63,7 @@ class SimulatedConnection:
         self.loop = asyncio.get_running_loop()
         self.record = simulator.log.dialled(kind, model, websocket.headers, websocket.query_params)
         self._websocket = websocket
+        self._new_session = new_session
         self._moments: Counter[str] = Counter()
         self._audio_fired: set[tuple[int, int]] = set()
         self._faults: asyncio.Queue[Fault] = asyncio.Queue(_INBOX)
@@ -69,7 +77,7 @@ class SimulatedConnection:
     # From the dial to the end
 
     async def serve(self) -> None:
-        """Live through it all."""
+        """Serve the connection from the dial to its end."""
         try:
             await self._serve()
         except Ended:
@@ -104,7 +112,7 @@ class SimulatedConnection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                session = simulator.session(self, tasks, over=over)
+                session = self._new_session(self, tasks, over=over)
                 tasks.create_task(self._read(session), name="simulator: read")
                 tasks.create_task(self._watch_idle(), name="simulator: idle")
                 tasks.create_task(self._watch_age(), name="simulator: age")
@@ -148,7 +156,7 @@ class SimulatedConnection:
     # What goes out
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        """Send a text message, its type spelt as the manners say.
+        """Send a text message, with its type spelt as the profile says.
 
         Raises:
             Ended: the connection is over.
@@ -172,7 +180,7 @@ class SimulatedConnection:
     async def send_error(
         self, code: str, message: str, *, shape: str | None = None, status: int | None = None, closes: bool = True
     ) -> None:
-        """Report an error in the shape of the manners, unless one is given, and close if they say so.
+        """Send an error in the profile's shape, unless one is given, and close if the profile says so.
 
         Raises:
             Ended: the connection is over.
@@ -182,7 +190,7 @@ class SimulatedConnection:
             await self.close(1011, message)
 
     async def close(self, code: int, reason: str = "", by: str = "simulator") -> None:
-        """Close. A peer that does not read is dropped.
+        """Close the connection. A peer that does not read is dropped.
 
         Raises:
             Ended: always.
@@ -213,12 +221,12 @@ class SimulatedConnection:
         return not self._muted
 
     async def sleep_until(self, due: float) -> None:
-        """Sleep until the loop's clock says ``due``; what is past is no wait."""
+        """Sleep until ``due`` on the loop's clock. A time in the past is no wait."""
         if (wait := due - self.loop.time()) > 0:
             await asyncio.sleep(wait)
 
     async def become_ready(self) -> bool:
-        """Answer ``init`` as the manners say; False where the session is not to work.
+        """Answer ``init`` as the profile says, and return whether the session is to work.
 
         Raises:
             Ended: the connection is over.
@@ -241,7 +249,7 @@ class SimulatedConnection:
         return True
 
     async def nap(self, due: float | None) -> None:
-        """Sleep until ``due``, or for ever, but not beyond a change of the manners."""
+        """Sleep until ``due``, or for ever if it is None, but not beyond a change of the profile."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(due):
                 await self._profile_changed.wait()
@@ -262,7 +270,7 @@ class SimulatedConnection:
                 raise Ended
             self._heard_at = self.loop.time()
             if (data := event.get("bytes")) is not None:
-                self.simulator.log.heard(self.record, data)
+                self.simulator.log.audio(self.record, data)
                 await session.on_binary(data)
             else:
                 await self._take_text(event["text"], session)
@@ -298,34 +306,36 @@ class SimulatedConnection:
     # Faults
 
     def inject(self, fault: Fault) -> None:
-        """Let a fault happen now."""
+        """Carry out a fault now."""
         with contextlib.suppress(asyncio.QueueFull):
             self._faults.put_nowait(fault)
 
     async def moment(self, name: str) -> None:
-        """Let happen what is due at this moment.
+        """Carry out the faults that are due at this moment.
 
         Raises:
-            Ended: it ended the connection.
+            Ended: a fault ended the connection.
         """
         self._moments[name] += 1
         for fault in self._due(name, occurrence=self._moments[name]):
             await self._schedule(fault)
 
     async def audio_moment(self, passed_ms: float, turn: int = 1) -> None:
-        """Let happen what is due after that much audio; a fault happens once a turn.
+        """Carry out the faults that are due after this much audio. A fault acts once in a turn.
 
         Raises:
-            Ended: it ended the connection.
+            Ended: a fault ended the connection.
         """
         done = {number for number, fired_turn in self._audio_fired if fired_turn == turn}
-        for fault in self._due("audio", occurrence=turn, passed_ms=passed_ms, but=done):
+        for fault in self._due("audio", occurrence=turn, passed_ms=passed_ms, exclude=done):
             self._audio_fired.add((fault.id, turn))
             await self._schedule(fault)
 
-    def _due(self, moment: str, *, occurrence: int = 1, passed_ms: float = 0, but: Collection[int] = ()) -> list[Fault]:
+    def _due(
+        self, moment: str, *, occurrence: int = 1, passed_ms: float = 0, exclude: Collection[int] = ()
+    ) -> list[Fault]:
         return self.simulator.faults.due(
-            self.record.id, self.kind, self.model, moment, occurrence=occurrence, passed_ms=passed_ms, but=but
+            self.record.id, self.kind, self.model, moment, occurrence=occurrence, passed_ms=passed_ms, exclude=exclude
         )
 
     async def _take_faults(self) -> None:
@@ -374,8 +384,8 @@ class SimulatedConnection:
                 self._muted = True
             case "tcp":
                 proxy, client = self.simulator.proxy, self._websocket.client
-                if proxy is not None and client is not None and (link := proxy.link(client.port)) is not None:
-                    link.behave(arguments)
+                if proxy is not None and client is not None and (proxied := proxy.connection(client.port)) is not None:
+                    proxied.behave(arguments)
             case "stop_reading":
                 self._reading = False
                 transport_of(self._websocket.scope).pause_reading()
@@ -397,7 +407,7 @@ class SimulatedConnection:
 
 @contextlib.contextmanager
 def _ending() -> Iterator[None]:
-    """Turn what Starlette raises for a connection that is gone into ``Ended``."""
+    """Raise ``Ended`` in place of what Starlette raises for a connection that is gone."""
     try:
         yield
     except (WebSocketDisconnect, RuntimeError):

@@ -1,9 +1,8 @@
-"""Faults by script: what shall go wrong, where, at which moment and how often. Pure: connections carry them out."""
+"""Scripted faults: what goes wrong, where, at which moment and how often. Connections carry them out."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,13 +18,13 @@ MOMENTS = (
     "upgrade", "accepted", "init", "ready", "text", "flush", "clear", "cancel", "finalize", "keepalive", "close",
     "audio", "partial", "final", "terminal", "cleared", "request", "now",
 )  # fmt: skip
-"""When it applies.
+"""When a fault applies.
 
 ``upgrade`` is before the 101, ``accepted`` right after it, ``request`` is an HTTP request. ``init``, ``text``,
 ``flush``, ``clear``, ``cancel``, ``finalize``, ``keepalive`` and ``close`` are the client's messages, before they are
-dealt with. ``ready`` is just after that was sent; ``partial``, ``final``, ``terminal`` and ``cleared`` just before.
-``audio`` is sound received on STT, and on TTS sound sent in the turn; with ``after_ms``, once that much has passed.
-``now`` acts on the connections that are open, newest first.
+handled. ``ready`` is just after that message was sent; ``partial``, ``final``, ``terminal`` and ``cleared`` are just
+before. ``audio`` is audio received on STT, and audio sent in the turn on TTS; with ``after_ms``, once that much of it
+has passed. ``now`` acts on the connections that are open, newest first.
 """
 
 _Check = Callable[[Any], bool]
@@ -33,11 +32,11 @@ _FIELDS: dict[str, tuple[_Check, str]] = {
     "kind": (lambda v: v in KINDS, "one of " + ", ".join(KINDS)),
     "model": (lambda v: isinstance(v, str) and v != "", "a model, or a pattern such as slng/deepgram/*"),
     "connection": (lambda v: _whole(v) and v > 0, "1 for the first matching connection from now on, 2 for the second"),
-    "times": (lambda v: _whole(v), "how often it happens in all; 0 is always"),
+    "times": (lambda v: _whole(v), "how often it acts in all; 0 is always"),
     "when": (lambda v: v in MOMENTS, "one of " + ", ".join(MOMENTS)),
     "occurrence": (lambda v: _whole(v) and v > 0, "1 for the first such moment of a connection, 2 for the second"),
     "after_ms": (lambda v: _whole(v), "milliseconds of audio, with when: audio"),
-    "delay_ms": (lambda v: _whole(v), "milliseconds from the moment until it happens"),
+    "delay_ms": (lambda v: _whole(v), "milliseconds from the moment until it acts"),
 }
 _TEXT: tuple[_Check, str] = (lambda v: isinstance(v, str), "a text")
 _ACTIONS: dict[str, dict[str, tuple[_Check, str]]] = {
@@ -87,13 +86,13 @@ _ACTIONS: dict[str, dict[str, tuple[_Check, str]]] = {
 }
 _ALIASES = {"manners": "profile"}
 _BEFORE_THE_101 = frozenset({"refuse", "hang", "drop", "profile", "tcp"})
-# These need no 'when': they are about the dial, unless it is said otherwise.
+# These need no 'when': they act at the dial unless 'when' says otherwise.
 _OF_A_REQUEST = frozenset({"refuse", "hang", "profile"})
 _AT_A_REQUEST = _OF_A_REQUEST | {"drop"}
 
 
 class BadFault(ValueError):
-    """Raised for a fault that cannot be understood; the text names the field and what there is."""
+    """Raised for a fault that is not valid. The text names the field and the possible values."""
 
 
 @dataclass(slots=True, eq=False)
@@ -101,10 +100,20 @@ class Fault:
     """One entry of the script.
 
     Attributes:
-        id: given when it is added.
+        id: its number, given when it is added.
         do: what happens.
-        arguments: of what happens.
-        fired: the connections (their ids) on which it did, in order.
+        when: the moment at which it happens.
+        arguments: the arguments of ``do``.
+        kind: the kind of connection it applies to; None for any.
+        model: the model it applies to, or a pattern; None for any.
+        connection: which matching connection it applies to, counted from when the fault was added; None for any.
+        times: how often it acts in all; 0 for always.
+        occurrence: at which occurrence of the moment on a connection; None for any.
+        after_ms: after how many milliseconds of audio.
+        delay_ms: how many milliseconds after the moment.
+        fired: the ids of the connections on which it acted, in order.
+        seen: how many matching connections there were.
+        chosen: the id of the connection that ``connection`` counts to, once it came.
     """
 
     id: int
@@ -124,14 +133,15 @@ class Fault:
 
     @property
     def spent(self) -> bool:
-        """Whether it has happened as often as it should."""
+        """Whether it has acted as often as it should."""
         return bool(self.times) and len(self.fired) >= self.times
 
     def concerns(self, kind: str, model: str) -> bool:
+        """Return whether it applies to connections of a kind and a model."""
         return self.kind in (None, kind) and (self.model is None or fnmatchcase(model, self.model))
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it as it was written, with ``id`` and ``fired``."""
+        """Return the fault as it was written, with ``id`` and ``fired``."""
         where = {"kind": self.kind, "model": self.model, "connection": self.connection, "occurrence": self.occurrence}
         shown: dict[str, Any] = {"id": self.id, "do": self.do, "when": self.when}
         shown |= {name: value for name, value in where.items() if value is not None}
@@ -140,7 +150,7 @@ class Fault:
 
 
 class FaultBook:
-    """The script in force."""
+    """The faults of a script, by id."""
 
     def __init__(self, faults: Iterable[Mapping[str, Any]] = ()) -> None:
         self._faults: dict[int, Fault] = {}
@@ -155,7 +165,7 @@ class FaultBook:
         """Add a fault.
 
         Raises:
-            BadFault: it cannot be understood.
+            BadFault: the fault is not valid.
         """
         fault = parse_fault(entry, self._last + 1)
         self._last = fault.id
@@ -163,15 +173,15 @@ class FaultBook:
         return fault
 
     def remove(self, number: int) -> bool:
-        """Take one fault out; False where there is none of that id."""
+        """Remove a fault, and return whether there was one with that id."""
         return self._faults.pop(number, None) is not None
 
     def clear(self) -> None:
-        """Take all faults out."""
+        """Remove all faults."""
         self._faults.clear()
 
     def opened(self, connection: int, kind: str, model: str) -> None:
-        """Count a new connection, so that faults for the n-th one find it."""
+        """Count a new connection, for the faults that apply to the n-th one."""
         for fault in self._faults.values():
             if fault.concerns(kind, model):
                 fault.seen += 1
@@ -187,14 +197,14 @@ class FaultBook:
         *,
         occurrence: int = 1,
         passed_ms: float = 0,
-        but: Collection[int] = (),
+        exclude: Collection[int] = (),
     ) -> list[Fault]:
-        """Give the faults that happen now, except those of the ids ``but``, and record that they do."""
+        """Return the active faults, excluding the ids in ``exclude``, and count each one as triggered."""
         due = [
             fault
             for fault in self._faults.values()
             if fault.when == moment
-            and fault.id not in but
+            and fault.id not in exclude
             and not fault.spent
             and fault.concerns(kind, model)
             and (fault.connection is None or fault.chosen == connection)
@@ -207,15 +217,15 @@ class FaultBook:
 
 
 def actions() -> dict[str, tuple[str, ...]]:
-    """Give the names that ``do`` takes, each with its own arguments."""
+    """Return the possible values of ``do``, each with its arguments."""
     return {name: tuple(arguments) for name, arguments in _ACTIONS.items()}
 
 
 def parse_script(script: object) -> list[Mapping[str, Any]]:
-    """Read a script: one fault, a list of them, or ``{"faults": [...]}``.
+    """Parse a script: one fault, a list of them, or ``{"faults": [...]}``.
 
     Raises:
-        BadFault: one cannot be understood.
+        BadFault: a fault is not valid.
     """
     if isinstance(script, Mapping) and set(script) == {"faults"}:
         script = script["faults"]
@@ -226,10 +236,13 @@ def parse_script(script: object) -> list[Mapping[str, Any]]:
 
 
 def parse_fault(entry: object, number: int) -> Fault:
-    """Read one fault.
+    """Parse one fault.
+
+    Args:
+        number: the id that it gets.
 
     Raises:
-        BadFault: it has an unknown name, field or value.
+        BadFault: the fault has an unknown name, field or value.
     """
     if not isinstance(entry, Mapping):
         raise BadFault('a fault is an object such as {"do": "drop", "when": "audio", "after_ms": 500}')
@@ -291,6 +304,6 @@ def _whole(value: Any) -> bool:
 def _is_base64(value: str) -> bool:
     try:
         base64.b64decode(value, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or a character that is not ASCII
         return False
     return True

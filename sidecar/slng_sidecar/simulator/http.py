@@ -33,13 +33,13 @@ _PIECE = 8192
 _TTS_FIELDS = frozenset({"text", "voice", "pronunciation"})
 _AURA_REFUSES = ("encoding", "sample_rate", "container", "config")
 _TYPES = {"wav": "audio/wav", "wav_exact": "audio/wav", "pcm": "audio/pcm", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
-# A frame of MPEG-1 layer 3, 64 kbit/s, 44.1 kHz, mono, whose data say nothing: silence. After an empty ID3 tag.
+# An empty ID3 tag, then frames of silence: MPEG-1 layer 3, 64 kbit/s, 44.1 kHz, mono.
 _MP3 = b"ID3\x04\x00\x00\x00\x00\x00\x00" + (b"\xff\xfb\x50\xc4" + bytes(204)) * 10
 _OGG = b"OggS\x00\x02" + bytes(20) + b"\x01\x13OpusHead\x01\x01" + bytes(9)
 
 
 def http_routes() -> list[Route]:
-    """Give all routes but the WebSockets."""
+    """Return all routes except the WebSockets."""
     return [
         Route("/v1/bridges/unmute/tts/{model:path}", _bridge_tts, methods=["POST"]),
         Route("/v1/bridges/unmute/stt/{model:path}", _bridge_stt, methods=["POST"]),
@@ -85,7 +85,7 @@ async def _tts_reply(request: Request, record: Record, profile: RouteProfile) ->
 
 
 async def _native_tts(request: Request) -> Response:
-    """Aura's own route, which regional gateways answer too."""
+    """Answer Aura's native route, which regional gateways have as well."""
     record, profile, response = await _begin(request)
     if response is None:
         try:
@@ -105,7 +105,7 @@ async def _speech(request: Request, record: Record, profile: RouteProfile, body:
     if not isinstance(text, str) or not text.strip():
         return _error(400, "'text' is required")
     try:
-        pcm = await _simulator(request).synthesizer(record.model).say(text, profile.http_rate)
+        pcm = await _simulator(request).synthesizer(record.model).synthesize(text, profile.http_rate)
     except WorkerFailed as error:
         return _error(502, str(error))
     whole = _in_format(pcm, profile)
@@ -139,17 +139,17 @@ async def _stt_reply(request: Request, record: Record, profile: RouteProfile) ->
     except ValueError as error:
         return _error(400, str(error))
     record.received.append((0.0, fields))
-    simulator.log.heard(record, audio)
+    simulator.log.audio(record, audio)
     try:
         rate, pcm = _samples(audio, fields)
     except ValueError as error:
         return _error(400, str(error))
     recognizer = simulator.recognizer(record.model, rate, profile.endpoint_ms)
-    cuts = recognizer.feed(pcm)
-    if (last := recognizer.cut(last=True)) is not None:
-        cuts.append(last)
+    utterances = recognizer.feed(pcm)
+    if (last := recognizer.finish(last=True)) is not None:
+        utterances.append(last)
     try:
-        words = [word.text for cut in cuts for word in await recognizer.words(cut)]
+        words = [word.text for utterance in utterances for word in await recognizer.words(utterance)]
     except WorkerFailed as error:
         return _error(502, str(error))
     alternative = {"transcript": " ".join(words), "confidence": profile.confidence or 0.0}
@@ -158,7 +158,7 @@ async def _stt_reply(request: Request, record: Record, profile: RouteProfile) ->
 
 
 async def _begin(request: Request) -> tuple[Record, RouteProfile, Response | None]:
-    """Record a request, and refuse it where SLNG would or a fault says so."""
+    """Record a request, and return its refusal if SLNG would refuse it or a fault does."""
     simulator = _simulator(request)
     model = request.path_params["model"]
     kind = "tts" if "/tts/" in request.url.path else "stt"
@@ -221,7 +221,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _upload(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes]:
-    """Read multipart, JSON with base64, or raw audio into (fields, audio)."""
+    """Parse a form, JSON with base64, or raw audio, and return the fields and the audio."""
     kind, _, parameters = content_type.partition(";")
     match kind.strip().lower():
         case "multipart/form-data":
@@ -251,12 +251,12 @@ def _multipart(parameters: str, body: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _samples(audio: bytes, fields: dict[str, Any]) -> tuple[int | None, bytes]:
-    """Give (rate, samples); rate None where it is compressed."""
+    """Return the sample rate and the samples. The rate is None for compressed audio."""
     if audio[:4] == b"RIFF":
         try:
             with wave.open(BytesIO(audio)) as file:
                 if file.getsampwidth() != 2 or file.getnchannels() != 1:
-                    raise ValueError("the simulator hears 16-bit mono")
+                    raise ValueError("the simulator accepts 16-bit mono WAV only")
                 return file.getframerate(), file.readframes(file.getnframes())
         except (wave.Error, EOFError):
             raise ValueError("that WAV cannot be read") from None
@@ -285,7 +285,7 @@ def _in_format(pcm: bytes, profile: RouteProfile) -> bytes:
 
 
 async def _pieces(request: Request, record: Record, whole: bytes, profile: RouteProfile) -> AsyncIterator[bytes]:
-    """Give the body by the clock, as the bridge gives its sound; who left before its end ended it."""
+    """Yield the body in real time, as the bridge sends its audio, and record who ended it."""
     log = _simulator(request).log
     try:
         async for piece in _paced(whole, profile):
@@ -313,7 +313,7 @@ def _error(status: int, text: str) -> JSONResponse:
 
 
 class _Broken(Response):
-    """A body that stops in the middle, with the connection."""
+    """A body that breaks off in the middle, together with the connection."""
 
     def __init__(self, body: bytes, media_type: str) -> None:
         super().__init__(body, media_type=media_type)

@@ -1,4 +1,4 @@
-"""What a simulator is told when it starts."""
+"""The options of a simulator."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slng_sidecar.engines.recognizers import Speech
+from slng_sidecar.engines.selection import Speech
 from slng_sidecar.simulator.profiles import FAST, REALISTIC
 
 REFUSED_KEY = "bad"
-"""This key is refused whatever keys are taken."""
+"""This key is refused whatever keys are accepted."""
 
 BAD_PROVIDER_KEY = "bad-provider-key"
 """A provider key (BYOK) that the provider refuses."""
@@ -18,23 +18,23 @@ BAD_PROVIDER_KEY = "bad-provider-key"
 
 @dataclass(frozen=True, slots=True)
 class SimulatorOptions:
-    """How the simulator behaves; ``profile`` and faults say the rest.
+    """How the simulator behaves, besides its route profiles and faults.
 
     Attributes:
-        speech: ``auto`` takes real voices and ears where they are installed, else a tone and the script; ``real``
-            insists on them; ``signal`` is the numbered signal; ``tone`` a tone and the script.
-        keys: the API keys that are taken; empty takes every one but ``bad``.
-        regional: behave as a regional gateway, which has no HTTP bridge (405). A Host header of
-            ``{world_part}.api.slng.ai`` or ``api.slng.ai`` decides this by itself.
-        unknown_status: what an unknown model is refused with at the upgrade; 0 takes it.
-        undeployed_status: what a model without a deployment is refused with.
-        max_connections: more WebSockets at once are refused; 0 is no limit.
-        manners: fields of ``RouteProfile`` for all routes. They come before what is particular to a route.
-        overrides: fields of ``RouteProfile`` that come after what is particular to a route.
+        speech: ``auto`` uses real speech if it is installed, otherwise a tone and the script; ``real`` requires it;
+            ``signal`` is the numbered signal; ``tone`` a tone and the script.
+        keys: the API keys that are accepted; if empty, every key but ``bad``.
+        regional: whether it behaves as a regional gateway, which has no HTTP bridge (405). A Host header of
+            ``{world_part}.api.slng.ai`` or ``api.slng.ai`` overrides this.
+        unknown_status: the status that refuses an unknown model at the upgrade; 0 accepts it.
+        undeployed_status: the status that refuses a model without a deployment.
+        max_connections: the most WebSockets at once; 0 for no limit.
+        profile: fields of ``RouteProfile`` for all routes. A route's own profile overrides them.
+        overrides: fields of ``RouteProfile`` that override a route's own profile.
         faults: the script in force from the start.
-        script: what the scripted ear hears, a line for each utterance.
-        tcp: let connections come through a TCP proxy, which the fault ``tcp`` needs.
-        keep_audio: bytes of a connection's audio that its record keeps.
+        script: the lines of the scripted recognizer, one for each utterance.
+        tcp: whether connections go through a TCP proxy, which the fault ``tcp`` needs.
+        keep_audio: how many bytes of a connection's audio its record keeps.
     """
 
     speech: Speech = "auto"
@@ -52,10 +52,10 @@ class SimulatorOptions:
 
     @classmethod
     def fast(cls, speech: Speech = "signal", keep_audio: int = 64 << 20, **fields: Any) -> SimulatorOptions:
-        """Give options for tests: everything at once, the numbered signal, all audio kept.
+        """Return options for tests: no latency, the numbered signal, all audio kept.
 
         Args:
-            fields: other options; an unknown one that is a field of ``RouteProfile`` goes to ``overrides``.
+            fields: other options. Fields of ``RouteProfile`` go to ``overrides``.
         """
         own = {name: fields.pop(name) for name in tuple(fields) if name in cls.__slots__}
         own["overrides"] = {**own.get("overrides", {}), **fields}

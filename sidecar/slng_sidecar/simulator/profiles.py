@@ -1,8 +1,7 @@
-"""How each route behaves: what is recorded of the live routes, and a switch wherever that is unknown or disputed.
+"""Route profiles: what is recorded of the live routes, and a switch wherever that is unknown or disputed.
 
-What a route is known for comes from the recordings of SLNG's own clients: ``pipecat-slng`` 0.5.0 to 0.7.0 and their
-changelogs, ``livekit-plugins-slng`` up to 1.8.9, and notes of third parties on the live service. A field's comment says
-"unknown" where nobody recorded what SLNG does.
+The facts come from SLNG's own clients (``pipecat-slng`` 0.5.0 to 0.7.0 with their changelogs, ``livekit-plugins-slng``
+up to 1.8.9) and from notes of third parties on the live service. "Unknown" marks what nobody has recorded.
 """
 
 from __future__ import annotations
@@ -19,41 +18,41 @@ ErrorShape = Literal["data", "top", "status_int", "status_str", "message", "capi
 
 
 class BadProfile(ValueError):
-    """Raised for a field that does not exist or a value it cannot have; the text names what there is."""
+    """Raised for an unknown field or a value that it cannot have. The text names what is possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteProfile:
-    """The behaviour of one connection. Times are milliseconds unless the name ends in ``_s``; 0 is at once."""
+    """The behaviour of one connection. Times are milliseconds, or seconds if the name ends in ``_s``. 0 is at once."""
 
     # Both kinds
     upgrade_ms: float = 0
-    """From the request to the 101."""
+    """The time from the request to the 101."""
     ready_ms: float = 0
-    """From ``init`` to ``ready``."""
+    """The time from ``init`` to ``ready``."""
     ready: Literal["once", "twice", "never", "silent", "error"] = "once"
     """What answers ``init``. ``never``: nothing, and the session never works; ``silent``: nothing, but it works;
-    ``error``: a ``backend_connection_failed`` in ``ready``'s place."""
+    ``error``: a ``backend_connection_failed`` instead of ``ready``."""
     error_shape: ErrorShape = "data"
-    """Where an error's code and message stand."""
+    """Where an error carries its code and message."""
     error_closes: bool = False
     """Whether an error is followed by close 1011 (unknown for most codes)."""
     type_case: Literal["lower", "upper", "title"] = "lower"
-    """How every message's type is spelt."""
+    """The spelling of every message's type."""
     idle_s: float = 0
-    """Seconds without a text or binary frame from the client until it is closed; pings do not count. 0 is never."""
+    """Seconds without a text or binary frame from the client until it is closed. Pings do not count. 0 is never."""
     idle_code: int = 1008
-    """The close code of that: 1008, 1011 or 1012 were seen; there is no error message."""
+    """The close code of the idle timeout (1008, 1011 and 1012 were seen). No error message is sent."""
     idle_reason: str = "idle timeout"
-    """The close reason of that."""
+    """The close reason of the idle timeout."""
     max_s: float = 0
     """Seconds until a connection is closed, even in the middle of a reply. 0 is never."""
     max_code: int = 1011
-    """The close code of that; there is no error message."""
+    """The close code at the longest duration. No error message is sent."""
     max_reason: str = "max connection duration"
-    """The close reason of that."""
+    """The close reason at the longest duration."""
     over_limit: Literal["429", "rate_limit"] = "429"
-    """How one connection too many is refused: at the upgrade, or by an error in ``ready``'s place (unknown)."""
+    """How a connection over the limit is refused: at the upgrade, or by an error instead of ``ready`` (unknown)."""
     close_answer: Literal["close", "ignore"] = "close"
     """Whether the client's ``close`` is answered."""
     close_code: int = 1000
@@ -61,57 +60,57 @@ class RouteProfile:
 
     # TTS
     first_audio_ms: float = 0
-    """From a turn's first text to its first sound."""
+    """The time from a turn's first text to its first audio."""
     pace: float = 0
-    """How many times faster than real time sound is sent; 0 is all at once."""
+    """How many times faster than real time audio is sent; 0 is all at once."""
     chunk_ms: float = 100
-    """How much sound is in one message."""
+    """How much audio one message has."""
     audio_form: AudioForm = "binary"
-    """Sound as binary frames, or as base64 in one of the five places where clients look."""
+    """Audio as binary frames, or as base64 in one of the five places where clients look."""
     zero_length: bool = False
-    """Whether an empty binary frame goes before a turn's sound."""
+    """Whether an empty binary frame precedes a turn's audio."""
     segments: bool = False
-    """Whether ``segment_start`` and ``segment_end`` stand around the sound of each text."""
+    """Whether ``segment_start`` and ``segment_end`` enclose the audio of each text."""
     segment_terminal: bool = False
-    """Whether each text ends with the route's terminal, before the turn's flush already."""
+    """Whether each text ends with the route's terminal, even before the turn's flush."""
     silent: bool = False
-    """Whether turns have a terminal but no sound (Cartesia, one afternoon)."""
+    """Whether turns have a terminal but no audio (Cartesia, one afternoon)."""
     terminal: Terminal = "audio_end"
     """What ends a turn: one message, both in either order, one twice, none, or a provider's own."""
     terminal_ms: float = 0
-    """From the last sound to the terminal."""
+    """The time from the last audio to the terminal."""
     stray_terminal_ms: float = 0
-    """A second terminal, so long after the first; 0 is none."""
+    """The time from the terminal to a second one; 0 for no second one."""
     after_turn: Literal["open", "close", "spent"] = "open"
-    """``close`` is Rime's close 1000 after each terminal; ``spent`` is Soniox's session that takes no second turn."""
+    """What follows a turn. ``close``: close 1000 (Rime); ``spent``: a session that accepts no second turn (Soniox)."""
     after_turn_ms: float = 20
-    """From the terminal to that close (Rime: about 20)."""
+    """The time from the terminal to that close (Rime: about 20)."""
     spent_ms: float = 44
-    """From a text for a spent session to its error (Soniox: 44)."""
+    """The time from a text for a spent session to its error (Soniox: 44)."""
     flush: Literal["standalone", "inline", "both"] = "both"
     """What ends a turn: a ``flush`` message, ``"flush": true`` in a text, or either (disputed)."""
     empty_flush: Literal["terminal", "ignore", "error"] = "ignore"
-    """What a flush without a text before it draws (unknown)."""
+    """The answer to a flush without text (unknown)."""
     letterless: Literal["speak", "refuse", "hang"] = "speak"
-    """What a text without a letter or digit draws: nothing to hear, an error (Sarvam), or a turn that never ends."""
+    """The answer to a text without a letter or digit: no audio, an error (Sarvam), or a turn that never ends."""
     clear_ms: float = 0
-    """From ``clear`` to its answer (300 to 500 recorded)."""
+    """The time from ``clear`` to its answer (300 to 500 recorded)."""
     clear_answer: Literal["cleared", "audio_end", "none"] = "cleared"
     """What answers ``clear``."""
     clear_drains: bool = True
-    """Whether sound already made goes on until ``cleared``, as recorded."""
+    """Whether audio that exists already is sent until ``cleared``, as recorded."""
     late_audio_ms: float = 0
-    """How much of the cleared sound still comes after ``cleared``; 0 is none (some routes: some)."""
+    """How much cleared audio still comes after ``cleared``; 0 for none (some routes send some)."""
     clear_spends: bool = False
     """Whether an interruption consumes the session (Soniox)."""
     binary: Literal["ignore", "error", "close"] = "ignore"
-    """What a binary frame from a TTS client draws (unknown)."""
+    """The answer to a binary frame from a TTS client (unknown)."""
     expiry_s: float = 0
-    """Seconds without output after which an error with only a message comes (Gradium: 120). 0 is never."""
+    """Seconds without output until an error with only a message comes (Gradium: 120). 0 is never."""
     default_encoding: str = "linear16"
-    """What is sent where ``init`` names no encoding; some models give mp3, which the simulator cannot make."""
+    """The encoding if ``init`` names none. Some models send MP3, which the simulator cannot encode."""
     partial_text: bool = False
-    """Whether ``ready`` says ``accepts_partial_text``."""
+    """Whether ``ready`` has ``accepts_partial_text``."""
 
     # STT
     partials: bool = True
@@ -119,39 +118,39 @@ class RouteProfile:
     partial_every_ms: float = 200
     """How much audio lies between two partials."""
     final_ms: float = 0
-    """From a finalize, or an endpoint, to its final."""
+    """The time from a finalize, or an endpoint, to its final."""
     endpoint_ms: float = 300
     """The silence that ends an utterance; 0 leaves that to ``finalize`` and ``close``."""
     finalize_answer: Literal["final", "empty", "none"] = "final"
-    """``empty`` gives an empty final first, and what was heard with the next one; ``none`` answers nothing."""
+    """The answer to a finalize. ``empty``: an empty final, and the words with the next one; ``none``: nothing."""
     empty_finalize: Literal["empty", "ignore"] = "empty"
-    """What a finalize with nothing heard since the last one draws: an empty final, or nothing (unknown)."""
+    """The answer to a finalize without speech since the last one: an empty final, or nothing (unknown)."""
     finals: int = 1
-    """How many finals one utterance is split into at most (Gradium: nine)."""
+    """The most finals that one utterance is split into (Gradium: nine)."""
     stray_final: str = ""
-    """A final that comes at once on a finalize, before its answer."""
+    """The text of a final that follows a finalize at once, before the answer."""
     words: bool = True
     """Whether finals have word times."""
     confidence: float | None = 0.95
-    """The score of what is heard; null leaves it out. A recogniser's own score takes its place where there is one."""
+    """The confidence of transcripts; null leaves it out. A recognizer's own confidence replaces it."""
     from_finalize: bool = False
-    """Whether finals say ``from_finalize``, true or false."""
+    """Whether finals have ``from_finalize``, true or false."""
     results: bool = False
-    """Whether Deepgram's own ``Results``, ``SpeechStarted`` and ``Metadata`` come in place of the bridge's messages."""
+    """Whether Deepgram's own ``Results``, ``SpeechStarted`` and ``Metadata`` replace the bridge's messages."""
     utterance_end: bool = False
     """Whether ``utterance_end`` follows an utterance's last final (models with a token stream, such as Soniox)."""
     numerals: bool = False
-    """Whether "ten" comes as "10" (Sarvam)."""
+    """Whether "ten" is written "10" (Sarvam)."""
     languages: str = ""
-    """What a strict route takes, such as ``en,hi``; another language closes with 1008. Empty takes all."""
+    """The languages of a strict route, such as ``en,hi``. Another language is closed with 1008. Empty accepts all."""
     bad_encoding: Literal["error", "close"] = "error"
-    """What an encoding other than linear16, mp3 and opus draws."""
+    """The answer to an encoding other than linear16, mp3 and opus."""
 
     # HTTP speech
     http_format: Literal["wav", "wav_exact", "pcm", "mp3", "ogg"] = "wav"
     """``wav`` has the streaming sizes 2147418148 and 2147418112, ``wav_exact`` true ones. mp3 and ogg are silence."""
     http_type: str = ""
-    """The Content-Type in place of the usual one."""
+    """The Content-Type; empty for the usual one."""
     http_rate: int = 24_000
     """The sample rate of HTTP speech."""
     truncate_bytes: int = 0
@@ -170,13 +169,13 @@ REALISTIC: dict[str, Any] = {
     "idle_s": 180,
     "max_s": 1800,
 }
-"""The latencies of a live gateway: the middle of what was recorded. How long SLNG lets a connection idle is unknown; it
-is longer than the 150 s that ``pipecat-slng`` 0.7.0 may leave between two messages."""
+"""The latencies of a live gateway: the middle of what was recorded. SLNG's idle timeout is unknown, but longer than the
+150 s that ``pipecat-slng`` 0.7.0 may leave between two messages."""
 
 FAST: dict[str, Any] = {"partial_every_ms": 100, "chunk_ms": 40}
-"""Everything at once, for tests."""
+"""No latency, for tests."""
 
-# The first that matches the route, without a leading "slng/", counts.
+# The first entry that matches the route, without a leading "slng/", applies.
 _ROUTES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("tts", "deepgram/aura:*", {}),
     ("tts", "gradium/tts:*", {"expiry_s": 120}),
@@ -209,15 +208,15 @@ UNDEPLOYED = frozenset({"slng/deepgram/nova:3-multi", "slng/deepgram/nova:3-es"}
 
 
 def route_profile(kind: str, model: str) -> Mapping[str, Any] | None:
-    """Give what is particular to a route; None where no such route is known."""
+    """Return the fields of a route's own profile; None for an unknown route."""
     name = model.removeprefix("slng/")
     return next((own for k, glob, own in _ROUTES if k in (kind, "*") and fnmatchcase(name, glob)), None)
 
 
 def profile_of(kind: str, model: str, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> RouteProfile:
-    """Put together how a connection behaves: ``base``, then what is particular to its route, then ``overrides``.
+    """Return the profile of a connection: ``base``, overridden by its route's own fields, overridden by ``overrides``.
 
-    A latency of the route counts only where ``base`` has latencies at all, so that tests can have none.
+    A route's own latency applies only if ``base`` has that latency, so that tests can have none.
     """
     own = dict(route_profile(kind, model) or {})
     for name in _LATENCIES & own.keys():
@@ -227,33 +226,33 @@ def profile_of(kind: str, model: str, base: Mapping[str, Any], overrides: Mappin
 
 
 def check_profile(fields: object) -> dict[str, Any]:
-    """Return fields of ``RouteProfile`` that came from outside.
+    """Check fields of ``RouteProfile`` that came from outside, and return them.
 
     Raises:
-        BadManners: one does not exist, or cannot have that value.
+        BadProfile: a field does not exist, or cannot have its value.
     """
     if not isinstance(fields, Mapping):
-        raise BadProfile('manners are an object of fields, such as {"terminal": "flushed"}')
+        raise BadProfile('a profile is an object of fields, such as {"terminal": "flushed"}')
     hints = get_type_hints(RouteProfile)
     checked: dict[str, Any] = {}
     for name, value in fields.items():
         if name not in hints:
-            raise BadProfile(f"there is no manner {name!r}; there are {', '.join(sorted(hints))}")
+            raise BadProfile(f"a profile has no field {name!r}; its fields are {', '.join(sorted(hints))}")
         checked[name] = _check(name, value, hints[name])
     return checked
 
 
 def parse_profile(assignments: Iterable[str]) -> dict[str, Any]:
-    """Read fields of ``RouteProfile`` written as ``name=value``; a value is JSON, or a text as it stands.
+    """Parse fields of ``RouteProfile`` written as ``name=value``. A value is JSON, or plain text.
 
     Raises:
-        BadManners: one is not of that form, does not exist, or cannot have that value.
+        BadProfile: an assignment has another form, or its field does not exist or cannot have the value.
     """
     fields: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise BadProfile(f"a manner is set by name=value, not {assignment!r}")
+            raise BadProfile(f"a profile field is set with name=value, not {assignment!r}")
         try:
             fields[name] = json.loads(value)
         except ValueError:

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of the simulator: what networks do to a connection, below WebSockets."""
+"""A TCP proxy in front of the simulator, for what networks do to a connection below its WebSocket."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 ENDINGS = ("reset", "stop_reading", "stop_writing", "half_close")
-"""What can befall a connection, as its client sees it.
+"""What can happen to a connection, as its client sees it.
 
-``reset`` is a TCP reset. ``stop_reading`` takes nothing more from the client, whose writes fill up. ``stop_writing``
-brings the client nothing more, while all it sends arrives. ``half_close`` ends what comes to the client (a FIN) and
-goes on reading.
+``reset`` is a TCP reset. ``stop_reading`` reads nothing more from the client, whose send buffer fills up.
+``stop_writing`` sends the client nothing more, but everything that it sends still arrives. ``half_close`` ends the
+stream to the client (a FIN) and goes on reading.
 """
 
 _PIECE = 16_384
-# Pieces on their way in one direction; more hold the sender back.
+# How many pieces may be on their way in one direction before the sender is held back.
 _MOST_PIECES = 64
 
 
 class ProxiedConnection:
     """One proxied connection.
 
-    Mutable: how it treats what passes, by ``behave``.
+    Mutable: all of its behaviour, by ``behave``.
     """
 
     def __init__(self, client: asyncio.StreamWriter) -> None:
@@ -40,11 +40,11 @@ class ProxiedConnection:
         self._half_closed = False
 
     def behave(self, fault: Mapping[str, Any]) -> None:
-        """Change how it behaves from here on.
+        """Change its behaviour from now on.
 
         Args:
-            fault: ``latency_ms``, ``bytes_per_s`` and ``slice_bytes`` hold in both directions, 0 for none; ``then`` is
-                one of ``ENDINGS``. What is left out stays as it is.
+            fault: ``latency_ms``, ``bytes_per_s`` and ``slice_bytes`` apply in both directions, 0 for no limit;
+                ``then`` is one of ``ENDINGS``. Missing fields change nothing.
         """
         self._latency = fault.get("latency_ms", 1000 * self._latency) / 1000
         self._bytes_per_s = fault.get("bytes_per_s", self._bytes_per_s)
@@ -67,7 +67,7 @@ class ProxiedConnection:
     async def carry(
         self, client: asyncio.StreamReader, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Pass everything in both directions until both have ended, or one breaks."""
+        """Pass data in both directions until both have ended, or one breaks."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for source, target in ((client, writer), (reader, self._client)):
@@ -113,20 +113,20 @@ class ProxiedConnection:
 
 
 class TcpProxy:
-    """All connections of a proxy, each known by the local port of its far side."""
+    """A proxy. Each of its connections is known by the local port of its far side."""
 
     def __init__(self, host: str, port: int) -> None:
-        """Pass connections on to an address; ``running`` does it."""
+        """Create a proxy for connections to an address. ``running`` serves it."""
         self._address = host, port
-        self._links: dict[int, ProxiedConnection] = {}
+        self._connections: dict[int, ProxiedConnection] = {}
 
-    def link(self, port: int) -> ProxiedConnection | None:
-        """Give the connection that the far side sees come from a port."""
-        return self._links.get(port)
+    def connection(self, port: int) -> ProxiedConnection | None:
+        """Return the connection that the far side sees coming from a port."""
+        return self._connections.get(port)
 
     @contextlib.asynccontextmanager
     async def running(self, sock: socket.socket) -> AsyncIterator[None]:
-        """Serve on a listening socket while the block runs; then break off what is open."""
+        """Serve on a listening socket while the block runs, and then abort the open connections."""
         serving: set[asyncio.Task[None]] = set()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,7 +136,7 @@ class TcpProxy:
             try:
                 await self._serve(reader, writer)
             except asyncio.CancelledError:
-                if not stopping:  # asyncio logs what a connection's task is cancelled with
+                if not stopping:  # asyncio would log the cancellation of a connection's task
                     raise
             finally:
                 serving.discard(task)
@@ -154,15 +154,15 @@ class TcpProxy:
                 await asyncio.wait(serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = ProxiedConnection(writer)
+        connection = ProxiedConnection(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._address, limit=_PIECE)
         except OSError:
             writer.transport.abort()
             return
         port = far_writer.get_extra_info("sockname")[1]
-        self._links[port] = link
+        self._connections[port] = connection
         try:
-            await link.carry(reader, far_reader, far_writer)
+            await connection.carry(reader, far_reader, far_writer)
         finally:
-            del self._links[port]
+            del self._connections[port]

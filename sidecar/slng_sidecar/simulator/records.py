@@ -1,4 +1,4 @@
-"""What happened, for tests and for ``/_sim/log``."""
+"""Records of what was dialled and said, for tests and for ``/_sim/log``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ class Record:
     """A connection, or an HTTP request, from the client's dial to its end.
 
     Attributes:
-        id: counts from 1 in the order of the dials.
+        id: its number, from 1 in the order of the dials.
         kind: ``stt``, ``tts`` or ``http``.
-        headers: the request's, names in lower case.
+        headers: the request's headers, with names in lower case.
         query: the request's parameters.
-        status: 101 once the WebSocket stands, else the HTTP status; None before either.
-        received, sent: text messages and their time (seconds since the dial), the last 1000.
-        audio: what came in as audio, as far as ``SimulatorOptions.keep_audio`` allows.
-        audio_in, audio_out: bytes of audio received and sent, kept or not.
-        binary_in: how many binary messages came.
+        opened: when it was dialled.
+        status: 101 once the WebSocket is open, otherwise the HTTP status; None before either.
+        received: the last 1000 text messages received, each with its time in seconds since the dial.
+        sent: the last 1000 text messages sent, likewise.
+        audio: the audio received, up to ``SimulatorOptions.keep_audio``.
+        audio_in: bytes of audio received.
+        audio_out: bytes of audio sent.
+        binary_in: how many binary messages were received.
+        faults: the faults that acted on it.
         ended: who ended it: ``client``, ``simulator``, or the fault that did; None while it is open.
-        close_code, close_reason: the close, the client's or ours.
+        close_code: of the close, whoever closed.
+        close_reason: likewise.
     """
 
     id: int
@@ -52,7 +57,7 @@ class Record:
 
     @property
     def open(self) -> bool:
-        """Whether the WebSocket stands."""
+        """Whether the WebSocket is open."""
         return self.status == 101 and self.ended is None
 
     @property
@@ -61,11 +66,11 @@ class Record:
         return [str(message.get("type")) for _, message in self.received]
 
     def last_received(self, kind: str) -> dict[str, Any] | None:
-        """Give the newest message of a type that the client sent."""
+        """Return the newest message of a type that the client sent; None if there is none."""
         return next((message for _, message in reversed(self.received) if message.get("type") == kind), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give all of it for the log: keys are hidden, audio is counted."""
+        """Return the record for the log, with keys hidden and audio only counted."""
         return {
             "id": self.id,
             "kind": self.kind,
@@ -86,7 +91,7 @@ class Record:
 
 
 class Log:
-    """All records, the last 500, and a way to wait for what they shall say."""
+    """The last 500 records, and a way to wait for a condition on them."""
 
     def __init__(self, keep_audio: int = 0) -> None:
         self._records: deque[Record] = deque(maxlen=_MAX_RECORDS)
@@ -96,19 +101,20 @@ class Log:
 
     @property
     def records(self) -> list[Record]:
-        """Everything, in the order of the dials."""
+        """All records, in the order of the dials."""
         return list(self._records)
 
     def of(self, kind: str, model: str | None = None) -> list[Record]:
-        """Give what was dialled of one kind, and of one model where it is named."""
+        """Return the records of one kind, and of one model if it is given."""
         return [r for r in self._records if r.kind == kind and model in (None, r.model)]
 
     @property
     def open(self) -> list[Record]:
-        """The WebSockets that stand."""
+        """The records of open WebSockets."""
         return [record for record in self._records if record.open]
 
     def dialled(self, kind: str, model: str, headers: Mapping[str, str], query: Mapping[str, str]) -> Record:
+        """Add the record of a dial."""
         self.dials += 1
         record = Record(self.dials, kind, model, dict(headers), dict(query))
         self._records.append(record)
@@ -116,14 +122,17 @@ class Log:
         return record
 
     def received(self, record: Record, message: dict[str, Any]) -> None:
+        """Add a text message that was received."""
         record.received.append((time.monotonic() - record.opened, message))
         self.touch()
 
     def sent(self, record: Record, message: dict[str, Any]) -> None:
+        """Add a text message that was sent."""
         record.sent.append((time.monotonic() - record.opened, message))
         self.touch()
 
-    def heard(self, record: Record, audio: bytes) -> None:
+    def audio(self, record: Record, audio: bytes) -> None:
+        """Add audio that was received."""
         record.binary_in += 1
         record.audio_in += len(audio)
         room = self._keep_audio - len(record.audio)
@@ -132,18 +141,18 @@ class Log:
         self.touch()
 
     def touch(self) -> None:
-        """Let those who wait look again."""
+        """Have waiting tasks check their conditions."""
         self._changed.set()
 
     def clear(self) -> None:
-        """Forget what has ended; ids and ``dials`` go on counting."""
+        """Remove the records that have ended. Ids and ``dials`` continue."""
         self._records = deque((record for record in self._records if record.open), maxlen=_MAX_RECORDS)
 
     async def until(self, condition: Callable[[Log], object], timeout: float = 5) -> None:
-        """Wait until the condition holds; it is looked at after each thing that happens.
+        """Wait until a condition holds. It is checked after every event.
 
         Raises:
-            TimeoutError: it did not within ``timeout`` seconds.
+            TimeoutError: it did not hold within ``timeout`` seconds.
         """
         async with asyncio.timeout(timeout):
             while not condition(self):

@@ -1,4 +1,4 @@
-"""What the simulator says when it refuses or fails."""
+"""The simulator's error messages and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slng_sidecar.protocol.messages import dump
 
 
 def error_message(code: str, message: str, shape: str, status: int | None = None) -> dict[str, Any]:
-    """Say an error in one of the shapes that SLNG's clients read."""
+    """Return an error in one of the shapes that SLNG's clients read."""
     number = status or STATUS_OF_CODE.get(code, 502)
     match shape:
         case "top":
@@ -34,7 +34,7 @@ def error_message(code: str, message: str, shape: str, status: int | None = None
 
 
 def refusal_of(arguments: Mapping[str, Any]) -> Response:
-    """Give the answer of a ``refuse`` fault."""
+    """Return the answer of a ``refuse`` fault."""
     status = arguments.get("status", 503)
     body = arguments.get("body", {"error": "Service Unavailable"})
     headers = dict(arguments.get("headers", {}))

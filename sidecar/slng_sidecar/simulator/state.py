@@ -1,48 +1,60 @@
-"""The simulator's state: options, script, log and what is open; who is let in, and what they get."""
+"""The state of a simulator: options, fault script, log and open connections; and what it refuses."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import JSONResponse, Response
 
-from slng_sidecar.engines.recognizers import Recognizer, Synthesizer, describe, recognizer_for, synthesizer_for
+from slng_sidecar.engines.recognizers import Recognizer
+from slng_sidecar.engines.selection import describe, recognizer_for, synthesizer_for
+from slng_sidecar.engines.synthesizers import Synthesizer
 from slng_sidecar.engines.workers import Workers
 from slng_sidecar.protocol.errors import GatewayError
-from slng_sidecar.protocol.route import BYOK_REFUSED, WORLD_PARTS, check_byok, check_model, is_hosted
-from slng_sidecar.simulator.connection import BridgeSession, SimulatedConnection
+from slng_sidecar.protocol.route import WORLD_PARTS, check_byok, check_model, is_hosted
 from slng_sidecar.simulator.faults import BadFault, Fault, FaultBook, parse_script
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
 from slng_sidecar.simulator.profiles import UNDEPLOYED, RouteProfile, check_profile, profile_of, route_profile
 from slng_sidecar.simulator.proxy import TcpProxy
 from slng_sidecar.simulator.records import Log, Record
-from slng_sidecar.simulator.stt import SttSession
-from slng_sidecar.simulator.tts import TtsSession
+
+
+class LiveConnection(Protocol):
+    """What the simulator needs of an open WebSocket."""
+
+    kind: str
+    model: str
+    record: Record
+
+    def inject(self, fault: Fault) -> None:
+        """Carry out a fault now."""
 
 
 class Simulator:
     """A stand-in for SLNG.
 
     Attributes:
-        options: as given.
+        options: the options.
         log: everything that was dialled.
-        faults: the script in force.
-        live: the WebSockets that stand, in the order they were accepted.
-        prepared: set once the recogniser is loaded, where there is one.
-        stopping: set once all are to end.
-        proxy: what connections come through; None where none was asked for.
-        host, port: where it is served; empty and 0 until it is.
-        voice_name, ear_name: which voice and ear are in use, for people.
+        faults: the fault script.
+        live: the open WebSockets, in the order in which they were accepted.
+        prepared: set once the recognizer is loaded, if there is one.
+        stopping: set once all connections must end.
+        proxy: the TCP proxy that connections go through; None without ``options.tcp``.
+        host: where it is served; empty until it is.
+        port: likewise; 0 until it is served.
+        voice_name: the synthesizer in use, for people.
+        recognizer_name: the recognizer in use, for people.
     """
 
     def __init__(self, options: SimulatorOptions) -> None:
-        """Prepare.
+        """Create a simulator that is not served yet.
 
         Raises:
-            BadManners, BadFault: an option has a field or a value that does not exist.
-            RuntimeError: real speech was asked for and is not installed.
+            BadProfile, BadFault: an option has an unknown field or value.
+            RuntimeError: real speech was asked for but is not installed.
         """
         check_profile(options.profile)
         check_profile(options.overrides)
@@ -52,7 +64,7 @@ class Simulator:
         script = parse_script(list(options.faults))
         self._check_tcp(script)
         self.faults = FaultBook(script)
-        self.live: dict[SimulatedConnection, None] = {}
+        self.live: dict[LiveConnection, None] = {}
         self.prepared = asyncio.Event()
         self.stopping = asyncio.Event()
         self.workers = Workers()
@@ -77,25 +89,25 @@ class Simulator:
     # For tests and for the control routes
 
     def inject(self, **fault: Any) -> Fault:
-        """Add a fault to the script; with ``when="now"`` it happens on what is open.
+        """Add a fault to the script. With ``when="now"`` it acts on the connections that are open.
 
         Raises:
-            BadFault: it cannot be understood.
+            BadFault: the fault is not valid.
         """
         return self.add_faults([fault])[0]
 
     def add_faults(self, script: object) -> list[Fault]:
-        """Add faults: one, a list, or ``{"faults": [...]}``. Either all are taken or none.
+        """Add faults: one, a list, or ``{"faults": [...]}``. Either all of them are added or none.
 
         Raises:
-            BadFault: one cannot be understood.
+            BadFault: a fault is not valid.
         """
         entries = parse_script(script)
         self._check_tcp(entries)
         added = [self.faults.add(entry) for entry in entries]
         for fault in added:
             if fault.when == "now":
-                self._happen_now(fault)
+                self._act_now(fault)
         return added
 
     def _check_tcp(self, entries: Iterable[Mapping[str, Any]]) -> None:
@@ -103,15 +115,15 @@ class Simulator:
             raise BadFault("the fault 'tcp' needs a simulator that was started with --tcp")
 
     async def until_fired(self, fault: Fault, times: int = 1, timeout: float = 5) -> Record:
-        """Wait until a fault has happened so often; give the record it last happened to.
+        """Wait until a fault has acted ``times`` times, and return the record it last acted on.
 
         Raises:
-            TimeoutError: it did not within ``timeout`` seconds.
+            TimeoutError: it did not act so often within ``timeout`` seconds.
         """
         await self.log.until(lambda log: len(fault.fired) >= times, timeout)
         return next(record for record in self.log.records if record.id == fault.fired[-1])
 
-    def _happen_now(self, fault: Fault) -> None:
+    def _act_now(self, fault: Fault) -> None:
         for connection in reversed(self.live):
             if fault.concerns(connection.kind, connection.model) and not fault.spent:
                 fault.fired.append(connection.record.id)
@@ -122,11 +134,11 @@ class Simulator:
 
     @property
     def full(self) -> bool:
-        """Whether one more WebSocket is too many."""
+        """Whether one more WebSocket exceeds the limit."""
         return 0 < self.options.max_connections <= len(self.live)
 
     def is_regional(self, headers: Mapping[str, str]) -> bool:
-        """Tell whether a request is for a regional gateway: by its Host where that is SLNG's, else by the option."""
+        """Return whether a request is for a regional gateway: by its Host if it is SLNG's, otherwise by the option."""
         host = headers.get("host", "").partition(":")[0].lower()
         if host == "api.slng.ai":
             return False
@@ -134,23 +146,25 @@ class Simulator:
         return self.options.regional or (domain == "api.slng.ai" and world_part in WORLD_PARTS)
 
     def unauthorized(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Response | None:
-        """Refuse a missing or wrong key, in SLNG's words."""
+        """Return SLNG's answer to a missing or wrong key; None if the key is accepted."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else ""
         key = key or headers.get("x-api-key", "") or query.get("token", "")
-        taken = key in self.options.keys if self.options.keys else bool(key)
-        return None if taken and key != REFUSED_KEY else JSONResponse({"error": "Unauthorized"}, 401)
+        accepted = key in self.options.keys if self.options.keys else bool(key)
+        return None if accepted and key != REFUSED_KEY else JSONResponse({"error": "Unauthorized"}, 401)
 
     def refusal(self, kind: str, model: str, headers: Mapping[str, str], query: Mapping[str, str]) -> Response | None:
-        """Refuse what SLNG refuses at the upgrade, or a request: the key, the model, BYOK on a hosted route."""
+        """Return SLNG's refusal of an upgrade or request: for its key, its model, or BYOK on a hosted route."""
         if (response := self.unauthorized(headers, query)) is not None:
             return response
         try:
             check_model(model)
+        except GatewayError as error:
+            return JSONResponse({"error": error.message}, 404)
+        try:
             check_byok(model, headers.get("x-slng-provider-key"))
         except GatewayError as error:
-            known = error.message == BYOK_REFUSED
-            return JSONResponse({"error": error.message}, 400 if known else 404)
+            return JSONResponse({"error": error.message}, 400)
         if model in UNDEPLOYED:
             return JSONResponse({"error": "Bad Gateway"}, self.options.undeployed_status)
         if route_profile(kind, model) is None and self.options.unknown_status:
@@ -158,33 +172,23 @@ class Simulator:
         return None
 
     def provider_refuses(self, model: str, headers: Mapping[str, str]) -> bool:
-        """Tell whether the provider takes no such key (BYOK)."""
+        """Return whether the provider refuses the key that the client sent (BYOK)."""
         return not is_hosted(model) and headers.get("x-slng-provider-key") == BAD_PROVIDER_KEY
 
     def profile_for(self, kind: str, model: str) -> RouteProfile:
-        """Give the manners of a new connection."""
+        """Return the profile of a new connection."""
         return profile_of(kind, model, self.options.profile, self.options.overrides)
 
-    def session(self, connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, over: bool) -> BridgeSession:
-        """Give what a connection that stands does."""
-        refused = None
-        if over:
-            refused = ("rate_limit", "too many concurrent connections")
-        elif self.provider_refuses(connection.model, connection.record.headers):
-            refused = ("backend_connection_failed", "upstream 401")
-        kind = SttSession if connection.kind == "stt" else TtsSession
-        return kind(connection, tasks, refused=refused)
-
     def recognizer(self, model: str, rate: int | None, endpoint_ms: float) -> Recognizer:
-        """Give what hears a connection; ``rate`` None is compressed audio."""
+        """Return the recognizer of a connection. ``rate`` is None for compressed audio."""
         return recognizer_for(self.options.speech, model, rate, endpoint_ms, self.options.script, self.workers)
 
     def synthesizer(self, model: str) -> Synthesizer:
-        """Give what speaks for a connection."""
+        """Return the synthesizer of a connection."""
         return synthesizer_for(self.options.speech, model, self.workers)
 
     def known_models(self) -> Iterable[tuple[str, str]]:
-        """Give (kind, model) for the catalogue."""
+        """Return the kind and the model of each entry of the catalogue."""
         return _CATALOGUE
 
 

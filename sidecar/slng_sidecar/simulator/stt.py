@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slng_sidecar.engines.recognizers import Cut, Recognizer
-from slng_sidecar.engines.speech import RecognizedWord
+from slng_sidecar.engines.pocketsphinx import RecognizedWord
+from slng_sidecar.engines.recognizers import RecognizedUtterance, Recognizer
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.protocol.messages import type_of
 from slng_sidecar.simulator.connection import SimulatedConnection
 
 ENCODINGS = ("linear16", "mp3", "opus")
-"""What SLNG takes for STT; mu-law and A-law are not among them."""
+"""The encodings that SLNG accepts for STT, which do not include mu-law and A-law."""
 
 _MIN_RATE, _MAX_RATE = 8000, 48_000
 _DEFAULT_RATE = 16_000
@@ -25,16 +25,16 @@ _NUMERALS = {word: str(number) for number, word in enumerate(_TO_TEN)}
 
 @dataclass(frozen=True, slots=True)
 class _Final:
-    """A final, or several, to be sent.
+    """A final, or several of one utterance, to be sent.
 
     Attributes:
-        cut: what it says; None is an empty final.
-        due: when, by the loop's clock.
+        utterance: what it transcribes; None for an empty final.
+        due: when, on the loop's clock.
         from_finalize: whether it answers a finalize.
         closes: whether the connection is closed after it.
     """
 
-    cut: Cut | None
+    utterance: RecognizedUtterance | None
     due: float
     from_finalize: bool = False
     closes: bool = False
@@ -46,7 +46,7 @@ class SttSession:
     def __init__(
         self, connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, refused: tuple[str, str] | None = None
     ) -> None:
-        """Begin; ``refused`` is the code and message of an error in ``ready``'s place."""
+        """Start the session. ``refused`` is the code and the message of an error that is sent instead of ``ready``."""
         self._connection = connection
         self._tasks = tasks
         self._refused = refused
@@ -63,6 +63,7 @@ class SttSession:
         tasks.create_task(self._send_finals(), name="simulator: finals")
 
     async def on_message(self, message: dict[str, Any]) -> None:
+        """Handle a text message."""
         match type_of(message):
             case "init":
                 await self._init(message)
@@ -74,15 +75,16 @@ class SttSession:
                 await self._close()
 
     async def on_binary(self, data: bytes) -> None:
+        """Handle audio."""
         connection = self._connection
         if not self._ready or self._recognizer is None:
             await connection.close(1008, "audio before ready")
         elif data:
-            for cut in self._recognizer.feed(data):
+            for utterance in self._recognizer.feed(data):
                 self._utterance += 1
-                await self._finals.put(_Final(cut, self._due()))
+                await self._finals.put(_Final(utterance, self._due()))
             await connection.audio_moment(connection.record.audio_in / self._bytes_a_ms)
-            self._think_of_a_partial(self._recognizer)
+            self._maybe_send_partial(self._recognizer)
 
     async def _init(self, message: dict[str, Any]) -> None:
         connection, profile = self._connection, self._connection.profile
@@ -108,11 +110,11 @@ class SttSession:
         if profile.languages and self._language and self._language not in profile.languages.split(","):
             await connection.close(1008, f"language {self._language} is not supported")
         self._partials_wanted = bool(config.get("enable_partials") or config.get("enable_partial_transcripts"))
-        # Compressed audio has no fixed length: a message counts as 20 ms, as such streams are usually cut.
+        # The length of compressed audio is unknown: a message counts as 20 ms, the usual length of its frames.
         self._bytes_a_ms = rate / 500
         pcm_rate = rate if encoding == "linear16" else None
         self._recognizer = connection.simulator.recognizer(connection.model, pcm_rate, profile.endpoint_ms)
-        # Reading goes on: audio before ready is a violation.
+        # The connection is read on meanwhile, because audio before ready is a violation.
         self._tasks.create_task(self._become_ready(), name="simulator: ready")
 
     async def _become_ready(self) -> None:
@@ -134,17 +136,17 @@ class SttSession:
         if profile.finalize_answer == "empty":
             await self._finals.put(_Final(None, self._due(), from_finalize=True))
             return
-        cut = self._recognizer.cut()
-        if cut is None and profile.empty_finalize == "ignore":
+        utterance = self._recognizer.finish()
+        if utterance is None and profile.empty_finalize == "ignore":
             return
         self._utterance += 1
-        await self._finals.put(_Final(cut, self._due(), from_finalize=True))
+        await self._finals.put(_Final(utterance, self._due(), from_finalize=True))
 
     async def _close(self) -> None:
         if self._connection.profile.close_answer == "ignore":
             return
-        cut = self._recognizer.cut(last=True) if self._recognizer else None
-        await self._finals.put(_Final(cut, self._due() if cut else 0, closes=True))
+        utterance = self._recognizer.finish(last=True) if self._recognizer else None
+        await self._finals.put(_Final(utterance, self._due() if utterance else 0, closes=True))
 
     def _due(self) -> float:
         return self._connection.loop.time() + self._connection.profile.final_ms / 1000
@@ -156,12 +158,12 @@ class SttSession:
         while True:
             final = await self._finals.get()
             try:
-                words = await self._recognizer.words(final.cut) if self._recognizer and final.cut else ()
+                words = await self._recognizer.words(final.utterance) if self._recognizer and final.utterance else ()
             except WorkerFailed as error:
                 await connection.send_error("provider_error", str(error))
                 words = ()
             await connection.sleep_until(final.due)
-            if final.cut or not final.closes:
+            if final.utterance or not final.closes:
                 await self._send_utterance(words, from_finalize=final.from_finalize)
             if final.closes:
                 await connection.close(connection.profile.close_code)
@@ -205,26 +207,26 @@ class SttSession:
 
     # Partials
 
-    def _think_of_a_partial(self, recognizer: Recognizer) -> None:
+    def _maybe_send_partial(self, recognizer: Recognizer) -> None:
         profile = self._connection.profile
         wanted = self._partials_wanted and profile.partials
         if not wanted or recognizer.position_ms < self._partial_at_ms or self._partial is not None:
             return
-        if not recognizer.free or (cut := recognizer.so_far()) is None:
+        if not recognizer.is_free or (partial := recognizer.partial()) is None:
             return
         self._partial_at_ms = recognizer.position_ms + profile.partial_every_ms
-        self._partial = self._tasks.create_task(self._send_partial(recognizer, cut), name="simulator: partial")
+        self._partial = self._tasks.create_task(self._send_partial(recognizer, partial), name="simulator: partial")
 
-    async def _send_partial(self, recognizer: Recognizer, cut: Cut) -> None:
+    async def _send_partial(self, recognizer: Recognizer, partial: RecognizedUtterance) -> None:
         connection, utterance = self._connection, self._utterance
         try:
-            words = await recognizer.words(cut)
+            words = await recognizer.words(partial)
         except WorkerFailed:
             words = ()
         finally:
             self._partial = None
         fields = self._fields(words)
-        # What has been cut since is said by its final.
+        # If the utterance has ended since, its final has these words.
         if words and utterance == self._utterance and fields["transcript"] != self._said:
             await connection.moment("partial")
             if connection.profile.results:
@@ -237,7 +239,7 @@ class SttSession:
 
 
 def _results(fields: dict[str, Any], *, final: bool, from_finalize: bool) -> dict[str, Any]:
-    """Say a transcript as Deepgram does."""
+    """Return a transcript in Deepgram's own form."""
     alternative = {"confidence": 0.0, "words": [], **fields}
     alternative.pop("duration", None)
     alternative.pop("language", None)

@@ -1,4 +1,4 @@
-"""The TTS bridge: text in, sound and the ends of turns out."""
+"""The TTS bridge: text in, audio and terminals out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slng_sidecar.engines.pcm import ENCODINGS, encode
-from slng_sidecar.engines.recognizers import Synthesizer
+from slng_sidecar.engines.synthesizers import Synthesizer
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.protocol.messages import type_of
 from slng_sidecar.simulator.connection import SimulatedConnection
@@ -44,12 +44,12 @@ class _Expired:
 
 
 class TtsSession:
-    """One connection of the TTS bridge. One task speaks, in the order of what came."""
+    """One connection of the TTS bridge. One task handles texts, flushes and clears in their order."""
 
     def __init__(
         self, connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, refused: tuple[str, str] | None = None
     ) -> None:
-        """Begin; ``refused`` is the code and message of an error in ``ready``'s place."""
+        """Start the session. ``refused`` is the code and the message of an error that is sent instead of ``ready``."""
         self._connection = connection
         self._tasks = tasks
         self._refused = refused
@@ -61,13 +61,13 @@ class TtsSession:
         self._cleared = asyncio.Event()
         self._clear_due = 0.0
         self._texts_unflushed = 0
-        # The speaking task's own:
+        # Written by the speaking task only:
         self._turn = 0
         self._in_turn = False
         self._hangs = False
         self._spent = False
         self._turn_bytes = 0
-        self._sound_until = 0.0
+        self._audio_until = 0.0
         self._segment = 0
         self._sequence = 0
         self._output_at = connection.loop.time()
@@ -76,6 +76,7 @@ class TtsSession:
         tasks.create_task(self._watch_expiry(), name="simulator: expiry")
 
     async def on_message(self, message: dict[str, Any]) -> None:
+        """Handle a text message."""
         kind = type_of(message)
         if kind in ("text", "flush") and not self._initialised:
             await self._connection.send_error("invalid_request", f"'{kind}' came before 'init'")
@@ -95,6 +96,7 @@ class TtsSession:
                 await self._connection.close(self._connection.profile.close_code)
 
     async def on_binary(self, data: bytes) -> None:
+        """Handle a binary message, which the bridge does not expect."""
         match self._connection.profile.binary:
             case "error":
                 await self._connection.send_error("invalid_request", "This bridge takes no binary messages.")
@@ -113,7 +115,7 @@ class TtsSession:
         encoding = config.get("encoding", profile.default_encoding)
         rate = config.get("sample_rate", _DEFAULT_RATE)
         if encoding not in ENCODINGS:
-            text = f"the simulator makes {', '.join(ENCODINGS)}, not {encoding!r}"
+            text = f"the simulator supports {', '.join(ENCODINGS)}, not {encoding!r}"
             await connection.send_error("config_error", text)
             return
         if rate not in RATES:
@@ -125,7 +127,7 @@ class TtsSession:
         self._encoding, self._rate = encoding, int(rate)
         self._synthesizer = connection.simulator.synthesizer(connection.model)
         self._initialised = True
-        # Reading goes on: text before ready is taken and spoken.
+        # The connection is read on meanwhile, because text before ready is accepted and spoken.
         self._tasks.create_task(self._become_ready(), name="simulator: ready")
 
     async def _become_ready(self) -> None:
@@ -168,7 +170,7 @@ class TtsSession:
         connection = self._connection
         owed = []
         while not self._waiting.empty():
-            # Answers to earlier clears are still owed; what else waits is dropped.
+            # Answers to earlier clears are still owed; everything else that waits is dropped.
             if isinstance(waiting := self._waiting.get_nowait(), _Clear):
                 owed.append(waiting)
         self._texts_unflushed = 0
@@ -210,7 +212,7 @@ class TtsSession:
             self._interrupted_turn()
 
     def _interrupted_turn(self) -> None:
-        """Forget the turn that a clear cut off."""
+        """End the turn that a clear interrupted."""
         if not self._cleared.is_set():
             return
         self._cleared.clear()
@@ -231,7 +233,7 @@ class TtsSession:
             self._turn += 1
             self._in_turn = True
             self._turn_bytes = 0
-            self._sound_until = max(self._sound_until, item.arrived + profile.first_audio_ms / 1000)
+            self._audio_until = max(self._audio_until, item.arrived + profile.first_audio_ms / 1000)
         if not any(map(str.isalnum, item.text)):
             self._hangs = self._hangs or profile.letterless == "hang"
             return
@@ -239,7 +241,7 @@ class TtsSession:
             return
         assert self._synthesizer is not None
         try:
-            sound = await self._synthesizer.say(item.text, self._rate)
+            audio = await self._synthesizer.synthesize(item.text, self._rate)
         except WorkerFailed as error:
             await connection.send_error("provider_error", str(error))
             return
@@ -249,38 +251,38 @@ class TtsSession:
         segment = {"segment_id": f"g-{self._segment}"}
         if profile.segments:
             await connection.send({"type": "segment_start", **segment})
-        await self._play(encode(sound, self._encoding))
+        await self._play(encode(audio, self._encoding))
         if profile.segments:
             await connection.send({"type": "segment_end", **segment})
         if profile.segment_terminal and not self._cleared.is_set():
             await self._send_terminal()
 
-    async def _play(self, sound: bytes) -> None:
-        """Send sound by the clock; a clear lets it go on only until its answer is due, or not at all."""
+    async def _play(self, audio: bytes) -> None:
+        """Send audio in real time. After a clear it goes on only until the answer is due, or not at all."""
         connection, profile = self._connection, self._connection.profile
         width = ENCODINGS[self._encoding]
         chunk = max(1, round(self._rate * profile.chunk_ms / 1000)) * width
         bytes_a_ms = self._rate * width / 1000
-        begun = max(self._sound_until, connection.loop.time())
-        for at in range(0, len(sound), chunk):
+        begun = max(self._audio_until, connection.loop.time())
+        for at in range(0, len(audio), chunk):
             if not profile.pace:
                 await asyncio.sleep(0)
             ahead = at / bytes_a_ms / 1000 / profile.pace if profile.pace else 0
             await self._wait_until(begun + ahead)
             if self._cleared.is_set() and (not profile.clear_drains or connection.loop.time() >= self._clear_due):
-                self._unsent = sound[at:]
+                self._unsent = audio[at:]
                 return
             await connection.audio_moment(self._turn_bytes / bytes_a_ms, self._turn)
-            piece = sound[at : at + chunk]
-            await self._send_sound(piece)
+            piece = audio[at : at + chunk]
+            await self._send_audio(piece)
             self._turn_bytes += len(piece)
             self._output_at = connection.loop.time()
         await connection.audio_moment(self._turn_bytes / bytes_a_ms, self._turn)
         self._unsent = b""
-        self._sound_until = begun + (len(sound) / bytes_a_ms / 1000 / profile.pace if profile.pace else 0)
+        self._audio_until = begun + (len(audio) / bytes_a_ms / 1000 / profile.pace if profile.pace else 0)
 
     async def _wait_until(self, due: float) -> None:
-        """Sleep until ``due``; where a clear comes, or has come, only until its answer is due."""
+        """Sleep until ``due``, or if a clear comes or has come, only until its answer is due."""
         loop = self._connection.loop
         if not self._cleared.is_set() and due > loop.time():
             try:
@@ -290,7 +292,7 @@ class TtsSession:
                 return
         await self._connection.sleep_until(min(due, self._clear_due))
 
-    async def _send_sound(self, data: bytes) -> None:
+    async def _send_audio(self, data: bytes) -> None:
         connection = self._connection
         form = connection.profile.audio_form
         if form == "binary":
@@ -314,8 +316,8 @@ class TtsSession:
     async def _end_turn(self) -> None:
         connection, profile = self._connection, self._connection.profile
         in_turn, self._in_turn = self._in_turn, False
-        sound_until = max(self._sound_until if in_turn else 0, connection.loop.time())
-        await self._wait_until(sound_until + profile.terminal_ms / 1000)
+        audio_until = max(self._audio_until if in_turn else 0, connection.loop.time())
+        await self._wait_until(audio_until + profile.terminal_ms / 1000)
         if self._cleared.is_set() or self._hangs:
             self._in_turn = in_turn
             return
@@ -349,7 +351,7 @@ class TtsSession:
         self._output_at = connection.loop.time()
         if profile.late_audio_ms and self._unsent:
             count = round(self._rate * profile.late_audio_ms / 1000) * ENCODINGS[self._encoding]
-            await self._send_sound(self._unsent[:count])
+            await self._send_audio(self._unsent[:count])
         self._unsent = b""
 
     async def _watch_expiry(self) -> None:
