@@ -1,4 +1,4 @@
-# The sidecar. EXTRAS are those of sidecar/pyproject.toml; add simulator for one that works offline.
+# The sidecar. EXTRAS are the extras of sidecar/pyproject.toml; add simulator for an image that works offline.
 FROM python:3.13-slim AS build
 ARG EXTRAS=codecs,otel
 WORKDIR /src
@@ -9,7 +9,7 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-versi
     -c constraints.txt "./sidecar[$EXTRAS]"
 
 FROM python:3.13-slim
-# The folder is for a Unix socket: a volume mounted there is that user's, and its group gets in.
+# This folder is for a Unix socket. A volume that is mounted there belongs to this user, and its group may enter.
 RUN groupadd --gid 10001 sidecar \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin sidecar \
     && install -d -o 10001 -g 10001 -m 0750 /run/slng

@@ -7,12 +7,12 @@ MADE_BROWSER := .venv/.made-browser
 MADE_DIST := .venv/.made-dist
 INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run bot test bench check check-all slow debug interop interop-envs browser containers dist matrix matrix-docs soak fuzz format constraints clean
+.PHONY: help install run bot test bench docs check check-all slow debug interop interop-envs browser containers dist matrix matrix-docs soak fuzz format constraints clean
 
-help: ## say what there is
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-install: $(MADE) ## make .venv with both packages and the tools
+install: $(MADE) ## create .venv with both packages and the tools
 
 $(MADE): pyproject.toml sidecar/pyproject.toml plugin/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -21,7 +21,7 @@ $(MADE): pyproject.toml sidecar/pyproject.toml plugin/pyproject.toml constraints
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e './sidecar[codecs,otel,simulator]' -e ./plugin
 	@touch $(MADE)
 
-run: $(MADE) ## start the gateway; with the simulator where there is no SLNG key
+run: $(MADE) ## start the gateway, with the simulator if there is no SLNG key
 	@$(BIN)/slng-sidecar serve --env-file .env --simulate-without-key
 
 bot: $(MADE_BOT) ## start the example bot, to talk to in the browser; BOT="-t daily" for Daily
@@ -34,8 +34,11 @@ $(MADE_BOT): $(MADE)
 test: $(MADE) ## run the tests
 	$(BIN)/python -m pytest
 
-bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulator
+bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulator; BENCH="--quick" for less
 	@$(BIN)/python -m bench $(BENCH)
+
+docs: $(MADE) ## write the reference pages that come from the code
+	@$(BIN)/python docs/generate.py
 
 check: $(MADE) ## format, lint, spelling, types and tests
 	$(BIN)/ruff format --check .
@@ -55,18 +58,18 @@ check-all: check ## all of check, then the slow tests, asyncio's debug mode, the
 	$(MAKE) containers
 	$(MAKE) dist
 
-slow: $(MADE) ## the tests that take long: speech in real time, long files, the benchmark's comparison
+slow: $(MADE) ## run the tests that take long: speech in real time, long files, the benchmark's comparison
 	$(BIN)/python -m pytest -m slow
 
-debug: $(MADE) ## the gateway on sockets, in asyncio's debug mode
+debug: $(MADE) ## run the gateway's tests in asyncio's debug mode
 	# But for those in which time runs faster than it may be looked at.
 	$(BIN)/python -m pytest -o asyncio_debug=true --ignore-glob='*_losses.py' tests/server tests/upstream
 
-interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest Pipecat it takes
+interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest supported Pipecat
 	$(BIN)/python -m pytest -m interop tests/interop
 	SLNG_SIDECAR_COMMAND=$(CURDIR)/$(BIN)/slng-sidecar .interop/pipecat-floor/bin/python -m pytest -m "" tests/plugin
 
-interop-envs: $(INTEROP) ## make those environments, in .interop
+interop-envs: $(INTEROP) ## create the environments of interop, in .interop
 
 .interop/%/.made: tests/interop/envs/%.txt
 	rm -rf .interop/$*
@@ -96,19 +99,19 @@ $(MADE_DIST): $(MADE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dist
 	@touch $@
 
-matrix: $(MADE) ## every fault at every moment, with a table of what came of it
+matrix: $(MADE) ## run every fault at every moment
 	$(BIN)/python -m pytest -m matrix tests/faults tests/e2e
 
-matrix-docs: $(MADE) ## the same, and write the table to docs/fault-matrix.md
-	MATRIX_DOCS=docs/fault-matrix.md $(BIN)/python -m pytest -m matrix tests/faults
+matrix-docs: $(MADE) ## run matrix, and write the results to docs/evidence/fault-matrix.md
+	MATRIX_DOCS=docs/evidence/fault-matrix.md $(BIN)/python -m pytest -m matrix tests/faults
 
-soak: $(MADE) ## sessions under random faults for MINUTES, 2 unless set
+soak: $(MADE) ## run sessions under random faults for MINUTES (default 2)
 	SOAK_MINUTES=$(or $(MINUTES),2) $(BIN)/python -m pytest -m soak -rP tests/soak
 
-fuzz: $(MADE) ## fresh random input for MINUTES, 1 unless set
+fuzz: $(MADE) ## test with fresh random input for MINUTES (default 1)
 	FUZZ_MINUTES=$(or $(MINUTES),1) $(BIN)/python -m pytest -m fuzz tests/fuzz
 
-format: $(MADE) ## put the code into shape
+format: $(MADE) ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

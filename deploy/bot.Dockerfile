@@ -8,9 +8,10 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-versi
     -c constraints.txt './plugin[examples]'
 
 FROM python:3.13-slim
-# OpenCV, which Pipecat's WebRTC transport brings, wants these.
+# Pipecat's WebRTC transport depends on OpenCV, which needs these libraries.
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libglib2.0-0 && rm -rf /var/lib/apt/lists/*
-# The folder is for the sidecar's Unix socket and as in the sidecar's image, since a volume takes its owner from either.
+# This folder is for the sidecar's Unix socket. It is the same as in the sidecar's image, because a new volume takes its
+# owner and mode from whichever container starts first.
 RUN useradd --system --uid 10002 --create-home --shell /usr/sbin/nologin bot \
     && install -d -o 10001 -g 10001 -m 0750 /run/slng
 COPY --from=build /opt/venv /opt/venv

@@ -60,7 +60,7 @@ def images(engine: None) -> None:
 
 @dataclass
 class Checkout:
-    """What a user has who has just cloned the repository: no .env, no secrets. It runs lines of the README."""
+    """What a user has who has just cloned the repository: no .env, no secrets. It runs lines of the pages."""
 
     folder: Path
     env: dict[str, str]

@@ -1,4 +1,4 @@
-"""The README's section on Docker, as a newcomer pastes it, and what is said where something is missing."""
+"""The page on Docker, as a newcomer pastes it, and the messages if something is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.paths import ROOT
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/how-to/docker.md").read_text()
 OFFLINE = "docker compose --profile offline up"
 UNIX = "docker compose -f compose.yaml -f deploy/compose.unix.yaml"
 KEY = "slng_cu_of-a-test"
@@ -39,10 +39,9 @@ asyncio.run(main())
 
 
 def pasted() -> list[str]:
-    """Give the README's lines on Compose in their three parts: offline, with a key, over a Unix socket."""
-    (block,) = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "docker compose" in block]
-    parts: list[str] = block.split("\n\n")
-    return parts
+    """Return the page's three shell blocks: offline, with a key, over a Unix socket."""
+    offline, with_a_key, over_a_socket = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    return [offline, with_a_key, over_a_socket]
 
 
 @contextlib.contextmanager

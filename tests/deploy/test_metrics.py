@@ -1,4 +1,4 @@
-"""docs/metrics.md lists exactly the metrics that there are."""
+"""docs/reference/metrics.md lists exactly the metrics that exist."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from support.every_metric import labels_by_sample
 from support.metric_names import metric_types
 from support.paths import ROOT
 
-PAGE = (ROOT / "docs" / "metrics.md").read_text()
+PAGE = (ROOT / "docs/reference/metrics.md").read_text()
 ROWS = {
     name: (kind.strip(), set(re.findall(r"`(\w+)`", labels)))
-    for name, kind, labels in re.findall(r"^\| `(\w+)` \| ([^|]+)\|[^|]+\|([^|]+)\|", PAGE, re.MULTILINE)
+    for name, kind, labels in re.findall(
+        r"^\| `((?:slng_sidecar|process)_\w+)` \| ([^|]+)\|[^|]+\|([^|]+)\|", PAGE, re.MULTILINE
+    )
 }
 
 

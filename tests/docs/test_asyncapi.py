@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml says what the WebSockets speak: all of it, nothing else, and as it really is on the wire."""
+"""docs/reference/asyncapi.yaml describes the WebSockets completely, and as they really are on the wire."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from slng_sidecar.simulator import SimulatorOptions
 from support.paths import ROOT
 from support.running import STT_INIT, TTS_INIT, Talk, gateway_and_simulator, talking
 
-DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/asyncapi.yaml").read_text())
+DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/reference/asyncapi.yaml").read_text())
 # Each operation, with the kind of session and whether it is extended.
 OPERATIONS = {
-    "hearPlain": ("stt", False),
-    "tellPlain": ("stt", False),
-    "hearExtended": ("stt", True),
-    "tellExtended": ("stt", True),
-    "takePlain": ("tts", False),
-    "sayPlain": ("tts", False),
-    "takeExtended": ("tts", True),
-    "sayExtended": ("tts", True),
+    "receiveSttPlain": ("stt", False),
+    "sendSttPlain": ("stt", False),
+    "receiveSttExtended": ("stt", True),
+    "sendSttExtended": ("stt", True),
+    "receiveTtsPlain": ("tts", False),
+    "sendTtsPlain": ("tts", False),
+    "receiveTtsExtended": ("tts", True),
+    "sendTtsExtended": ("tts", True),
 }
 MODEL = "slng/simulator/signal:1"
 BINARY = {"audio", "sound"}

@@ -24,13 +24,13 @@ _HAPPENS: dict[str, dict[str, str]] = {
     # Where each kind of fault cannot occur, and why.
     DIAL: dict.fromkeys(
         ("before ready", "mid utterance", "after flush or finalize", "during a clear", "during drain"),
-        "it befalls a dial only",
+        "it happens only while a connection opens",
     ),
-    STREAM: {"dialling": "there is no WebSocket yet"},
-    MANNER: dict.fromkeys(("dialling", "before ready"), "it shows only once the session works"),
+    STREAM: {"dialling": "there is no WebSocket connection yet"},
+    MANNER: dict.fromkeys(("dialling", "before ready"), "it shows only after ready"),
     READY: dict.fromkeys(
         ("dialling", "mid utterance", "after flush or finalize", "during a clear", "during drain"),
-        "it befalls an opening session only",
+        "it happens only before ready",
     ),
 }
 
@@ -44,7 +44,7 @@ class Case:
         happens: to a dial, to an open connection, to an opening session, or in the whole of a connection's life.
         ends: codes with which it may end the session, as trying again cannot help; empty where it must go on.
         silent: whether upstream may keep to itself what it heard.
-        unsaid: whether words may be missing without a report; see what cannot be promised in docs/guarantees.md.
+        unsaid: whether words may be missing without a report; docs/explain/guarantees.md says what cannot be promised.
         may_fail: whether a context may fail though none of it was delivered.
         apart: whether a context has two texts, and its flush follows only once they were said.
         between: said as a context of its own, which alone may fail.
@@ -100,16 +100,16 @@ def _tcp(name: str, **fields: Any) -> Case:
 # Beyond every deadline of the settings that the matrix runs with.
 TOO_LATE = round(2500 * FACTOR)
 BYOK = "BYOK is only supported for external STT/TTS routes"
-AT_A_TEXT = dict.fromkeys(("before ready", "mid utterance", "during a clear", "during drain"), "it comes with a text")
+AT_A_TEXT = dict.fromkeys(("before ready", "mid utterance", "during a clear", "during drain"), "it happens at a text")
 AT_CLOSE = dict.fromkeys(
     ("before ready", "mid utterance", "after flush or finalize", "during drain"),
-    "a close is said at an update or at the end",
+    "a close is sent only at an update or at the end",
 )
 
 CASES = (
     _dial("1", "401 at the upgrade", ("auth_error",), do="refuse", status=401, body={"error": "Unauthorized"}),
     _dial("2", "400 for a provider key on slng/", ("config_error",), do="refuse", status=400, body={"error": BYOK}),
-    _ready("3", "backend_connection_failed in ready's place", ("backend_connection_failed",), ready="error"),
+    _ready("3", "backend_connection_failed instead of ready", ("backend_connection_failed",), ready="error"),
     _dial("4", "404, unknown model", ("config_error",), do="refuse", status=404, body={"error": "no such model"}),
     _dial("4", "502, model not deployed", ("backend_connection_failed",), do="refuse", status=502, body={"error": ""}),
     _stream("9", "close 1008: the language is not supported", ("stt",), do="close", code=1008, reason="language"),
@@ -120,9 +120,9 @@ CASES = (
     _manner("11", "an empty final first", "stt", finalize_answer="empty"),
     _manner("11", "no answer to a finalize", "stt", finalize_answer="none", silent=True),
     _manner("12", "nine finals for a sentence", "stt", finals=9),
-    _manner("13", "Deepgram's Results in place of the bridge's", "stt", results=True, from_finalize=True),
+    _manner("13", "Deepgram's Results instead of the bridge's", "stt", results=True, from_finalize=True),
     _manner("14", "utterance_end", "stt", utterance_end=True),
-    _stream("15", "gone at once on close", ("stt",), do="drop", when="close",
+    _stream("15", "dropped at once on close", ("stt",), do="drop", when="close",
             not_at=AT_CLOSE),
     *(_manner("17", f"terminal: {terminal}", "tts", terminal=terminal)
       for terminal in ("flushed", "both", "flushed_first", "twice", "done", "event", "is_final")),
@@ -130,13 +130,13 @@ CASES = (
     _manner("17", "no terminal", "tts", terminal="none", may_fail=True),
     _manner("18", "a stray terminal after 60 ms", "tts", stray_terminal_ms=60),
     _manner("19", "close 1000 after each turn", "tts", after_turn="close"),
-    _stream("19", "close 1011 before the sound", ("tts",), do="close", code=1011, when="text",
+    _stream("19", "close 1011 before the audio", ("tts",), do="close", code=1011, when="text",
             not_at=AT_A_TEXT),
     _manner("20", "a session that takes one turn", "tts", after_turn="spent", clear_spends=True),
     _stream("21", "an error with a message only", do="error", message="expired", shape="message", may_fail=True),
-    _manner("22", "cleared after 400 ms, sound after it", "tts", clear_ms=400, late_audio_ms=100),
+    _manner("22", "cleared after 400 ms, audio after it", "tts", clear_ms=400, late_audio_ms=100),
     _manner("22", "no cleared", "tts", clear_answer="none"),
-    _manner("22", "a terminal in place of cleared", "tts", clear_answer="audio_end"),
+    _manner("22", "a terminal instead of cleared", "tts", clear_answer="audio_end"),
     *(_stream("24", f"close {code}", do="close", code=code) for code in (1001, 1011, 1012, 1013)),
     _stream("+", "close 1009, a message larger than upstream takes", do="close", code=1009),
     _stream("24", "close 1008", do="close", code=1008, reason="max connection duration"),
@@ -144,45 +144,45 @@ CASES = (
       for kind in BOTH),
     *(_stream("25", f"an error in shape {shape}", do="error", code="backend_error", message="failed", shape=shape)
       for shape in ("data", "top", "status_int", "status_str", "capitalised", "typeless", "data_text")),
-    *(_manner("26", f"sound as base64: {form}", "tts", audio_form=form)
+    *(_manner("26", f"audio as base64: {form}", "tts", audio_form=form)
       for form in ("audio_chunk", "Audio", "chunk", "data.audio", "typeless")),
     _dial("27", "429, too many connections", ("rate_limit",), do="refuse", status=429, body={"error": "busy"}),
     _stream("27", "rate_limit", do="error", code="rate_limit", message="busy", then_close=1013),
     # What ``over_limit`` does, without a limit that would be there for all cells.
-    Case("27", "rate_limit in ready's place", BOTH, READY,
+    Case("27", "rate_limit instead of ready", BOTH, READY,
          {"do": "error", "when": "init", "code": "rate_limit", "message": "busy"}, ("rate_limit",)),
     _ready("28", "ready after 600 ms", ready_ms=600),
     _ready("28", "upgrade after 600 ms", upgrade_ms=600),
-    _manner("28", "slower than real time in the beginning", "tts", first_audio_ms=400, pace=4),
-    _ready("28", "ready after our deadline", ("upstream_timeout",), ready_ms=TOO_LATE),
-    _ready("28", "upgrade after our deadline", ("upstream_timeout",), upgrade_ms=TOO_LATE),
-    _manner("28", "the first sound after our deadline", "tts", first_audio_ms=TOO_LATE, may_fail=True),
-    _manner("28", "the terminal after our deadline", "tts", terminal_ms=TOO_LATE),
+    _manner("28", "late first audio, then 4 times real time", "tts", first_audio_ms=400, pace=4),
+    _ready("28", "ready after the deadline", ("upstream_timeout",), ready_ms=TOO_LATE),
+    _ready("28", "upgrade after the deadline", ("upstream_timeout",), upgrade_ms=TOO_LATE),
+    _manner("28", "the first audio after the deadline", "tts", first_audio_ms=TOO_LATE, may_fail=True),
+    _manner("28", "the terminal after the deadline", "tts", terminal_ms=TOO_LATE),
     # So late that the first half's words come before the session's end, and the second half's after it.
     _manner("28", "a final after its finalize's deadline", "stt", final_ms=TOO_LATE, silent=True, pause=1.6 * FACTOR),
-    _manner("29", "no letter to say: nothing to hear", "tts", letterless="speak", between="…"),
-    _manner("29", "no letter to say: refused", "tts", letterless="refuse", between="…", may_fail=True),
-    _manner("29", "no letter to say: never ends", "tts", letterless="hang", between="…", may_fail=True),
+    _manner("29", "a text without a letter: no audio", "tts", letterless="speak", between="…"),
+    _manner("29", "a text without a letter: refused", "tts", letterless="refuse", between="…", may_fail=True),
+    _manner("29", "a text without a letter: never ends", "tts", letterless="hang", between="…", may_fail=True),
     _manner("29", "an error for a flush without a text", "tts", empty_flush="error"),
     _dial("+", "503 at the upgrade", ("not_ready",), do="refuse", status=503, body={"error": "busy"}),
     _dial("+", "the upgrade is never answered", ("upstream_timeout",), do="hang"),
     _dial("+", "dropped at the upgrade", ("upstream_unreachable", "upstream_closed"), do="drop"),
     _ready("+", "ready never comes", ("upstream_timeout",), ready="never"),
     _stream("+", "dropped without a close frame", do="drop"),
-    _stream("+", "a message larger than we take", do="oversized", bytes=2 << 20),
+    _stream("+", "a message larger than the sidecar accepts", do="oversized", bytes=2 << 20),
     _stream("+", "an error without a close", do="error", code="provider_error", message="failed", may_fail=True),
     _stream("+", "pronunciation_not_found", ("tts",), do="error", code="pronunciation_not_found", may_fail=True),
     _stream("+", "backpressure", do="error", code="backpressure", message="slow down", may_fail=True),
-    _stream("+", "what is no JSON", do="send", message="not json {"),
-    _stream("+", "a type nobody knows", do="send", message={"type": "Warning", "description": "odd"}),
+    _stream("+", "a message that is not JSON", do="send", message="not json {"),
+    _stream("+", "a message of an unknown type", do="send", message={"type": "Warning", "description": "odd"}),
     # Asked to close it closes cleanly, which says that there was nothing left.
-    _stream("+", "nothing is sent any more", do="mute", silent=True, may_fail=True, unsaid=True),
-    _stream("+", "nothing is read any more", do="stop_reading", silent=True, may_fail=True),
+    _stream("+", "upstream sends nothing more", do="mute", silent=True, may_fail=True, unsaid=True),
+    _stream("+", "upstream reads nothing more", do="stop_reading", silent=True, may_fail=True),
     _stream("+", "sending stalls for 300 ms", do="stall", ms=300),
     _tcp("reset", then="reset"),
     _tcp("half close", then="half_close"),
-    _tcp("nothing arrives any more", then="stop_writing", silent=True, may_fail=True),
-    _tcp("nothing is taken any more", then="stop_reading", silent=True, may_fail=True),
+    _tcp("nothing reaches the sidecar", then="stop_writing", silent=True, may_fail=True),
+    _tcp("nothing is accepted from the sidecar", then="stop_reading", silent=True, may_fail=True),
     _tcp("100 ms later", latency_ms=100),
     _tcp("100 kB/s", bytes_per_s=100_000),
     _tcp("slices of 100 bytes", slice_bytes=100),
@@ -190,25 +190,25 @@ CASES = (
 
 ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("5", "405 for HTTP speech on a regional gateway", ("test_a_regional_gateway_is_spoken_to_by_websocket",)),
-    ("6", "no fault of upstream's: what a client sends before ready is held, in each cell here", ()),
-    ("7", "the sidecar never sends it; clients are told", ("test_audio_as_base64_is_refused_by_name",)),
-    ("8", "settings that upstream does not take: an error or a close before ready, as 3, 24 and 25", ()),
-    ("12", "of it, words that change: a numbered word has one spelling; what upstream writes is what comes",
+    ("6", "this is no fault of upstream; every cell here sends audio or text before ready", ()),
+    ("7", "the sidecar never sends it, and tells clients that do", ("test_audio_as_base64_is_refused_by_name",)),
+    ("8", "settings that upstream does not accept cause an error or a close before ready, as in 3, 24 and 25", ()),
+    ("12", "words that change: a numbered word has one spelling, and the sidecar passes on what upstream writes",
      ("test_words_that_upstream_writes_as_a_number_come_as_it_writes_them",)),
-    ("16", "no fault of upstream's: texts are sent before ready, in each cell here", ()),
-    ("17", "of it, a terminal without sound for a text that has some: it ends the turn; over HTTP it is an error",
+    ("16", "this is no fault of upstream; every cell here sends texts before ready", ()),
+    ("17", "a terminal without audio for a text that should have some ends the turn; over HTTP it is an error",
      ("test_a_turn_without_sound_still_ends", "test_a_turn_without_sound_is_an_error_and_no_empty_file")),
-    ("23", "no fault of upstream's: the next text follows each clear at once, in the cells of a clear", ()),
-    ("24", "of it, pings: that the timer does not count them is the simulator's part",
+    ("23", "this is no fault of upstream; in the cells of a clear the next text follows at once", ()),
+    ("24", "pings: it is the simulator's part not to count them",
      ("test_pings_do_not_put_off_the_idle_close_and_keepalives_do",)),
-    ("27", "of it, a limit in force, where the session itself has the only place",
+    ("27", "a limit that leaves a session only its own connection",
      ("test_an_ear_is_changed_where_upstream_has_no_second_place",
       "test_a_voice_is_changed_where_upstream_has_no_second_place")),
-    ("30", "of it, sizes of 2 GB, fields that are refused, and any status; a file goes up by the WebSocket",
+    ("30", "sizes of 2 GB, fields that are refused, and other statuses; a file always uses the WebSocket bridge",
      ("test_text_and_voice_go_over_the_bridge_and_what_it_returns_is_decoded",
       "test_what_the_bridge_does_not_take_goes_by_websocket_or_is_refused_by_name",
       "test_refusals_keep_their_status_and_are_not_tried_the_other_way")),
-    ("+", "permessage-deflate declined: it is never offered, as the headers show",
+    ("+", "permessage-deflate declined: the sidecar never offers it, as the headers show",
      ("test_the_upgrade_upstream_bears_our_key_and_never_the_client_s",)),
 )  # fmt: skip
 """Cases of the thirty that are no cell, or not in every part: why, and the tests that hold them."""

@@ -265,7 +265,7 @@ async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, troub
     outcomes = {message["outcome"] for message in run.of("finalized")}
     dropped = f", {run.dropped_ms} ms dropped" if run.dropped_ms else ""
     told = {word for final in run.of("final_transcript") for word in final["transcript"].split() if word[0] == "n"}
-    partly = "drained" if draining is not None else "timeout" if "timeout" in outcomes else "not all told"
+    partly = "drained" if draining is not None else "timeout" if "timeout" in outcomes else "incomplete"
     return ("whole" if len(told) == len(numbers) else partly) + dropped
 
 

@@ -42,22 +42,22 @@ _HOW: dict[str, dict[str, Any]] = {
     "close 1000": {"do": "close", "code": 1000},
     "an error": {"do": "error", "code": "backend_error", "message": "failed"},
     "rate_limit": {"do": "error", "code": "rate_limit", "message": "busy", "then_close": 1013},
-    "a message larger than we take": {"do": "oversized", "bytes": 2 << 20},
-    "nothing is sent any more": {"do": "mute"},
-    "frozen: nothing arrives any more": {"do": "tcp", "then": "stop_writing"},
-    "frozen: nothing is taken any more": {"do": "tcp", "then": "stop_reading"},
+    "a message larger than the sidecar accepts": {"do": "oversized", "bytes": 2 << 20},
+    "upstream sends nothing more": {"do": "mute"},
+    "frozen: nothing reaches the sidecar": {"do": "tcp", "then": "stop_writing"},
+    "frozen: nothing is accepted from the sidecar": {"do": "tcp", "then": "stop_reading"},
 }
 _REFUSALS = {"refused by 401": 401, "refused by 429": 429, "refused by 503": 503}
-# What cannot be told from a good end; docs/guarantees.md says so.
+# What cannot be told from a good end; docs/explain/guarantees.md says so.
 _CLEAN: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
     "close 1000": {
-        "websocket": (("mid utterance", "during drain"), "some routes end a turn so"),
-        "file": (("at its end", "during drain"), "the answer to our close, where nothing is left"),
+        "websocket": (("mid utterance", "during drain"), "some routes end a turn this way"),
+        "file": (("at its end", "during drain"), "it is the answer to the sidecar's close when nothing is left"),
     },
-    "nothing is sent any more": {
+    "upstream sends nothing more": {
         "file": (
             ("mid utterance", "at its end", "during drain"),
-            "asked to close it closes cleanly, with nothing left",
+            "asked to close, upstream closes cleanly with nothing left",
         ),
     },
 }
@@ -82,21 +82,21 @@ def fault_of(name: str, way: str, moment: str) -> dict[str, Any] | str:
     if way == "bridge":
         return _of_the_bridge(name, moment)
     if name == "a body that ends short":
-        return "it is of the HTTP bridge only"
+        return "it belongs to the HTTP bridge only"
     if name in _REFUSALS:
         if moment != "dialling":
-            return "it befalls a dial only"
+            return "it happens only while a connection opens"
         return {"do": "refuse", "when": "upgrade", "status": _REFUSALS[name], "body": {"error": "no"}}
     moments, reason = _CLEAN.get(name, {}).get(way, ((), ""))
     if moment in moments:
-        return f"it cannot be told from a good end: {reason}"
+        return f"it looks like a good end: {reason}"
     how = _HOW[name]
     if moment == "dialling":
         if how["do"] == "drop":
             return {**how, "when": "upgrade"}
-        if name == "frozen: nothing arrives any more":
+        if name == "frozen: nothing reaches the sidecar":
             return {"do": "hang", "when": "upgrade"}
-        return "there is no WebSocket yet"
+        return "there is no WebSocket connection yet"
     at: dict[str, dict[str, Any]] = {
         "before ready": {"when": "init"},
         "mid utterance": {"when": "audio", "after_ms": 300},
@@ -112,18 +112,18 @@ def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
     # Behind the header of 44 bytes there is sound.
     broken = {"before ready": 30, "mid utterance": 30_000, "during drain": 30_000}
     if moment == "at its end":
-        return "the end of a body is its last byte"
+        return "a body ends with its last byte"
     late = {"delay_ms": 300} if moment == "during drain" else {}
     if name in _REFUSALS:
         if moment not in ("dialling", "during drain"):
-            return "it befalls a dial only"
+            return "it happens only while a connection opens"
         return {"do": "refuse", "status": _REFUSALS[name], "body": {"error": "no"}, **late}
     if name.startswith("dropped"):
         how = {"times": _HOW[name].get("times", 1)}
         if moment == "dialling":
             return {"do": "drop", "when": "request", **how}
         return {"do": "profile", "set": {"break_bytes": broken[moment]}, **how, **late}
-    if name == "frozen: nothing arrives any more":
+    if name == "frozen: nothing reaches the sidecar":
         if moment == "dialling":
             return {"do": "hang"}
         slow = {"first_audio_ms": TOO_LATE} if moment == "before ready" else {"pace": 0.05 / FACTOR}
@@ -133,7 +133,7 @@ def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
             return "there is no body yet"
         size = 44 if moment == "before ready" else broken[moment]
         return {"do": "profile", "set": {"http_format": "wav_exact", "truncate_bytes": size}, **late}
-    return "HTTP has no messages and no close frame; a text is one packet"
+    return "HTTP has no messages and no close frame, and a text is one packet"
 
 
 async def outcome(world: World, cell: Request, number: int) -> str:

@@ -40,30 +40,38 @@ SETTINGS: dict[str, Any] = {
     "sidecar_context_idle": 10 * FACTOR,
     "sidecar_max_message": "1MB",
 }
-TITLE = """# Every fault at every moment
+TITLE = """# Fault matrix
 
-Made by `make matrix-docs`: each cell is a session over real sockets that lived through the fault, held against
-section 6 of the local contract; a cell whose fault did not come, or in which a promise broke, fails the run. Numbers
-are those of the thirty peculiarities of SLNG in `tests/faults/cases.py`; `+` are more, `tcp` is what networks do.
+For reviewers: what came of every fault at every moment of a session at which it can occur.
 
-* *whole*: nothing was lost. For TTS, what had not sounded was said again where it was lost.
-* *one failed*: a context that had sounded in part ended as `failed`, with how much was delivered, or one that could
-  not be said again did, with the reason.
-* *cleared*: as *whole*, but for the context that was cleared.
-* *timeout*: upstream kept what it had heard to itself, and finalizes were answered so in time.
-* *not all told*: it kept that to itself and closed cleanly, or its stray final was taken for the last answer; see
-  [what cannot be promised](guarantees.md#what-cannot-be-promised). *ms dropped* is what the client was told of it.
-* *drained*: the session was ended at a finalize's answer while its client went on speaking, as a drain does.
-* *ends: code*: the client was told this fatal error, after the end of each context and the answer to each finalize.
-* An empty cell: it cannot occur there; the reasons are below.
+```sh
+make matrix         # run all of it
+make matrix-docs    # the same, and write this page
+```
 
-Of requests over HTTP: *whole* is the whole, with a clean end; *a number and a code*: that status and error, before the
-first byte; *breaks off*: what came so far was right, and the reply then broke off, as events after an error event.
-Where the reply as one body and the one as events came out otherwise, both stand there: body / events.
+Each cell is a session over real sockets that lived through the fault, and was held against the [guarantees](../explain/guarantees.md). A cell whose
+fault did not happen, or in which a guarantee broke, fails the run. The numbers are those of the thirty peculiarities of SLNG in `tests/faults/cases.py`.
+Rows with `+` are further faults of an upstream, and rows with `tcp` are faults of the network.
 
-Where a cell with a spare connection (`standby: true`) came out otherwise than the one without, both stand there:
-without / with.
-"""
+## How to read a cell
+
+| Cell | Meaning |
+|---|---|
+| *whole* | Nothing was lost. For TTS, what had not sounded was spoken again. |
+| *one failed* | A context that had sounded in part ended as `failed`, with how much was delivered; or one that could not be spoken again did, with the reason. |
+| *cleared* | As *whole*, except for the context that was cleared. |
+| *timeout* | Upstream withheld what it had recognised, and finalizes were answered with `timeout` in time. |
+| *incomplete* | Upstream withheld words and closed cleanly, or its stray final was taken for the last answer. See [what cannot be promised](../explain/guarantees.md#what-cannot-be-promised). |
+| *ms dropped* | How much audio the client was told was never transcribed. |
+| *drained* | The session was ended at a finalize's answer while its client went on speaking, as a drain does. |
+| *ends: code* | The client received this fatal error, after the end of each context and the answer to each finalize. |
+| *a status and a code* | HTTP: this error, before the first byte. |
+| *breaks off* | HTTP: what was delivered was right, and then the reply broke off; as events, after an error event. |
+| empty | The fault cannot occur there. The reasons are at the end. |
+
+Two results in one cell are without and with a standby connection (`standby: true`). For requests over HTTP they are the reply as one body and as
+events.
+"""  # noqa: E501
 
 
 def cells() -> list[Cell]:
@@ -95,7 +103,7 @@ def table(results: Mapping[Any, str]) -> str:
                     both = [results.get(Cell(case, kind, moment, standby), "?") for standby in (False, True)]
                     row.append(" / ".join(dict.fromkeys(both)))
             lines.append(f"| {case.number} | {case.name} | " + " | ".join(row) + " |")
-    lines += [*requests.tables(results), "\n## Not applicable\n"]
+    lines += [*requests.tables(results), "\n## Cells that are empty\n"]
     grouped: dict[tuple[str, str], list[str]] = {}
     for case in CASES:
         for moment in MOMENTS:
@@ -110,7 +118,7 @@ def table(results: Mapping[Any, str]) -> str:
     lines += [
         *requests.not_applicable(),
         "",
-        "Of the thirty and the extra switches, these are no cells, in whole or in part:\n",
+        "Of the thirty peculiarities and the further faults, these have no cells, in whole or in part:\n",
     ]
     lines += elsewhere()
     return "\n".join(lines) + "\n"

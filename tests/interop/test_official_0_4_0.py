@@ -1,7 +1,8 @@
 """The official ``pipecat-slng`` 0.4.0, on the newest Pipecat it can be imported with, in a process of its own.
 
 Directly to the simulator it loses what each test says, which shows that the trouble is real. Through the sidecar it
-loses nothing but what it gives up in its own process, which is at the end of this file and in the README's table.
+loses nothing but what it gives up in its own process, which is at the end of this file and in
+docs/evidence/official-clients.md.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
     away = README.partition("## When the sidecar is away")[2].partition("\n## ")[0]
     first, longest = round(connection.FIRST_WAIT * 1000), round(connection.LONGEST_WAIT * 1000)
     assert f"after {first} ms, then twice as long each time up to {longest} ms" in away
-    assert f"after {connection.OUTAGE:.0f} s, and at once" in away
+    assert f"After {connection.OUTAGE:.0f} s, and at once" in away
     assert f"every {connection.LATER_WAIT:.0f} s" in away
     assert f"the last {stt._KEEP_SECONDS:.0f} s of audio" in away
     assert f"waited for up to {http_tts._WAIT_FOR_SIDECAR:.0f} s" in away

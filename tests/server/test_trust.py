@@ -1,4 +1,4 @@
-"""What a sidecar connects to, and what it writes: what docs/trust.md says, and nothing else."""
+"""What a sidecar connects to, and what it writes: what docs/explain/trust.md says, and nothing else."""
 
 from __future__ import annotations
 

@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from slng_sidecar.simulator import BadProfile, RouteProfile, Simulator, SimulatorOptions, parse_profile, parse_script
 from slng_sidecar.simulator.faults import KINDS, MOMENTS, actions
 from support.paths import ROOT
 
-PAGE = ROOT / "docs" / "simulator.md"
+PAGE = ROOT / "docs/reference/simulator.md"
+TUTORIAL = ROOT / "docs/start/test-your-bot-against-faults.md"
 
 
 def test_reads_manners_as_people_write_them() -> None:
@@ -63,9 +65,10 @@ def test_the_page_names_every_manner_fault_and_moment() -> None:
     assert {name for name in wanted if f"`{name}`" not in page} == set()
 
 
-def test_the_faults_on_the_page_are_understood() -> None:
-    scripts = re.findall(r"-d '(.*)'", PAGE.read_text(encoding="utf-8"))
-    assert len(scripts) > 5
+@pytest.mark.parametrize("page", [PAGE, TUTORIAL], ids=lambda page: page.name)
+def test_the_faults_on_the_page_are_understood(page: Path) -> None:
+    scripts = re.findall(r"-d '(.*)'", page.read_text(encoding="utf-8"))
+    assert len(scripts) >= 5
     for script in scripts:
         parse_script(json.loads(script))
 

@@ -196,7 +196,7 @@ def simulator(recorded: Any) -> Any:
     }
 
 
-# Routes that have a row in the table of docs/simulator.md, and are not in the catalogue.
+# Routes that have a row in the table of docs/reference/simulator.md, and are not in the catalogue.
 _ROUTES = (
     "stt amazon/x", "stt fish/asr:1", "stt openai/whisper:1", "stt reson8/x", "stt speechmatics/x", "stt unknown/x",
     "tts canopylabs/x", "tts elevenlabs/x", "tts fish/tts:1", "tts inworld/x", "tts kugelaudio/x", "tts murf/x",
@@ -313,7 +313,7 @@ def _words(recorded: Any) -> set[str]:
 
 
 def _simulator_in_python() -> dict[str, Any]:
-    """Return what docs/simulator.md shows under "In tests"."""
+    """Return what docs/reference/simulator.md shows under "In tests"."""
     package, names = product.sidecar.__name__, ("Fault", "Log", "Record", "Simulator", "SimulatorOptions")
     functions: dict[str, Callable[..., Any]] = {
         "Log.of": product.Log.of,
