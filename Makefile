@@ -40,11 +40,12 @@ bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulat
 docs: $(MADE) ## write the reference pages that come from the code
 	@$(BIN)/python docs/generate.py
 
-check: $(MADE) ## format, lint, spelling, types and tests
+check: $(MADE) ## check format, style, spelling, types, layers and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy sidecar plugin tests bench
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(MAKE) test
 
 check-all: check ## all of check, then the slow tests, asyncio's debug mode, the clients in environments of their own, the browser, the fault matrix, soak, fuzz, the containers and the packages

@@ -21,6 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from typing_extensions import override
 
 from slng_sidecar.keys import SECRETS, ConfigError, Secrets, clean_secret, secret_files
 from slng_sidecar.protocol.errors import GatewayError
@@ -231,6 +232,7 @@ class Settings(BaseSettings):
             )
         return self
 
+    @override
     @classmethod
     def settings_customise_sources(
         cls,

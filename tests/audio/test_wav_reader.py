@@ -172,7 +172,7 @@ def test_a_header_may_come_byte_by_byte() -> None:
         (riff(fmt(tag=0x55), chunk(b"data", PCM)), "MP3"),
         (riff(fmt(tag=0x1234), chunk(b"data", PCM)), "0x1234"),
         (riff(fmt(tag=0xFFFE), chunk(b"data", PCM)), "unknown kind"),
-        (riff(chunk(b"fmt ", b"1234"), chunk(b"data", PCM)), "not said"),
+        (riff(chunk(b"fmt ", b"1234"), chunk(b"data", PCM)), "without a usable format"),
         (riff(chunk(b"data", PCM), fmt()), "before their format"),
         (riff(fmt()), "ends before its samples"),
         (riff(fmt())[:20], "ends before its samples"),

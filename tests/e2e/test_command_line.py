@@ -28,7 +28,7 @@ async def test_without_a_key_a_simulator_that_runs_already_stands_in() -> None:
     async with started("simulate", "--port", "0", "--speech", "signal") as simulator:
         url = (await simulator.says(r"at (ws://\S+)")).group(1)
         async with serving("--simulator", url) as gateway:
-            assert "a simulator stands in for it" in gateway.err
+            assert "A simulator stands in for SLNG" in gateway.err
             done = await run("say", "n1", "-o", "-", "--model", "slng/simulator/signal:1", "--url", gateway.url)
             assert done.code == 0, done.err
         # A key means SLNG; the simulator is not even looked for.
@@ -42,7 +42,7 @@ async def test_without_a_key_and_with_no_simulator_there_it_says_what_to_do(shar
         done = await run("serve", "--port", "0", "--simulator", url)
         assert done.code == 1
         assert "There is no SLNG key" in done.err
-        assert f"no simulator at {url}" in done.err
+        assert f"no simulator answers at {url}" in done.err
         assert "SLNG_API_KEY_FILE" in done.err
         assert "--profile offline" in done.err
         assert "Traceback" not in done.err

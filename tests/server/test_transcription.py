@@ -227,7 +227,7 @@ async def test_what_is_no_sound_is_refused_before_any_dial(file: bytes, status: 
         ({"json": {"file": "x"}}, 415, "multipart/form-data"),
         ({"content": WAV}, 415, "multipart/form-data"),
         ({"data": {"model": "whisper-1"}, "files": {"audio": WAV}}, 400, "'file', not 'audio'"),
-        ({"files": {"model": (None, "whisper-1")}}, 400, "no sound"),
+        ({"files": {"model": (None, "whisper-1")}}, 400, "no audio"),
         ({"files": [("file", WAV), ("file", WAV)]}, 400, "twice"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, "not the multipart"),
@@ -308,7 +308,7 @@ class TestLimits:
         async with gateway_and_simulator(sidecar_max_audio=5) as (url, simulator), client(url) as http:
             reply = await http.post(OPENAI, **form(flac.getvalue()))
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
-            assert "5 s of sound" in reply.json()["error"]["message"]
+            assert "5 s of audio" in reply.json()["error"]["message"]
             assert "SIDECAR_MAX_AUDIO" in reply.json()["error"]["message"]
             assert len(heard(simulator)) <= 5 * 2 * RATE
 

@@ -52,7 +52,7 @@ def close(code: int, reason: str = "") -> ConnectionClosed:
         (408, "upstream_unreachable", 408, True, "HTTP 408"),
         (413, "payload_too_large", 413, False, "HTTP 413"),
         (418, "upstream_unreachable", 418, False, "HTTP 418"),
-        (429, "rate_limit", 429, True, "no further session"),
+        (429, "rate_limit", 429, True, "no more sessions"),
         (500, "backend_connection_failed", 500, True, "HTTP 500: words"),
         (502, "backend_connection_failed", 502, True, "cartesia/sonic:3"),
         (503, "not_ready", 503, True, "HTTP 503"),

@@ -5,6 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
+from slng_sidecar.audio.encoding import Encoder
+
 if TYPE_CHECKING:
     import av
 
@@ -66,7 +70,7 @@ class _Sink:
         return data
 
 
-class CodecEncoder:
+class CodecEncoder(Encoder):
     """Encodes 16-bit mono PCM as an MP3, Ogg Opus, FLAC or AAC (ADTS) file.
 
     FLAC and Opus keep the exact length. MP3 and AAC start and end with up to a frame of silence, which their streamed
@@ -87,12 +91,15 @@ class CodecEncoder:
         self._samples = 0
         self._odd = b""
 
+    @override
     def sample_rate(self, wanted: int) -> int:
         return min((rate for rate in self._rates if rate >= wanted), default=max(self._rates, default=wanted))
 
+    @override
     def media_type(self, sample_rate: int) -> str:
         return self._type
 
+    @override
     def begin(self, sample_rate: int) -> bytes:
         self._container: av.container.OutputContainer = self._av.open(
             self._sink, "w", format=self._container_name, container_options=self._options
@@ -104,6 +111,7 @@ class CodecEncoder:
         self._rate = sample_rate
         return b""
 
+    @override
     def encode(self, pcm: bytes) -> bytes:
         pcm = self._odd + pcm
         whole = len(pcm) & ~1
@@ -118,6 +126,7 @@ class CodecEncoder:
             self._container.mux(self._stream.encode(frame))
         return self._sink.taken()
 
+    @override
     def end(self) -> bytes:
         self._container.mux(self._stream.encode(None))
         self._container.close()

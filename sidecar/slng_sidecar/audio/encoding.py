@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from typing_extensions import override
+
 from slng_sidecar.audio.wav import wav_header
 
 
@@ -32,23 +34,28 @@ class Encoder(Protocol):
         """Return the bytes that are left after the last audio."""
 
 
-class Pcm:
+class Pcm(Encoder):
     """Writes the samples alone."""
 
     blocking = False
 
+    @override
     def sample_rate(self, wanted: int) -> int:
         return wanted
 
+    @override
     def media_type(self, sample_rate: int) -> str:
         return f"audio/pcm;rate={sample_rate}"
 
+    @override
     def begin(self, sample_rate: int) -> bytes:
         return b""
 
+    @override
     def encode(self, pcm: bytes) -> bytes:
         return pcm
 
+    @override
     def end(self) -> bytes:
         return b""
 
@@ -56,8 +63,10 @@ class Pcm:
 class Wav(Pcm):
     """Writes a WAV header without a length, and the samples."""
 
+    @override
     def media_type(self, sample_rate: int) -> str:
         return "audio/wav"
 
+    @override
     def begin(self, sample_rate: int) -> bytes:
         return wav_header(sample_rate)

@@ -46,6 +46,7 @@ class SidecarAddress:
 
     @property
     def headers(self) -> dict[str, str]:
+        """The headers of a request, with the token if there is one."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     @property

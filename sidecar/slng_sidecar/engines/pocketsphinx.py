@@ -123,6 +123,7 @@ class SpeechSegmenter:
 
     @property
     def position_ms(self) -> float:
+        """Milliseconds of audio that were fed."""
         return self._ms(self._kept_from + len(self._kept) + len(self._rest))
 
     @property

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from typing_extensions import override
+
 from slng_sidecar.engines import pocketsphinx, signal
 from slng_sidecar.engines.pcm import samples_of
 from slng_sidecar.engines.pocketsphinx import RecognizedWord, SpeechSegment
@@ -62,7 +64,7 @@ class Recognizer(Protocol):
         """Whether ``words`` would start at once, so that a partial delays no final."""
 
 
-class SignalRecognizer:
+class SignalRecognizer(Recognizer):
     """Recognises the numbered signal. A final covers the words that have ended by then."""
 
     is_free = True
@@ -74,9 +76,11 @@ class SignalRecognizer:
         self._pending: list[RecognizedWord] = []
 
     @property
+    @override
     def position_ms(self) -> float:
         return self._decoder.position_ms
 
+    @override
     def feed(self, audio: bytes) -> list[RecognizedUtterance]:
         utterances = []
         for at in range(0, len(audio), self._step):
@@ -86,14 +90,17 @@ class SignalRecognizer:
                 utterances.append(self._end())
         return utterances
 
+    @override
     def partial(self) -> RecognizedUtterance | None:
         return RecognizedUtterance(tuple(self._pending)) if self._pending else None
 
+    @override
     def finish(self, *, last: bool = False) -> RecognizedUtterance | None:
         if last:
             self._add(self._decoder.end())
         return self._end() if self._pending or self._decoder.in_word else None
 
+    @override
     async def words(self, utterance: RecognizedUtterance) -> Sequence[RecognizedWord]:
         return utterance.words
 
@@ -106,7 +113,7 @@ class SignalRecognizer:
         return utterance
 
 
-class SpeechRecognizer:
+class SpeechRecognizer(Recognizer):
     """Recognises English speech. A worker process decodes each utterance as a whole."""
 
     def __init__(self, rate: int, endpoint_ms: float, workers: Workers) -> None:
@@ -114,35 +121,42 @@ class SpeechRecognizer:
         self._workers = workers
 
     @property
+    @override
     def position_ms(self) -> float:
         return self._segmenter.position_ms
 
     @property
+    @override
     def is_free(self) -> bool:
         return self._workers.idle
 
+    @override
     def feed(self, audio: bytes) -> list[RecognizedUtterance]:
         return [RecognizedUtterance(segment=segment) for segment in self._segmenter.feed(audio)]
 
+    @override
     def partial(self) -> RecognizedUtterance | None:
         segment = self._segmenter.partial()
         return RecognizedUtterance(segment=segment) if segment else None
 
+    @override
     def finish(self, *, last: bool = False) -> RecognizedUtterance | None:
         segment = self._segmenter.finish()
         return RecognizedUtterance(segment=segment) if segment else None
 
+    @override
     async def words(self, utterance: RecognizedUtterance) -> Sequence[RecognizedWord]:
         return await self._workers.recognize(utterance.segment) if utterance.segment else ()
 
 
-class ScriptRecognizer:
+class ScriptRecognizer(Recognizer):
     """Takes anything loud for the next line of a script, over and over.
 
     Compressed audio (``rate`` None) is not decoded: every message is loud, and only ``finish`` ends an utterance.
     """
 
     is_free = True
+    position_ms = 0.0
 
     def __init__(self, script: Sequence[str], rate: int | None, endpoint_ms: float) -> None:
         self._lines = itertools.cycle(script)
@@ -154,6 +168,7 @@ class ScriptRecognizer:
         self._end_ms = 0.0
         self.position_ms = 0.0
 
+    @override
     def feed(self, audio: bytes) -> list[RecognizedUtterance]:
         utterances = []
         for at in range(0, len(audio), self._step):
@@ -167,15 +182,18 @@ class ScriptRecognizer:
                 utterances.append(self._end(self._start_ms))
         return utterances
 
+    @override
     def partial(self) -> RecognizedUtterance | None:
         if self._start_ms is None:
             return None
         tokens = self._line.split()
         return self._spread(tokens[: 1 + int((self._end_ms - self._start_ms) / _SCRIPTED_WORD_MS)], self._start_ms)
 
+    @override
     def finish(self, *, last: bool = False) -> RecognizedUtterance | None:
         return self._end(self._start_ms) if self._start_ms is not None else None
 
+    @override
     async def words(self, utterance: RecognizedUtterance) -> Sequence[RecognizedWord]:
         return utterance.words
 

@@ -138,6 +138,7 @@ class Decoder:
 
     @property
     def position_ms(self) -> float:
+        """Milliseconds of audio that were fed."""
         return self._ms(self._first + len(self._signs))
 
     @property

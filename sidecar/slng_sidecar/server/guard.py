@@ -6,18 +6,19 @@ A web page must not reach a sidecar on localhost, neither by a plain request (Or
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slng_sidecar.config import Settings
 from slng_sidecar.keys import Secrets
+from slng_sidecar.net.hosts import is_allowed_host, is_allowed_origin, is_loopback
 from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.server.replies import refuse
 
+_UNIX_PEER = "the Unix socket"
 ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})
 _NO_SESSION = frozenset({"/metrics", "/v1/status", "/", "/docs", "/openapi.json"})
 
@@ -48,6 +49,7 @@ class Guard:
         self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse the request, or pass it on."""
         if scope["type"] in ("http", "websocket"):
             try:
                 self._check(scope)
@@ -62,7 +64,8 @@ class Guard:
             raise GatewayError(ErrorCode.BAD_REQUEST, "The address contains control characters, so it names no model.")
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is not None and not self._origin_allowed(origin, headers.get("host", "")):
+        allowed = self._settings.sidecar_allowed_origins, self._settings.sidecar_allowed_hosts
+        if origin is not None and not is_allowed_origin(origin, headers.get("host", ""), *allowed):
             raise GatewayError(
                 ErrorCode.FORBIDDEN_ORIGIN,
                 "Web pages of other sites may not use this sidecar. To allow one, name its origin in "
@@ -77,7 +80,9 @@ class Guard:
                     ErrorCode.LOCAL_AUTH,
                     "This sidecar needs its token: send 'Authorization: Bearer <SIDECAR_TOKEN>', X-API-Key or ?token=.",
                 )
-        elif self._settings.sidecar_uds is None and not all(map(self._host_allowed, headers.getlist("host") or [""])):
+        elif self._settings.sidecar_uds is None and not all(
+            is_allowed_host(host, self._settings.sidecar_allowed_hosts) for host in headers.getlist("host") or [""]
+        ):
             raise GatewayError(
                 ErrorCode.FORBIDDEN_ORIGIN,
                 "This Host name is not allowed. Use 127.0.0.1 or localhost, or name the host in SIDECAR_ALLOWED_HOSTS.",
@@ -86,26 +91,6 @@ class Guard:
             raise GatewayError(
                 ErrorCode.DRAINING, "This sidecar is shutting down. Use another one, or try again later."
             )
-
-    def _origin_allowed(self, origin: str, host: str) -> bool:
-        if origin in self._settings.sidecar_allowed_origins:
-            return True
-        # A page of this sidecar itself.
-        return origin in (f"http://{host}", f"https://{host}") and self._host_allowed(host)
-
-    def _host_allowed(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name == "localhost" or name in self._settings.sidecar_allowed_hosts:
-            return True
-        if host in self._settings.sidecar_allowed_hosts:
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
 
 
 def bearer(headers: Headers) -> str | None:
@@ -117,15 +102,13 @@ def bearer(headers: Headers) -> str | None:
 def peer_of(scope: Scope) -> str:
     """Return the client address of a request. All clients of a Unix socket share one address."""
     client = scope.get("client")
-    return (client[0] if client else "") or "the Unix socket"
+    return (client[0] if client else "") or _UNIX_PEER
 
 
 def _is_local(scope: Scope) -> bool:
     """Return whether a request comes from this machine: from a loopback address, or over a Unix socket."""
-    try:
-        return ipaddress.ip_address(peer_of(scope)).is_loopback
-    except ValueError:
-        return True
+    peer = peer_of(scope)
+    return peer == _UNIX_PEER or is_loopback(peer)
 
 
 def _tokens(scope: Scope, headers: Headers) -> list[str]:

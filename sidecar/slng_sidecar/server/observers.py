@@ -6,6 +6,8 @@ import time
 from collections import deque
 from typing import Any
 
+from typing_extensions import override
+
 from slng_sidecar.protocol.reports import UpstreamObserver
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.telemetry.metrics import Metrics
@@ -47,9 +49,11 @@ class SessionErrors(UpstreamObserver):
         self._session = session
         self._target = target
 
+    @override
     def not_opened(self, code: str) -> None:
         self._errors.add(self._session, self._target, code)
 
+    @override
     def lost(self, cause: str) -> None:
         if cause != "closed":
             self._errors.add(self._session, self._target, cause)
@@ -63,16 +67,20 @@ class StandbyObserver(UpstreamObserver):
         self._errors = errors
         self._target = target
 
+    @override
     def dialled(self) -> None:
         self._metrics.dials.labels(self._target.kind).inc()
 
+    @override
     def ready(self, seconds: float) -> None:
         self._metrics.open_seconds.labels(self._target.kind).observe(seconds)
 
+    @override
     def not_opened(self, code: str) -> None:
         self._metrics.dial_failures.labels(self._target.kind, code).inc()
         self._errors.add(None, self._target, code)
 
+    @override
     def lost(self, cause: str) -> None:
         self._metrics.losses.labels(self._target.kind, cause).inc()
         self._errors.add(None, self._target, cause)

@@ -23,3 +23,9 @@ def error_response(error: GatewayError, headers: dict[str, str] | None = None) -
 async def refuse(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request or an upgrade with an error."""
     await error_response(error)(scope, receive, send)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Wait until the client disconnects."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

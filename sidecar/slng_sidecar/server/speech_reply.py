@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from slng_sidecar.audio.encoding import Encoder
 from slng_sidecar.audio.resampling import Resampler, resampler
@@ -19,7 +20,7 @@ from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.guard import peer_of
-from slng_sidecar.server.replies import error_response
+from slng_sidecar.server.replies import disconnected, error_response
 from slng_sidecar.server.synthesis import Synthesis
 from slng_sidecar.sessions.http_speech import HttpSpeech
 
@@ -51,6 +52,7 @@ class SpeechResponse(Response):
         self._speech = speech
         self._format = audio_format
 
+    @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._synthesis.start(self._speech, self._target, peer_of(scope))
@@ -167,12 +169,6 @@ class _Body:
     async def _raw(self, data: bytes, *, more: bool = True) -> None:
         message = {"type": "http.response.body", "body": data, "more_body": more}
         await deliver(self._send(message), len(data), self._transport, self._seconds)
-
-
-async def disconnected(receive: Receive) -> None:
-    """Wait until the client disconnects."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _never() -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
+from typing_extensions import override
 
 from slng_sidecar.audio.codecs import CodecsMissing
 from slng_sidecar.audio.decoding import Decoding, Expected, TooLong
@@ -21,9 +22,8 @@ from slng_sidecar.protocol.route import Target
 from slng_sidecar.server.gateway import Gateway, LiveSession
 from slng_sidecar.server.guard import peer_of
 from slng_sidecar.server.names import ignored_header, model_of
-from slng_sidecar.server.replies import error_response
+from slng_sidecar.server.replies import disconnected, error_response
 from slng_sidecar.server.session_factory import SessionFactory
-from slng_sidecar.server.speech_reply import disconnected
 from slng_sidecar.server.targets import resolve_target
 from slng_sidecar.server.transcripts import TranscriptionOptions, TranscriptText
 from slng_sidecar.server.uploads import Event, Field, FileBegins, read_upload
@@ -61,6 +61,7 @@ class TranscriptionResponse(Response):
         self._options = options
         self._target = target
 
+    @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway
         # Until a form has named its model, the place counts as an upload.

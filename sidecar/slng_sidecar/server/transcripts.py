@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import override
+
 from slng_sidecar.protocol.errors import ErrorCode, GatewayError
 from slng_sidecar.protocol.messages import dump
 from slng_sidecar.sessions.http_transcription import TranscriptSegment
@@ -62,6 +64,7 @@ class TranscriptText:
 
     @property
     def text(self) -> str:
+        """The text so far."""
         return " ".join(self._texts)
 
     @property
@@ -159,6 +162,7 @@ class TranscriptionOptions:
 class SlngOptions(TranscriptionOptions):
     """The options and the reply in SLNG's form."""
 
+    @override
     def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:
         alternative = {"transcript": transcript.text, "confidence": transcript.confidence}
         reply = {
@@ -180,6 +184,7 @@ class OpenAIOptions(TranscriptionOptions):
         self._format = "json"
         self._granularities: set[str] = set()
 
+    @override
     def take(self, name: str, value: str) -> None:
         match name:
             case "model":
@@ -202,12 +207,14 @@ class OpenAIOptions(TranscriptionOptions):
             case _:
                 super().take(name, value)
 
+    @override
     def check(self) -> None:
         if self.stream and self._format == "verbose_json":
             raise GatewayError(
                 ErrorCode.CONFIG_ERROR, "stream sends text only. Use response_format json or text with it."
             )
 
+    @override
     def render(self, transcript: TranscriptText, seconds: float) -> tuple[str, bytes]:
         match self._format:
             case "text":
@@ -217,6 +224,7 @@ class OpenAIOptions(TranscriptionOptions):
         usage = {"type": "duration", "seconds": round(seconds, 3)}
         return "application/json", dump({"text": transcript.text, "usage": usage}).encode()
 
+    @override
     def transcript(self) -> TranscriptText:
         if self._format != "verbose_json":
             return TranscriptText()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from typing_extensions import override
+
 from slng_sidecar.protocol.reports import UpstreamObserver
 
 
@@ -28,17 +30,21 @@ class Timing(UpstreamObserver):
         self._ready: float | None = None
         self._first_result: float | None = None
 
+    @override
     def dialled(self) -> None:
         self._dialled, self._opened, self._ready = time.monotonic(), None, None
 
+    @override
     def joined(self) -> None:
         # How much of the dial was over before is not known, so all of the wait counts as waiting for ready.
         self.dialled()
         self.opened()
 
+    @override
     def opened(self) -> None:
         self._opened = time.monotonic()
 
+    @override
     def ready(self, seconds: float) -> None:
         self.answered()
 

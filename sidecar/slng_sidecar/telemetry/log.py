@@ -12,6 +12,8 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
+from typing_extensions import override
+
 # Variables that libraries read addresses and headers from. Libraries log the values that they cannot use.
 _PLACES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -71,6 +73,7 @@ class SessionLog(logging.LoggerAdapter[logging.Logger]):
         """Add fields to all lines that follow."""
         self._fields.update({name: value for name, value in fields.items() if value is not None})
 
+    @override
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
         own = kwargs.pop("fields", {})
         fields = {**self._fields, **own}

@@ -17,6 +17,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from typing_extensions import override
 
 from slng_sidecar import __version__
 from slng_sidecar.protocol.reports import StandbyResult, TurnReport, UpstreamObserver
@@ -182,21 +183,27 @@ class SessionMetrics(UpstreamObserver):
         """Count the start of the session."""
         self._metrics.active.labels(self._kind).inc()
 
+    @override
     def dialled(self) -> None:
         self._metrics.dials.labels(self._kind).inc()
 
+    @override
     def ready(self, seconds: float) -> None:
         self._metrics.open_seconds.labels(self._kind).observe(seconds)
 
+    @override
     def not_opened(self, code: str) -> None:
         self._metrics.dial_failures.labels(self._kind, code).inc()
 
+    @override
     def lost(self, cause: str) -> None:
         self._metrics.losses.labels(self._kind, cause).inc()
 
+    @override
     def standby_used(self, result: StandbyResult) -> None:
         self._metrics.standby.labels(self._kind, result).inc()
 
+    @override
     def turn(self, report: TurnReport, now: float) -> None:
         metrics, model = self._metrics, self._model
         if report.what == "finalize":
@@ -209,6 +216,7 @@ class SessionMetrics(UpstreamObserver):
         if report.first_audio is not None:
             metrics.first_audio_seconds.labels(model).observe(report.first_audio - report.began)
 
+    @override
     def progress(self, counts: Tally[str], audio_seconds: float) -> None:
         if audio_seconds > self._audio_seconds:
             self._metrics.audio.labels(self._kind, self._model).inc(audio_seconds - self._audio_seconds)

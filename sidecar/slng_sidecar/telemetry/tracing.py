@@ -13,6 +13,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from slng_sidecar import __version__
 from slng_sidecar.protocol.reports import TurnReport, UpstreamObserver
 from slng_sidecar.protocol.route import Target
@@ -105,18 +107,23 @@ class SessionTrace(UpstreamObserver):
         # Sessions use the loop's clock, spans the wall clock.
         self._epoch = time.time() - asyncio.get_running_loop().time()
 
+    @override
     def dialled(self) -> None:
         self._span.add_event("dial")
 
+    @override
     def ready(self, seconds: float) -> None:
         self._span.add_event("upstream ready", {"slng.open_seconds": seconds})
 
+    @override
     def not_opened(self, code: str) -> None:
         self._span.add_event("upstream not opened", {"slng.code": code})
 
+    @override
     def lost(self, cause: str) -> None:
         self._span.add_event("upstream lost", {"slng.code": cause})
 
+    @override
     def turn(self, report: TurnReport, now: float) -> None:
         first = None if report.first_audio is None else self._at(report.first_audio)
         self._tracing.turn(self._span, report, self._target, self._at(report.began), self._at(now), first)

@@ -113,9 +113,9 @@ async def test_all_pages_are_read_once_in_five_minutes() -> None:
         (Response("<html>", 404), 502, "HTTP 404"),
         (JSONResponse({"error": "x"}, 500), 502, "HTTP 500"),
         (Response("", 302, {"Location": "https://elsewhere.example"}), 502, "HTTP 302"),
-        (Response("<html>"), 502, "no catalogue"),
-        (JSONResponse({"hello": []}), 502, "no catalogue"),
-        (Response("[" * 100_000), 502, "no catalogue"),
+        (Response("<html>"), 502, "with a catalogue"),
+        (JSONResponse({"hello": []}), 502, "with a catalogue"),
+        (Response("[" * 100_000), 502, "with a catalogue"),
         (Response("[" + " " * 9_000_000), 502, "too long"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from slng_sidecar.protocol.commands import Command, SendClient, send_error
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.messages import Transcript, dump
@@ -52,22 +54,26 @@ class SttDialect(Protocol):
         """Return a message of upstream that the sidecar does not know."""
 
 
-class PlainStt:
+class PlainStt(SttDialect):
     """SLNG's own messages and nothing else."""
 
     takes_updates = False
 
+    @override
     def ready(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]
 
+    @override
     def partial(self, message: Transcript) -> list[Command]:
         return [SendClient(dump(message.raw))]
 
+    @override
     def final(
         self, message: Transcript, covered_ms: int, *, answers: bool, finalize: str | None, late: bool
     ) -> list[Command]:
         return [SendClient(dump({**message.raw, "from_finalize": True} if answers else message.raw))]
 
+    @override
     def dropped(
         self, message: Transcript, threshold: float, covered_ms: int, *, answers: bool, finalize: str | None
     ) -> list[Command]:
@@ -77,29 +83,34 @@ class PlainStt:
         frame: dict[str, Any] = {"type": "final_transcript", "transcript": "", "confidence": message.confidence}
         return [SendClient(dump({**frame, "from_finalize": True} if answers else frame))]
 
+    @override
     def finalized(self, finalize: str | None, outcome: str, covered_ms: int) -> list[Command]:
         if outcome in ("final", "dropped"):  # the transcript itself carries from_finalize
             return []
         return [SendClient(dump({"type": "final_transcript", "transcript": "", "from_finalize": True}))]
 
+    @override
     def updated(
         self, update: str | None, applied: dict[str, Any], unchanged: list[str], rejected: dict[str, str], cut_ms: int
     ) -> list[Command]:
         return []
 
+    @override
     def status(self, state: str, **fields: Any) -> list[Command]:
         return []
 
+    @override
     def error(self, error: GatewayError) -> list[Command]:
         # Some clients (LiveKit's) take every error for the end of the session, which an error that may pass by itself,
         # or that precedes a drop which the sidecar repairs, is not.
         return [] if error.retryable else [send_error(error)]
 
+    @override
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]
 
 
-class ExtendedStt:
+class ExtendedStt(SttDialect):
     """The messages of ``slng-sidecar.v1``."""
 
     takes_updates = True
@@ -107,12 +118,15 @@ class ExtendedStt:
     def __init__(self, version: str, session: str) -> None:
         self._sidecar = {"version": version, "session": session}
 
+    @override
     def ready(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump({**raw, "sidecar": self._sidecar}))]
 
+    @override
     def partial(self, message: Transcript) -> list[Command]:
         return [SendClient(dump(message.raw))]
 
+    @override
     def final(
         self, message: Transcript, covered_ms: int, *, answers: bool, finalize: str | None, late: bool
     ) -> list[Command]:
@@ -125,6 +139,7 @@ class ExtendedStt:
             frame["late"] = True
         return [SendClient(dump(frame))]
 
+    @override
     def dropped(
         self, message: Transcript, threshold: float, covered_ms: int, *, answers: bool, finalize: str | None
     ) -> list[Command]:
@@ -141,10 +156,12 @@ class ExtendedStt:
             frame["finalize_id"] = finalize
         return [SendClient(dump(frame))]
 
+    @override
     def finalized(self, finalize: str | None, outcome: str, covered_ms: int) -> list[Command]:
         frame = {"type": "finalized", "finalize_id": finalize, "outcome": outcome, "covered_ms": covered_ms}
         return [SendClient(dump(frame))]
 
+    @override
     def updated(
         self, update: str | None, applied: dict[str, Any], unchanged: list[str], rejected: dict[str, str], cut_ms: int
     ) -> list[Command]:
@@ -158,11 +175,14 @@ class ExtendedStt:
         }
         return [SendClient(dump(frame))]
 
+    @override
     def status(self, state: str, **fields: Any) -> list[Command]:
         return [SendClient(dump({"type": "status", "state": state, **fields}))]
 
+    @override
     def error(self, error: GatewayError) -> list[Command]:
         return [send_error(error)]
 
+    @override
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+from typing_extensions import override
+
 from slng_sidecar.audio.companding import expand
 from slng_sidecar.protocol.commands import Command, DecodeAudio, EndDecoding, SendClient, StartDecoding, send_error
 from slng_sidecar.protocol.errors import ErrorCode, GatewayError
@@ -72,7 +74,7 @@ def bytes_per_second(encoding: str | None, sample_rate: int | None) -> int:
     return _SAMPLE_BYTES.get(encoding or "linear16", 0) * (sample_rate or _DEFAULT_RATE)
 
 
-class PlainTts:
+class PlainTts(TtsDialect):
     """SLNG's own messages and nothing else."""
 
     names_contexts = False
@@ -80,21 +82,26 @@ class PlainTts:
     def __init__(self, terminal_form: TerminalForm) -> None:
         self._form = terminal_form
 
+    @override
     def open(self, message: dict[str, Any]) -> dict[str, Any]:
         check_init(message)
         return message
 
+    @override
     def ready(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]
 
+    @override
     def audio(self, context: Context, data: bytes, now: float) -> list[Command]:
         context.add_audio(len(data), now)
         context.delivered += len(data)
         return [SendClient(data)]
 
+    @override
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump(raw))]
 
+    @override
     def ended(self, context: Context, reason: Reason, terminal: Terminal | None = None) -> list[Command]:
         if reason == "cleared":  # SLNG answers a clear by ``cleared`` only
             return []
@@ -103,6 +110,7 @@ class PlainTts:
         frame = {**terminal.raw, "type": form} if terminal and form == terminal.form else {"type": form}
         return [SendClient(dump(frame))]
 
+    @override
     def blank(self, context: Context) -> list[Command]:
         if context.failed:  # the client was told why
             return self.ended(context, "failed")
@@ -110,20 +118,24 @@ class PlainTts:
         error = GatewayError(ErrorCode.BAD_REQUEST, text, fatal=False)
         return [send_error(error), *self.ended(context, "completed")]
 
+    @override
     def nothing_flushed(self) -> list[Command]:
         return [SendClient(dump({"type": "audio_end" if self._form == "upstream" else self._form}))]
 
+    @override
     def cleared(self, context_id: str | None) -> list[Command]:
         return [SendClient(dump({"type": "cleared"}))]
 
+    @override
     def updated(self, answers: list[UpdateAnswer]) -> list[Command]:
         return []
 
+    @override
     def status(self, state: str, **fields: Any) -> list[Command]:
         return []
 
 
-class ExtendedTts:
+class ExtendedTts(TtsDialect):
     """The messages of ``slng-sidecar.v1``.
 
     Mutable, and fixed once the ``init`` is read: ``_rate`` and ``_encoding``, which are upstream's; ``_delivered``, the
@@ -145,6 +157,7 @@ class ExtendedTts:
         self._rate = _DEFAULT_RATE
         self._encoding = self._delivered = "linear16"
 
+    @override
     def open(self, message: dict[str, Any]) -> dict[str, Any]:
         config = {name: value for name, value in check_init(message).items() if value is not None}
         # Always sent upstream, since some models send MP3 if the encoding is missing.
@@ -168,9 +181,11 @@ class ExtendedTts:
             self._delivered = "linear16"
         return {**{name: value for name, value in message.items() if name not in _SIDECAR_FIELDS}, "config": config}
 
+    @override
     def ready(self, raw: dict[str, Any]) -> list[Command]:
         return [SendClient(dump({**raw, "sidecar": self._sidecar}))]
 
+    @override
     def audio(self, context: Context, data: bytes, now: float) -> list[Command]:
         commands: list[Command] = []
         if context.add_audio(len(data), now):
@@ -185,9 +200,11 @@ class ExtendedTts:
         context.delivered += len(data)
         return [*commands, SendClient(data)]
 
+    @override
     def other(self, raw: dict[str, Any]) -> list[Command]:
         return []
 
+    @override
     def ended(self, context: Context, reason: Reason, terminal: Terminal | None = None) -> list[Command]:
         frame: dict[str, Any] = {"type": "audio_end", "context_id": context.id, "reason": reason}
         if context.first_audio is not None:
@@ -199,16 +216,20 @@ class ExtendedTts:
             frame["duration_ms"] = round(context.delivered * 1000 / ((width or 1) * self._rate))
         return [SendClient(dump(frame))]
 
+    @override
     def blank(self, context: Context) -> list[Command]:
         return self.ended(context, "completed")
 
+    @override
     def nothing_flushed(self) -> list[Command]:
         return []
 
+    @override
     def cleared(self, context_id: str | None) -> list[Command]:
         frame = {"type": "cleared"} if context_id is None else {"type": "cleared", "context_id": context_id}
         return [SendClient(dump(frame))]
 
+    @override
     def updated(self, answers: list[UpdateAnswer]) -> list[Command]:
         return [
             SendClient(
@@ -225,6 +246,7 @@ class ExtendedTts:
             for answer in answers
         ]
 
+    @override
     def status(self, state: str, **fields: Any) -> list[Command]:
         return [SendClient(dump({"type": "status", "state": state, **fields}))]
 
