@@ -241,6 +241,10 @@ class OrderlySpeech(RuleBasedStateMachine):
                 self.ready()
             elif upstream and upstream.clearing:
                 self.confirm()
+            elif upstream and upstream.late:
+                # A route may acknowledge a clear by the turn's terminal only, which counts after a second.
+                self.time(1)
+                upstream.late = False
             elif upstream and upstream.turns:
                 self.sound()
                 self.end(False, False, AUDIO_END)

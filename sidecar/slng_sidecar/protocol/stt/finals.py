@@ -138,10 +138,8 @@ class FinalizeTracker:
         replayed_speech = self._buffer.speech_ms(start, held.finalize.offset) if held else 0
         commands = self._release(segment, answers=replayed_speech < PENDING_SPEECH_MS)
         for finalize in tuple(self.finalizes):
-            if segment.contains(finalize.offset):
-                finalize.sent_on = None
-                if finalize.offset <= start or finalize.expired:
-                    commands += self._settle(segment, finalize, "empty")
+            if segment.contains(finalize.offset) and (finalize.offset <= start or finalize.expired):
+                commands += self._settle(segment, finalize, "empty")
         return commands
 
     def finish(self, segment: Segment) -> list[Command]:

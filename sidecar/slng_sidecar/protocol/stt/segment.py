@@ -1,8 +1,8 @@
 """One segment of a session's audio: what is sent of it, what is covered, and how its transcripts reach the client.
 
 A segment is heard under one set of settings, by one connection after another. It is made of parts, each with one
-writer: the timeline writes ``link`` and ``sent``, the finalize tracker writes ``transcripts``, and ``deduplicator`` and
-``gate`` change by their own methods only.
+writer: the timeline writes ``link``, the sender ``sent``, and the finalize tracker ``transcripts`` and
+``deduplicator``. ``gate`` changes by its own methods only.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Link:
 class SentAudio:
     """What of a segment the present connection was sent. Offsets are bytes of the session's audio.
 
-    The timeline calls the methods that change it.
+    The sender writes it.
 
     Mutable: ``start``, where the first byte of the present connection lies; ``end``, one past the last byte sent;
     ``_history``, when ``end`` was how far, for as long as a final may lag.
@@ -117,12 +117,12 @@ class SentAudio:
 
 @dataclass(slots=True, eq=False)
 class Finalize:
-    """A ``finalize`` of the client that is not settled yet. The finalize tracker writes it, but for ``sent_on``.
+    """A ``finalize`` of the client that is not settled yet. The finalize tracker writes it, but the sender ``sent_on``.
 
     Attributes:
         offset: where the audio ended when it came.
         deadline: when it is answered by ``timeout``. It is kept after that, for a final that comes late.
-        sent_on: the connection that it was sent on, after the audio before it.
+        sent_on: the last connection that it was sent on, after the audio before it.
         expired: whether it was answered by ``timeout``.
     """
 

@@ -16,7 +16,7 @@ _FINALIZE, _CLOSE = dump({"type": "finalize"}), dump({"type": "close"})
 
 
 class SegmentSender:
-    """Decides what of a segment goes upstream now. It writes the segment's ``sent`` and the finalizes' ``sent_on``.
+    """Decides what of a segment goes upstream now. It writes the segments' ``sent`` and the finalizes' ``sent_on``.
 
     Mutable: ``paused_until``, set by backpressure; 0 when nothing is paused.
     """
@@ -24,7 +24,6 @@ class SegmentSender:
     def __init__(self, options: SttOptions, buffer: ReplayBuffer) -> None:
         self.paused_until = 0.0
         self._lag = options.final_lag
-        self._drain_seconds = options.finalize_timeout
         self._buffer = buffer
 
     def pause(self, now: float) -> None:
@@ -36,21 +35,23 @@ class SegmentSender:
         if self.paused_until and now >= self.paused_until:
             self.paused_until = 0.0
 
-    def send(
-        self, segment: Segment, limit: int, finalizes: Iterable[Finalize], now: float, *, closing: bool
-    ) -> list[Command]:
-        """Return the commands that send a segment's audio up to ``limit``, and its end.
+    def restart(self, segment: Segment, start: int) -> None:
+        """Start with another connection of a segment, of which nothing is sent yet, at ``start``."""
+        segment.sent.restart(start)
+
+    def send(self, segment: Segment, limit: int, finalizes: Iterable[Finalize], now: float) -> list[Command]:
+        """Return the commands that send a segment's audio up to ``limit``.
 
         Args:
             finalizes: the client's, of which those of this segment go up after the audio before them.
-            closing: whether the client itself ends the session, so that ``close`` alone asks for the last final.
         """
         if now < self.paused_until:
             return []
         link, sent = segment.link, segment.sent
         commands: list[Command] = []
         for finalize in finalizes:
-            if finalize.sent_on is None and segment.contains(finalize.offset) and finalize.offset <= limit:
+            is_sent = finalize.sent_on == link.number
+            if not is_sent and segment.contains(finalize.offset) and finalize.offset <= limit:
                 commands += self._audio(segment, finalize.offset)
                 commands.append(SendUpstream(link.number, _FINALIZE))
                 finalize.sent_on = link.number
@@ -58,13 +59,17 @@ class SegmentSender:
         if sent.end < limit:
             commands += self._audio(segment, limit)
             sent.advance(limit, now, self._lag)
-        if segment.end is not None and sent.end >= segment.end and not link.asked_to_close:
-            link.asked_to_close = True
-            if not closing:
-                commands.append(SendUpstream(link.number, _FINALIZE))
-                link.drain_by = now + self._drain_seconds
-            commands.append(SendUpstream(link.number, _CLOSE))
         return commands
+
+    def close(self, segment: Segment, *, finalize: bool) -> list[Command]:
+        """Return the commands that ask upstream to send what is left and close.
+
+        Args:
+            finalize: whether to ask for the last final before that.
+        """
+        number = segment.link.number
+        close = [SendUpstream(number, _CLOSE)]
+        return [SendUpstream(number, _FINALIZE), *close] if finalize else [*close]
 
     def _audio(self, segment: Segment, end: int) -> list[Command]:
         return [SendUpstream(segment.link.number, data) for data in self._buffer.read(segment.sent.end, end)]

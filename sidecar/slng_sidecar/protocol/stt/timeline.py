@@ -32,11 +32,11 @@ class Timeline:
     another connection, which hears again what no final covers. The first segment is active: what the others have for
     the client waits until it is done.
 
-    Mutable: ``buffer``, the audio; ``_segments``, oldest first, with their ``link`` and ``sent``; ``_finals``, which
-    delivers their transcripts; ``_handover``, at most one; ``_numbers``, the last connection's; ``_audio_at``, when
-    audio last came; ``_rotate_after``, set by a refused rotation;
-    ``_ready_sent``, whether the client has its ``ready``; ``_overflow_reported``, once in an outage; ``_closing``, once
-    the client sends no more audio; ``over``, once all of it is delivered.
+    Mutable: ``buffer``, the audio; ``_segments``, oldest first, with their ``link``; ``_sender``, which sends audio;
+    ``_finals``, which delivers their transcripts; ``_handover``, at most one; ``_numbers``, the last connection's;
+    ``_audio_at``, when audio last came; ``_rotate_after``, set by a refused rotation; ``_ready_sent``, whether the
+    client has its ``ready``; ``_overflow_reported``, once in an outage; ``_closing``, once the client sends no more audio;
+    ``over``, once all of it is delivered.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class Timeline:
         start = segment.replay_start(buffer)
         replayed = max(0, segment.sent.end - start)
         dropped = max(0, buffer.floor - segment.transcripts.covered)
-        segment.sent.restart(start)
+        self._sender.restart(segment, start)
         self._overflow_reported = False
         if link.policy.lost_at is not None:
             replayed_ms, dropped_ms = round(buffer.duration(replayed)), round(buffer.duration(dropped))
@@ -333,13 +333,24 @@ class Timeline:
         for segment in tuple(self._segments):
             link = segment.link
             if link.state is LinkState.LIVE:
-                limit, finalizes = self._send_limit(segment), self._finals.finalizes
-                commands += self._sender.send(segment, limit, finalizes, now, closing=self._closing)
+                commands += self._sender.send(segment, self._send_limit(segment), self._finals.finalizes, now)
+                commands += self._close_upstream(segment, now)
                 if link.asked_to_close and segment.is_transcribed(self.buffer):
                     commands += self._finish(segment)
             elif link.redial_at is not None and now >= link.redial_at:
                 commands += self._dial(segment)
         return commands
+
+    def _close_upstream(self, segment: Segment, now: float) -> list[Command]:
+        """Ask upstream for the last final of a segment once all of its audio is sent."""
+        link = segment.link
+        if segment.end is None or segment.sent.end < segment.end or link.asked_to_close:
+            return []
+        link.asked_to_close = True
+        if not self._closing:
+            link.drain_by = now + self._options.finalize_timeout
+        # If the client itself closes, ``close`` alone asks for the last final.
+        return self._sender.close(segment, finalize=not self._closing)
 
     def _send_limit(self, segment: Segment) -> int:
         """Return the offset up to which a segment's audio may be sent."""

@@ -40,7 +40,7 @@ class PooledState(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class PooledConnection:
-    """One upstream connection. The pool writes it, but for ``cleared_turn_ended``.
+    """One upstream connection. The pool writes it.
 
     Attributes:
         context: the context whose turn it carries, while it is busy.
@@ -217,6 +217,10 @@ class ConnectionPool:
         pooled.state, pooled.context = PooledState.READY, None
         pooled.clear_by, pooled.quiet_at = None, now + QUIET_SECONDS
         return []
+
+    def terminal_while_clearing(self, pooled: PooledConnection) -> None:
+        """Record a terminal after a clear. Upstream may have sent it before it got the clear."""
+        pooled.cleared_turn_ended = True
 
     def disturbed(self, pooled: PooledConnection, now: float) -> None:
         """Start the quiet anew: a message came that nothing waited for."""

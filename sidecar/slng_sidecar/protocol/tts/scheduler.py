@@ -233,8 +233,8 @@ class Scheduler:
 
     def _terminal(self, pooled: PooledConnection, terminal: Terminal, now: float) -> list[Command]:
         if pooled.state is PooledState.CLEARING:
-            # Upstream may have sent it before it got the clear, so the acknowledgement is still awaited.
-            pooled.cleared_turn_ended = True
+            # The acknowledgement of the clear is still awaited.
+            self.pool.terminal_while_clearing(pooled)
             return []
         if pooled.state is not PooledState.BUSY:
             self._counts["stray_terminals"] += 1
