@@ -73,9 +73,14 @@ async def say(
 
 
 async def transcribe(
-    address: SidecarAddress, source: Path, model: str, language: str | None, pace: float, heard: Callable[[str], None]
+    address: SidecarAddress,
+    source: Path,
+    model: str,
+    language: str | None,
+    pace: float,
+    on_final: Callable[[str], None],
 ) -> None:
-    """Send a WAV file, and call ``heard`` with each final transcript that is not empty.
+    """Send a WAV file, and call ``on_final`` with each final transcript that is not empty.
 
     Args:
         pace: the speed of sending in multiples of real time; 0 for as fast as the sidecar accepts it.
@@ -97,13 +102,13 @@ async def transcribe(
         try:
             async with asyncio.TaskGroup() as tasks:
                 await socket.send(dump({"type": "init", "config": config}))
-                hearing = tasks.create_task(_hear(socket, heard))
+                receiving = tasks.create_task(_receive(socket, on_final))
                 with _progress(total=frames * 2) as advance:
                     await _send_sound(socket, wav, rate, pace, advance)
                 await socket.send(dump({"type": "finalize", "id": "end"}))
                 await socket.send(dump({"type": "close"}))
                 async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                    await hearing
+                    await receiving
         except* TimeoutError:
             raise SpeechFailed(f"The last words did not come within {_LAST_WORDS_SECONDS:g} s.") from None
         except* ConnectionClosed as group:
@@ -128,7 +133,7 @@ async def _send_sound(
             await asyncio.sleep(start + sent / rate / pace - loop.time())
 
 
-async def _hear(socket: ClientConnection, heard: Callable[[str], None]) -> None:
+async def _receive(socket: ClientConnection, on_final: Callable[[str], None]) -> None:
     """Handle messages until the sidecar closes."""
     async for data in socket:
         if isinstance(data, bytes):
@@ -136,7 +141,7 @@ async def _hear(socket: ClientConnection, heard: Callable[[str], None]) -> None:
         message = parse_object(data)
         match type_of(message):
             case "final_transcript" if message.get("transcript"):
-                heard(str(message["transcript"]))
+                on_final(str(message["transcript"]))
             case "error" if message.get("fatal"):
                 raise SpeechFailed(f"{message.get('code')}: {message.get('message')}")
             case "error":

@@ -120,10 +120,10 @@ async def child() -> AsyncIterator[RunningSimulator]:
     try:
         try:
             line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
-            told = json.loads(line)
+            started = json.loads(line)
         except (TimeoutError, ValueError):
             raise SimulatorFailed("The simulator did not start; its own message is above.") from None
-        yield RunningSimulator(told["url"], told["description"])
+        yield RunningSimulator(started["url"], started["description"])
     finally:
         process.stdin.close()
         try:
@@ -146,10 +146,10 @@ async def is_simulator(url: str) -> bool:
     try:
         async with SidecarAddress(url).http(timeout=_ASK_SECONDS) as http:
             reply = await http.get("/_sim/faults")
-            told = reply.json() if reply.status_code == 200 else None
+            answer = reply.json() if reply.status_code == 200 else None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return False
-    return isinstance(told, dict) and "faults" in told
+    return isinstance(answer, dict) and "faults" in answer
 
 
 def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:
@@ -169,7 +169,7 @@ async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: b
 
     voice, recognizer = describe(options.speech)
     description = f"voice: {voice}, recognizer: {recognizer}"
-    with signals() as told:
+    with signals() as received:
         async with running_simulator(options, host, port) as simulator:
             if child:
                 # The parent ends the child. Ctrl-C at the terminal reaches both, so the child must ignore it.
@@ -177,7 +177,7 @@ async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: b
                 await _input_closed()
             else:
                 print(f"SLNG simulator at {simulator.url} ({description})", file=sys.stderr, flush=True)
-                await told.stop.wait()
+                await received.stop.wait()
 
 
 async def _input_closed() -> None:

@@ -56,13 +56,13 @@ def speak(text: str, rate: int = DEFAULT_RATE) -> bytes:
 def _flite(text: str) -> tuple[bytes, int]:
     # The text is passed in a file, because everyone on the machine can see the arguments of a process.
     with TemporaryDirectory(prefix="slng-simulator-") as folder:
-        said, sound = Path(folder, "text"), Path(folder, "sound.wav")
-        said.write_text(text, encoding="utf-8")
-        command = ["flite", "-voice", _FLITE_VOICE, "-f", str(said), "-o", str(sound)]
+        text_file, wav_file = Path(folder, "text"), Path(folder, "speech.wav")
+        text_file.write_text(text, encoding="utf-8")
+        command = ["flite", "-voice", _FLITE_VOICE, "-f", str(text_file), "-o", str(wav_file)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SPEAK_TIMEOUT)
-        if done.returncode or not sound.exists():
+        if done.returncode or not wav_file.exists():
             raise RuntimeError(f"flite failed: {done.stderr.decode(errors='replace')[:200]}")
-        with wave.open(BytesIO(sound.read_bytes())) as file:
+        with wave.open(BytesIO(wav_file.read_bytes())) as file:
             return file.readframes(file.getnframes()), file.getframerate()
 
 

@@ -260,14 +260,14 @@ def signals(*, reloads: bool = False) -> Iterator[Signals]:
     Enter the block before reporting that the process runs, so that no signal is missed.
     """
     loop = asyncio.get_running_loop()
-    told = Signals()
-    handlers = {signal.SIGTERM: told.stop_or_hurry, signal.SIGINT: told.stop_or_hurry}
+    received = Signals()
+    handlers = {signal.SIGTERM: received.stop_or_hurry, signal.SIGINT: received.stop_or_hurry}
     if reloads:
-        handlers[signal.SIGHUP] = told.reload.set
+        handlers[signal.SIGHUP] = received.reload.set
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:
-        yield told
+        yield received
     finally:
         for number in handlers:
             loop.remove_signal_handler(number)

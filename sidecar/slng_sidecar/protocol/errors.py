@@ -192,7 +192,7 @@ class Close:
     """How an upstream connection ended, or that it never opened.
 
     Attributes:
-        error: what the client is told if the end has to be reported.
+        error: the error for the client, if the end has to be reported.
         code: the WebSocket close code; 1006 if the connection was lost without a close frame, None if it never opened
             or the sidecar itself gave it up.
         reason: upstream's close reason, without keys.

@@ -1,4 +1,4 @@
-"""Records of what was dialled and said, for tests and for ``/_sim/log``."""
+"""Records of connections and their messages, for tests and for ``/_sim/log``."""
 
 from __future__ import annotations
 

@@ -174,9 +174,9 @@ class SttSession:
             return
         count = max(1, min(profile.finals, len(words)))
         for part in range(count):
-            said = words[part * len(words) // count : (part + 1) * len(words) // count]
+            part_words = words[part * len(words) // count : (part + 1) * len(words) // count]
             await connection.moment("final")
-            await self._send_final(said, from_finalize=from_finalize and part == count - 1, times=profile.words)
+            await self._send_final(part_words, from_finalize=from_finalize and part == count - 1, times=profile.words)
         if profile.utterance_end and words:
             await connection.send({"type": "utterance_end", "last_word_end": words[-1].end})
 

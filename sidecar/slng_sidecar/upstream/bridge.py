@@ -37,7 +37,7 @@ class BridgeMissing(Exception):
 
     Attributes:
         status: the HTTP status that upstream answered.
-        error: what the client is told if the WebSocket bridge may not be used instead.
+        error: the error for the client if the WebSocket bridge may not be used instead.
     """
 
     def __init__(self, status: int, error: GatewayError) -> None:

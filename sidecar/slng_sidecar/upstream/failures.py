@@ -101,14 +101,14 @@ def refused(status: int, body: bytes, target: Target, auth_source: str | None = 
         auth_source: whose key was refused, from upstream's ``X-Slng-Auth-Source``.
     """
     host = urlsplit(target.base_url).netloc
-    said = _said(body, target)
+    text_of_body = _text_of(body, target)
     code = _CODE_OF_STATUS.get(
         status, ErrorCode.BACKEND_CONNECTION_FAILED if status >= 500 else ErrorCode.UPSTREAM_UNREACHABLE
     )
-    quoted = f": {said}" if said else ""
+    quoted = f": {text_of_body}" if text_of_body else ""
     match status:
-        case 400 if said:
-            text = said
+        case 400 if text_of_body:
+            text = text_of_body
         case 401 | 403:
             text = (
                 f"{host} refused the key (HTTP {status}{quoted}). Check SLNG_API_KEY, and that it is for this gateway."
@@ -153,7 +153,7 @@ def cleaned(error: GatewayError, target: Target, *, fatal: bool) -> GatewayError
     )
 
 
-def _said(body: bytes, target: Target) -> str:
+def _text_of(body: bytes, target: Target) -> str:
     """Return the text of an error body, which is JSON or plain text. A page of HTML has none."""
     text = body[:4096].decode(errors="replace").strip()
     try:

@@ -20,7 +20,7 @@ def plain_word(word: str) -> str:
 
 
 class ReplayDeduplicator:
-    """Removes from the finals of a segment the words that it told before its connection was replaced.
+    """Removes from the finals of a segment the words that were delivered before its connection was replaced.
 
     Mutable: ``_recent``, the last words of its finals; ``_expected``, the plain words that a replay may repeat, None
     without a replay or once a new word came; ``_next``, the index of the word that must come next, once the finals
@@ -38,14 +38,14 @@ class ReplayDeduplicator:
 
     @property
     def is_pending(self) -> bool:
-        """Whether words may still come that were told before."""
+        """Whether words may still come that were delivered before."""
         return self._expected is not None
 
     def restart(self, *, replays: bool) -> None:
         """Start another connection.
 
         Args:
-            replays: whether it gets audio again whose words may have been told.
+            replays: whether it gets audio again whose words may have been delivered.
         """
         self._next = None
         self._expected = [plain_word(word) for word in self._recent[-_WORDS_COMPARED:]] if replays else None
@@ -53,7 +53,7 @@ class ReplayDeduplicator:
             self._expected = None
 
     def remove_repeats(self, message: Transcript) -> tuple[Transcript, int]:
-        """Return a final without the words that were told before, and how many those are."""
+        """Return a final without the words that were delivered before, and how many those are."""
         count = self._count_repeats(message.text)
         self._recent += message.text.split()[count:]
         del self._recent[:-_WORDS_KEPT]
@@ -65,7 +65,7 @@ class ReplayDeduplicator:
         return replace(message, text=raw["transcript"], words=message.words[count:], raw=raw), count
 
     def _count_repeats(self, text: str) -> int:
-        """Return how many of the first words were told before.
+        """Return how many of the first words were delivered before.
 
         A replay may begin within a word, which is then recognised as another one. A first word that is followed by
         expected words therefore counts as one of them.

@@ -35,7 +35,7 @@ class Timeline:
     Mutable: ``buffer``, the audio; ``_segments``, oldest first, with their ``link``; ``_sender``, which sends audio;
     ``_finals``, which delivers their transcripts; ``_handover``, at most one; ``_numbers``, the last connection's;
     ``_audio_at``, when audio last came; ``_rotate_after``, set by a refused rotation; ``_ready_sent``, whether the
-    client has its ``ready``; ``_overflow_reported``, once in an outage; ``_closing``, once the client sends no more audio;
+    client has its ``ready``; ``_overflow_reported``, once in an outage; ``_closing``, once it sends no more audio;
     ``over``, once all of it is delivered.
     """
 

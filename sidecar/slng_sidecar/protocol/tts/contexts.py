@@ -122,7 +122,7 @@ class Context:
         touched: when the client last added to it.
         turns: what is left to say, oldest first. There is more than one only if settings changed within it.
         flushed: whether the client sent all of it.
-        failed: in the plain dialect, whether the client was told of a failure. What it adds after that is still said,
+        failed: in the plain dialect, whether a failure was reported. What the client adds after that is still said,
             and its flush ends the context.
         was_sent: whether any of it went upstream.
         received: bytes of audio that came for it.

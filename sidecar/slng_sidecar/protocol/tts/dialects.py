@@ -112,7 +112,7 @@ class PlainTts(TtsDialect):
 
     @override
     def blank(self, context: Context) -> list[Command]:
-        if context.failed:  # the client was told why
+        if context.failed:  # the client already has the error
             return self.ended(context, "failed")
         text = "There was nothing to say: that turn had only spaces."
         error = GatewayError(ErrorCode.BAD_REQUEST, text, fatal=False)

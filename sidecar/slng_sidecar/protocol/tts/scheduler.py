@@ -190,7 +190,7 @@ class Scheduler:
         self._counts["stray_audio_bytes"] += len(data)
         if pooled.state is PooledState.CLEARING:
             return []
-        # Audio that no turn asked for: the owner of the audio that follows could not be told.
+        # Audio that no turn asked for: the audio that follows could not be assigned to a context.
         return [*self.pool.retire(pooled), *self.advance(now)]
 
     def upstream_lost(self, connection: int, close: Close, now: float) -> list[Command]:
