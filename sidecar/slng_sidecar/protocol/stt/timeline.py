@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
-from slng_sidecar.protocol.commands import Command, Dial, Retire, send_error
+from slng_sidecar.protocol.commands import Command, Dial, Retire
 from slng_sidecar.protocol.errors import Close, ErrorCode, GatewayError
-from slng_sidecar.protocol.messages import Other, Ready, Transcript, UpstreamError, dump, parse_object, parse_stt
+from slng_sidecar.protocol.messages import Other, Ready, Transcript, UpstreamError, dump, parse_stt
 from slng_sidecar.protocol.reconnect import ReconnectPolicy
 from slng_sidecar.protocol.reports import TurnReport
 from slng_sidecar.protocol.stt.dialects import SttDialect
 from slng_sidecar.protocol.stt.finals import FinalizeTracker
 from slng_sidecar.protocol.stt.handover import CutFinder, Handover
 from slng_sidecar.protocol.stt.options import SttOptions
+from slng_sidecar.protocol.stt.outage import OutageReporter
 from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
 from slng_sidecar.protocol.stt.segment import Link, LinkState, Segment
 from slng_sidecar.protocol.stt.sender import SegmentSender
@@ -33,10 +34,9 @@ class Timeline:
     the client waits until it is done.
 
     Mutable: ``buffer``, the audio; ``_segments``, oldest first, with their ``link``; ``_sender``, which sends audio;
-    ``_finals``, which delivers their transcripts; ``_handover``, at most one; ``_numbers``, the last connection's;
-    ``_audio_at``, when audio last came; ``_rotate_after``, set by a refused rotation; ``_ready_sent``, whether the
-    client has its ``ready``; ``_overflow_reported``, once in an outage; ``_closing``, once it sends no more audio;
-    ``over``, once all of it is delivered.
+    ``_finals``, which delivers transcripts; ``_outage``, which reports the state of upstream; ``_handover``, at most
+    one; ``_numbers``, the last connection's; ``_audio_at``, when audio last came; ``_rotate_after``, set by a refused
+    rotation; ``_closing``, once the client sends no more audio; ``over``, once all of it is delivered.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Timeline:
             final_lag=options.final_lag,
             finalize_timeout=options.finalize_timeout,
         )
+        self._outage = OutageReporter(dialect, buffer, counts, options.replay_seconds)
         self._sender = SegmentSender(options, buffer)
         self._segments: deque[Segment] = deque([self._new_segment(settings, 0)])
         self._segments[0].gate.activate()
@@ -71,8 +72,6 @@ class Timeline:
         self._numbers = -1
         self._audio_at = 0.0
         self._rotate_after = 0.0
-        self._ready_sent = False
-        self._overflow_reported = False
         self._closing = False
 
     def __repr__(self) -> str:
@@ -119,7 +118,7 @@ class Timeline:
         self.buffer.append(data, now)
         commands = self._advance(now)
         self.buffer.trim()
-        return [*commands, *self._report_overflow(len(data))]
+        return [*commands, *self._outage.overflow(self._segments[-1] if self._segments else None, len(data))]
 
     def finalize(self, name: str | None, now: float) -> list[Command]:
         """Handle a finalize of the client."""
@@ -157,7 +156,7 @@ class Timeline:
         commands = [command for segment in self._segments for command in segment.gate.activate()]
         if self._closing and not unsent:
             for segment in self._segments:
-                commands += self._report_dropped(segment, _finals_late())
+                commands += self._report_late(segment)
         return [*commands, *self._finals.give_up(self._segments)], self.buffer.duration(unsent)
 
     def hang_up(self) -> list[Command]:
@@ -224,7 +223,7 @@ class Timeline:
         lived = now - link.ready_at if link.ready_at is not None else None
         is_answer = link.asked_to_close and close.is_clean
         link.disconnect()
-        if not self._ready_sent:
+        if not self._outage.ready_sent:
             raise close.error
         if is_answer or (segment.end is not None and segment.transcripts.covered >= segment.end):
             return [*self._finish(segment), *self._advance(now)]
@@ -236,7 +235,7 @@ class Timeline:
         for segment in tuple(self._segments):
             if segment.link.drain_by is not None and now >= segment.link.drain_by:
                 self._counts["drain_timeouts"] += 1
-                commands += [*self._report_dropped(segment, _finals_late()), *self._finish(segment)]
+                commands += [*self._report_late(segment), *self._finish(segment)]
         self._sender.wake(now)
         if self._handover is None and self._rotates_at is not None and now >= self._rotates_at:
             self._counts["rotations"] += 1
@@ -262,36 +261,16 @@ class Timeline:
         """Continue a segment on a connection that is ready, from where the previous one left off."""
         link, buffer = segment.link, self.buffer
         link.attach(link.number, since)
-        commands = self._send_ready(text)
         start = segment.replay_start(buffer)
         replayed = max(0, segment.sent.end - start)
         dropped = max(0, buffer.floor - segment.transcripts.covered)
         self._sender.restart(segment, start)
-        self._overflow_reported = False
-        if link.policy.lost_at is not None:
-            replayed_ms, dropped_ms = round(buffer.duration(replayed)), round(buffer.duration(dropped))
-            self._counts["reconnects"] += 1
-            self._counts["replayed_ms"] += replayed_ms
-            self._counts["dropped_ms"] += dropped_ms
-            commands += self._dialect.status(
-                "connected",
-                attempt=link.policy.attempt,
-                gap_ms=round((now - link.policy.lost_at) * 1000),
-                replayed_ms=replayed_ms,
-                dropped_ms=dropped_ms,
-            )
+        commands = self._outage.ready(text) + self._outage.connected(segment, replayed, dropped, now)
         link.policy.connected()
         if link.handover is not None:
             commands += link.handover.answers(self._dialect, self._ms(segment.start))
             link.handover = None
         return commands + self._finals.restart(segment, replayed=replayed)
-
-    def _send_ready(self, text: str) -> list[Command]:
-        """Send the client its ``ready``, which it gets once in a session."""
-        if self._ready_sent:
-            return []
-        self._ready_sent = True
-        return self._dialect.ready(parse_object(text))
 
     def _reconnect(self, segment: Segment, error: GatewayError, lived: float | None, now: float) -> list[Command]:
         """Plan the next connection of a segment, or give up its settings, the segment or the session."""
@@ -305,23 +284,13 @@ class Timeline:
                 return [*commands, *self._dial(segment)]
             if segment is self._segments[-1]:
                 raise
-            return [*self._report_dropped(segment, hopeless), *self._finish(segment)]
-        if link.policy.attempt > 1:
-            return []
-        return self._dialect.status("reconnecting", cause=error.code, attempt=1)
+            return [*self._outage.dropped(segment, hopeless, is_last=False), *self._finish(segment)]
+        return self._outage.lost(error.code, link.policy.attempt)
 
-    def _report_dropped(self, segment: Segment, error: GatewayError) -> list[Command]:
-        """Report how much of a segment is not transcribed and will not be sent again."""
-        end = self.buffer.end if segment.end is None else segment.end
-        covered, link = segment.transcripts.covered, segment.link
-        if self.buffer.is_silent(covered, end):
-            return []
-        dropped = self._ms(end) - self._ms(covered)
-        self._counts["dropped_ms"] += dropped
-        # The session itself goes on, unless it is about to end.
-        state = "reconnecting" if segment is self._segments[-1] and link.state is not LinkState.LIVE else "connected"
-        fields = {"gap_ms": 0, "replayed_ms": 0, "dropped_ms": dropped}
-        return self._dialect.status(state, cause=error.code, attempt=link.policy.attempt, **fields)
+    def _report_late(self, segment: Segment) -> list[Command]:
+        """Report the audio of a segment whose last finals did not come in time."""
+        late = GatewayError(ErrorCode.UPSTREAM_TIMEOUT, "the last finals did not come in time")
+        return self._outage.dropped(segment, late, is_last=segment is self._segments[-1])
 
     # What follows from every event
 
@@ -417,31 +386,14 @@ class Timeline:
         self._segments.append(new)
         if handover.connection is not None and handover.ready is not None:
             new.link.attach(handover.connection, handover.ready_at)
-            commands = self._send_ready(handover.ready) + handover.answers(self._dialect, self._ms(cut))
+            commands = self._outage.ready(handover.ready) + handover.answers(self._dialect, self._ms(cut))
         else:
             new.link.policy.lost_at = now
             new.link.handover, new.link.fallback = handover, old.link.settings
-            commands = self._dialect.status("reconnecting", cause=ErrorCode.RATE_LIMIT, attempt=0)
+            commands = self._outage.lost(ErrorCode.RATE_LIMIT, attempt=0)
         if old.link.state is not LinkState.LIVE and old.is_transcribed(self.buffer):
             commands += self._finish(old)
         return commands
-
-    # Other
-
-    def _report_overflow(self, added: int) -> list[Command]:
-        """Report, once in an outage, that audio is dropped which no connection was sent."""
-        last = self._segments[-1] if self._segments else None
-        if last is None or last.link.state is LinkState.LIVE or self.buffer.floor <= last.sent.end:
-            return []
-        self._counts["audio_overflow_bytes"] += min(added, self.buffer.floor - last.sent.end)
-        if self._overflow_reported:
-            return []
-        self._overflow_reported = True
-        text = (
-            f"Upstream accepts no audio now, and more than {self._options.replay_seconds:g} s wait for it. The oldest "
-            "is dropped. SIDECAR_REPLAY_SECONDS sets how much is kept."
-        )
-        return [send_error(GatewayError(ErrorCode.AUDIO_OVERFLOW, text, fatal=False))]
 
     @property
     def _rotates_at(self) -> float | None:
@@ -456,7 +408,3 @@ class Timeline:
 
     def _ms(self, offset: int) -> int:
         return round(self.buffer.ms(offset))
-
-
-def _finals_late() -> GatewayError:
-    return GatewayError(ErrorCode.UPSTREAM_TIMEOUT, "the last finals did not come in time")
