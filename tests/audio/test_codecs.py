@@ -63,7 +63,7 @@ def test_sox_reads_flac_to_the_sample_although_its_header_says_no_length(tmp_pat
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_bytes_leave_while_sound_is_still_coming(name: str) -> None:
+def test_bytes_are_returned_while_audio_is_still_coming(name: str) -> None:
     encoder = CodecEncoder(name)
     out = [
         len(encoder.begin(RATE)) + len(encoder.encode(TONE[at : at + 4_800].tobytes()))

@@ -141,7 +141,7 @@ async def test_a_file_that_is_wanted_whole_first_is_the_same() -> None:
         (Expected("linear16", 8_000), wav_header(RATE) + PCM, PCM),  # what has a header is what that says
     ],
 )
-async def test_headerless_samples_are_what_they_are_said_to_be(expected: Expected, file: bytes, pcm: bytes) -> None:
+async def test_samples_without_a_header_are_decoded_as_described(expected: Expected, file: bytes, pcm: bytes) -> None:
     assert await decoded(file.ljust(12, b"\xff")[: max(len(file), 2)], expected) == (RATE, pcm)
 
 
@@ -162,7 +162,7 @@ async def test_headerless_samples_are_what_they_are_said_to_be(expected: Expecte
         (written(tone(RATE), RATE, "CAF").replace(b"free\0\0", b"free\0\xff", 1), "not audio"),  # it leads elsewhere
     ],
 )
-async def test_what_is_no_sound_is_refused(file: bytes, says: str) -> None:
+async def test_files_without_audio_are_refused(file: bytes, says: str) -> None:
     with pytest.raises(UnreadableAudio, match=says):
         await decoded(file)
 
@@ -181,7 +181,7 @@ async def test_a_file_that_names_another_one_does_not_have_it_opened(
         await decoded(list_.format(name.format(path=secret)).encode())
 
 
-async def test_a_film_without_sound_is_refused(tmp_path: Path) -> None:
+async def test_a_film_without_audio_is_refused(tmp_path: Path) -> None:
     need("ffmpeg")
     film = tmp_path / "film.mp4"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=s=64x64:d=1", str(film)]
@@ -218,7 +218,7 @@ async def test_whoever_is_ahead_waits() -> None:
 
 
 @pytest.mark.parametrize("rates", [(16_000, 16_000), (16_000, 48_000), (44_100, 16_000)])
-async def test_files_put_one_behind_the_other_are_one_sound(rates: tuple[int, int]) -> None:
+async def test_concatenated_files_are_decoded_as_one(rates: tuple[int, int]) -> None:
     rate, pcm = await decoded(b"".join(written(tone(rate), rate, "MP3") for rate in rates))
     assert rate == RATE
     assert len(pcm) / 2 / RATE == pytest.approx(3.0, abs=0.3)
@@ -241,7 +241,7 @@ damaged_files = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(damaged_files)
-def test_damaged_files_give_sound_or_a_named_refusal(damaged: tuple[str, list[tuple[int, int]], int]) -> None:
+def test_damaged_files_give_audio_or_a_named_refusal(damaged: tuple[str, list[tuple[int, int]], int]) -> None:
     decode_or_refuse(*damaged)
 
 

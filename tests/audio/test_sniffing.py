@@ -81,7 +81,7 @@ def test_two_headers_of_different_streams_are_a_chance_as_well() -> None:
     ],
 )
 @pytest.mark.parametrize("cuts", [(), (1, 2, 3, 5), tuple(range(0, 3000, 7))])
-def test_what_is_no_sound_for_us_is_refused_by_name(body: bytes, name: str, cuts: tuple[int, ...]) -> None:
+def test_unreadable_bodies_are_refused_by_name(body: bytes, name: str, cuts: tuple[int, ...]) -> None:
     with pytest.raises(UnreadableAudio, match=name):
         read(body, *cuts)
 

@@ -27,7 +27,7 @@ def decoded(encoding: str, data: bytes, piece: int, rate: int = RATE) -> tuple[b
 
 @pytest.mark.parametrize("encoding", FILES)
 @pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
-def test_the_sound_comes_back_at_the_rate_that_was_asked_for(encoding: str, rate: int) -> None:
+def test_the_audio_has_the_requested_rate(encoding: str, rate: int) -> None:
     pcm, skipped = decoded(encoding, FILES[encoding], 500, rate)
 
     assert skipped == 0
@@ -39,12 +39,12 @@ def test_the_sound_comes_back_at_the_rate_that_was_asked_for(encoding: str, rate
 @pytest.mark.parametrize("encoding", FILES)
 @settings(max_examples=20, deadline=None)
 @given(piece=st.integers(1, 3_000))
-def test_where_the_messages_are_cut_makes_no_difference(encoding: str, piece: int) -> None:
+def test_it_does_not_matter_where_the_messages_are_cut(encoding: str, piece: int) -> None:
     assert decoded(encoding, FILES[encoding], piece) == decoded(encoding, FILES[encoding], 1 << 20)
 
 
 @pytest.mark.parametrize("encoding", FILES)
-def test_sound_leaves_while_more_is_to_come(encoding: str) -> None:
+def test_audio_is_returned_while_more_is_to_come(encoding: str) -> None:
     sound = StreamDecoder(encoding, RATE)
     half = len(FILES[encoding]) // 2
     assert 0.3 < len(sound.feed(FILES[encoding][:half])) / 2 / RATE < 0.7
@@ -53,7 +53,7 @@ def test_sound_leaves_while_more_is_to_come(encoding: str) -> None:
 @pytest.mark.parametrize("encoding", FILES)
 @settings(max_examples=50, deadline=None)
 @given(data=st.binary(max_size=2_000))
-def test_any_bytes_are_sound_or_passed_over(encoding: str, data: bytes) -> None:
+def test_any_bytes_are_decoded_or_skipped(encoding: str, data: bytes) -> None:
     pcm, _ = decoded(encoding, data, 100)
     assert len(pcm) % 2 == 0
 

@@ -25,7 +25,7 @@ def test_the_header_has_44_bytes_and_counts_them() -> None:
     assert int.from_bytes(header[28:32], "little") == 32_000  # bytes a second
 
 
-def test_an_unknown_length_is_said_as_readers_take_it_for_the_end() -> None:
+def test_an_unknown_length_is_written_so_that_readers_read_to_the_end() -> None:
     header = wav_header(16_000)
 
     assert header[4:8] == header[40:44] == UNKNOWN_SIZE.to_bytes(4, "little") == b"\xff\xff\xff\xff"

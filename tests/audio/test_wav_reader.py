@@ -108,11 +108,11 @@ def test_an_empty_file_with_chunks_after_it_is_empty() -> None:
     assert read(riff(fmt(), chunk(b"data", b""), chunk(b"LIST", b"INFOISFT")))[1] == b""
 
 
-def test_what_stands_after_the_samples_is_no_sound() -> None:
+def test_chunks_after_the_samples_are_ignored() -> None:
     assert read(riff(fmt(), chunk(b"data", PCM), chunk(b"LIST", bytes(range(100)))))[1] == PCM
 
 
-def test_a_file_that_ends_early_says_how_early() -> None:
+def test_a_file_that_ends_early_reports_how_early() -> None:
     reader, pcm = read(riff(fmt(), chunk(b"data", PCM, len(PCM) + 500)))
 
     assert (pcm, reader.missing) == (PCM, 500)

@@ -40,7 +40,7 @@ def test_an_interruption_frame_is_not_held(found: Found) -> None:
     assert set(rows["stale audio after it"]["ours_all"]) == {0}
 
 
-def test_uninterruptible_speech_behind_interrupted_speech_is_heard_whole(found: Found) -> None:
+def test_uninterruptible_speech_behind_interrupted_speech_is_played_whole(found: Found) -> None:
     rows = found["TTS interruption: 300 ms to open, 400 ms to clear"]
     assert rows["heard of that"]["ours_all"] == rows["uninterruptible speech behind it"]["ours_all"]
     assert rows["heard of that"]["other"] == 0, "the official plugin lost nothing: nothing was compared"
@@ -93,7 +93,7 @@ def test_a_pipeline_does_not_wait_for_its_connections(found: Found) -> None:
     assert start["ours"] < start["other"] / 5
 
 
-def test_a_slow_first_byte_is_heard_whole(found: Found) -> None:
+def test_a_slow_first_byte_is_played_whole(found: Found) -> None:
     heard = found["Pipeline: 300 ms to open"]["heard of speech with a first byte after 3.5 s"]
     assert set(heard["ours_all"]) == {1000}
     assert heard["other"] == 0, "the official plugin waited, too: nothing was compared"

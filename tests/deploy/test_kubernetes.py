@@ -96,7 +96,7 @@ def test_every_variable_is_a_setting_and_its_value_is_taken(
     assert settings.sidecar_port == PORT
 
 
-def test_the_bot_is_told_where_the_sidecar_is_by_variables_that_it_reads() -> None:
+def test_the_bot_finds_the_sidecar_by_variables_that_it_reads() -> None:
     [bot] = [container for container in containers(FILES[0]) if container["name"] == "bot"]
     source = "".join(path.read_text() for path in (ROOT / "plugin" / "pipecat_slng_sidecar").glob("*.py"))
     assert all(f'"{name}"' in source for name in environment(bot))

@@ -210,7 +210,7 @@ def speech(first: int, last: int) -> bytes:
     return signal.encode([signal.SignalWord(n, gap=20 if n == last else 0) for n in range(first, last + 1)])
 
 
-async def test_an_extended_ear_speaks_as_the_document_says() -> None:
+async def test_an_extended_stt_session_matches_the_document() -> None:
     options = SimulatorOptions.fast(upgrade_ms=20, utterance_end=True)
     async with (
         gateway_and_simulator(options) as (url, simulator),
@@ -247,7 +247,7 @@ async def test_an_extended_ear_speaks_as_the_document_says() -> None:
         assert session.said == messages_of("stt", "receive", extended=True).keys() - {"stop"}
 
 
-async def test_a_plain_ear_speaks_as_the_document_says() -> None:
+async def test_a_plain_stt_session_matches_the_document() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(utterance_end=True)) as (url, simulator),
         talking(url, "stt", MODEL) as talk,

@@ -33,7 +33,7 @@ def terminate(sidecar: Running) -> None:
     sidecar.process.send_signal(signal.SIGTERM)
 
 
-async def test_what_is_being_said_and_heard_is_finished_before_the_process_ends() -> None:
+async def test_speech_and_transcription_under_way_are_finished_before_the_process_ends() -> None:
     async with (
         simulator_process(pace=4, first_audio_ms=100) as simulator,
         serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url) as sidecar,
@@ -163,7 +163,7 @@ async def test_speech_over_http_is_finished_or_breaks_off_visibly(way: str, seco
             assert await sidecar.ends() == 0
 
 
-async def test_what_is_cut_off_over_http_says_so_where_it_can() -> None:
+async def test_requests_over_http_that_are_cut_off_report_it_if_they_can() -> None:
     async with (
         simulator_process(pace=1) as simulator,
         serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url, SIDECAR_DRAIN_SECONDS="0.5") as sidecar,

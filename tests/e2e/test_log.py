@@ -58,7 +58,7 @@ async def test_a_call_with_a_drop_says_each_change_of_state_once() -> None:
         assert max(Counter(line["message"] for line in found).values()) == 1
 
 
-async def test_requests_over_http_and_refusals_have_their_lines_too() -> None:
+async def test_requests_over_http_and_refusals_are_logged_too() -> None:
     async with (
         simulator_process(first_audio_ms=20) as simulator,
         serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url, SIDECAR_LOG_FORMAT="json") as sidecar,

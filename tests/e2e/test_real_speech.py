@@ -36,7 +36,7 @@ def words_in_common(said: str, heard: str) -> float:
 
 
 @pytest.mark.slow
-async def test_a_spoken_wav_at_real_time_comes_out_as_the_recogniser_hears_it_directly(
+async def test_a_spoken_wav_at_real_time_gives_what_the_recognizer_gives_directly(
     tmp_path: Path, shared_gateway: str
 ) -> None:
     sound = [await asyncio.to_thread(speak, sentence) for sentence in SENTENCES]
@@ -59,7 +59,9 @@ async def test_a_long_text_of_several_utterances_keeps_their_order(tmp_path: Pat
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
-async def test_what_is_said_can_be_read_and_has_speech_in_it(tmp_path: Path, shared_gateway: str, rate: int) -> None:
+async def test_synthesised_audio_can_be_read_and_contains_speech(
+    tmp_path: Path, shared_gateway: str, rate: int
+) -> None:
     out = tmp_path / "said.wav"
     sentence = SENTENCES[0]
     done = await run("say", sentence, "-o", out, "--sample-rate", str(rate), "--url", shared_gateway)
@@ -72,7 +74,7 @@ async def test_what_is_said_can_be_read_and_has_speech_in_it(tmp_path: Path, sha
     assert words_in_common(sentence, heard) >= 0.4
 
 
-async def test_sox_reads_what_is_said(tmp_path: Path, shared_gateway: str) -> None:
+async def test_sox_reads_the_synthesised_audio(tmp_path: Path, shared_gateway: str) -> None:
     need("sox")
     out = tmp_path / "said.wav"
     await run("say", SENTENCES[0], "-o", out, "--url", shared_gateway)

@@ -107,7 +107,7 @@ async def send_raw(world: World, request: str) -> None:
     await writer.wait_closed()
 
 
-async def test_clients_that_write_keys_where_none_belong() -> None:
+async def test_clients_that_put_keys_in_the_wrong_places() -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT="json") as world:
         await world.converse("stt", SIGNAL, {"X-Slng-Provider-Key": MISPLACED})
         await world.converse("tts", SIGNAL, {"X-SLNG-Session-Id": f"{MISPLACED},b"}, extended=True)

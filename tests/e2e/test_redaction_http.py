@@ -197,7 +197,7 @@ async def test_an_upstream_that_repeats_what_it_is_shown(whose: str) -> None:
     assert world.leaks() == []
 
 
-async def test_spares_that_are_lost_and_sessions_that_are_cut_off() -> None:
+async def test_standby_connections_that_are_lost_and_sessions_that_are_cut_off() -> None:
     settings = {"SIDECAR_STANDBY": "1", "SLNG_STT_MODEL": SIGNAL, "SLNG_TTS_MODEL": SIGNAL}
     async with leaky_world(SIDECAR_DRAIN_SECONDS="0.3", SIDECAR_CLOSE_TIMEOUT="1", **settings) as world:
         await world.simulator.inject(**knowing({"do": "send", "when": "ready", "message": LEAKY}), kind="stt")

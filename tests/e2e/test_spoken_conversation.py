@@ -105,7 +105,7 @@ async def test_a_spoken_question_gets_a_spoken_answer_and_the_voice_changes(monk
 
 
 @pytest.mark.timeout(120)
-async def test_the_bot_asks_again_where_a_transcript_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_bot_asks_again_if_a_transcript_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     async with visited_bot(monkeypatch, SIDECAR_CONFIDENCE_THRESHOLD="1") as visitor:
         await visitor.hears()
         await visitor.say("Please call the front desk and ask for a quiet room.")

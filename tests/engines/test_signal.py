@@ -34,7 +34,7 @@ def _heard(pieces: list[bytes], rate: int) -> list[DecodedWord]:
 
 
 @given(WORDS, RATES, st.data())
-def test_every_word_is_read_back_however_the_sound_is_split(
+def test_every_word_is_read_back_however_the_audio_is_split(
     words: list[SignalWord], rate: int, data: st.DataObject
 ) -> None:
     sound = signal.encode(words, rate)
@@ -45,7 +45,7 @@ def test_every_word_is_read_back_however_the_sound_is_split(
 
 
 @given(WORDS, RATES, st.data())
-def test_sound_cut_anywhere_is_read_from_the_next_whole_frame(
+def test_audio_cut_anywhere_is_read_from_the_next_whole_frame(
     words: list[SignalWord], rate: int, data: st.DataObject
 ) -> None:
     sound = signal.encode(words, rate)
@@ -87,7 +87,7 @@ def test_an_odd_byte_lost_costs_no_more_than_the_word_it_was_in() -> None:
     assert [word.text for word in heard][-2:] == ["n2", "n3"]
 
 
-def test_a_repeated_word_is_heard_twice() -> None:
+def test_a_repeated_word_is_decoded_twice() -> None:
     sound = signal.encode([7])
     assert [word.text for word in signal.decode(sound + sound)] == ["n7", "n7"]
 
@@ -123,7 +123,7 @@ def test_a_frame_that_broke_off_does_not_hide_the_next_one() -> None:
     assert [word.text for word in signal.decode(begun + signal.encode([8]))] == ["n8"]
 
 
-def test_says_where_words_stand() -> None:
+def test_words_have_their_positions() -> None:
     (first, second) = signal.decode(
         bytes(640) + signal.encode([SignalWord(1, frames=5, gap=2), SignalWord(2, frames=6)])
     )

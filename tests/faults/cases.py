@@ -197,19 +197,19 @@ ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
      ("test_words_that_upstream_writes_as_a_number_come_as_it_writes_them",)),
     ("16", "this is no fault of upstream; every cell here sends texts before ready", ()),
     ("17", "a terminal without audio for a text that should have some ends the turn; over HTTP it is an error",
-     ("test_a_turn_without_sound_still_ends", "test_a_turn_without_sound_is_an_error_and_no_empty_file")),
+     ("test_a_turn_without_audio_still_ends", "test_a_turn_without_audio_is_an_error_and_no_empty_file")),
     ("23", "this is no fault of upstream; in the cells of a clear the next text follows at once", ()),
     ("24", "pings: it is the simulator's part not to count them",
      ("test_pings_do_not_put_off_the_idle_close_and_keepalives_do",)),
     ("27", "a limit that leaves a session only its own connection",
-     ("test_an_ear_is_changed_where_upstream_has_no_second_place",
-      "test_a_voice_is_changed_where_upstream_has_no_second_place")),
+     ("test_stt_settings_change_if_upstream_has_no_second_slot",
+      "test_a_voice_changes_if_upstream_has_no_second_slot")),
     ("30", "sizes of 2 GB, fields that are refused, and other statuses; a file always uses the WebSocket bridge",
      ("test_text_and_voice_go_over_the_bridge_and_what_it_returns_is_decoded",
       "test_what_the_bridge_does_not_take_goes_by_websocket_or_is_refused_by_name",
       "test_refusals_keep_their_status_and_are_not_tried_the_other_way")),
     ("+", "permessage-deflate declined: the sidecar never offers it, as the headers show",
-     ("test_the_upgrade_upstream_bears_our_key_and_never_the_client_s",)),
+     ("test_the_upgrade_upstream_has_the_sidecar_s_key_and_never_the_client_s",)),
 )  # fmt: skip
 """Cases of the thirty that are no cell, or not in every part: why, and the tests that hold them."""
 

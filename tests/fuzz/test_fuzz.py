@@ -340,7 +340,7 @@ wav_files = st.builds(
 
 
 @fuzzed(wav_files | st.binary(max_size=200), st.lists(st.integers(1, 70), max_size=8))
-def test_sound_is_read_or_refused_by_name(data: bytes, cuts: list[int]) -> None:
+def test_audio_is_read_or_refused_by_name(data: bytes, cuts: list[int]) -> None:
     for reader in (WavReader(), SniffingReader("audio/wav"), SniffingReader()):
         try:
             at, samples = 0, b""
@@ -373,7 +373,7 @@ spool_steps = st.one_of(
 
 
 @fuzzed(st.lists(spool_steps, max_size=60))
-def test_the_spool_takes_whatever_the_sidecar_says(steps: list[tuple[str, Any]]) -> None:
+def test_the_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, Any]]) -> None:
     spool = SttReplayQueue(VOICING, 8000, keep_seconds=0.05)
     for step, argument in steps:
         match step:

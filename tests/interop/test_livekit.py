@@ -63,7 +63,7 @@ async def say(driver: Driver, *texts: str) -> None:
 
 
 @both_ways
-async def test_stt_tells_every_word(way: str) -> None:
+async def test_stt_delivers_every_word(way: str) -> None:
     async with at(way) as (address, simulator), hearing(address) as driver:
         await hear(driver, range(1, 11))
         await hear(driver, range(11, 23))
@@ -145,7 +145,7 @@ async def test_an_stt_idle_expiry_between_turns(way: str) -> None:
     ],
     ids=["drop", "error"],
 )
-async def test_a_tts_failure_before_the_first_sound(way: str, fault: dict[str, Any]) -> None:
+async def test_a_tts_failure_before_the_first_audio(way: str, fault: dict[str, Any]) -> None:
     async with at(way) as (address, simulator), speaking(address) as driver:
         simulator.inject(kind="tts", **fault)
         await say(driver, "n1 n2.")
@@ -158,7 +158,7 @@ async def test_a_tts_failure_before_the_first_sound(way: str, fault: dict[str, A
 
 
 @both_ways
-async def test_a_tts_drop_within_the_sound(way: str) -> None:
+async def test_a_tts_drop_within_the_audio(way: str) -> None:
     async with at(way) as (address, simulator), speaking(address) as driver:
         simulator.inject(do="drop", kind="tts", when="audio", after_ms=400)
         await say(driver, " ".join(names(20, 39)))
@@ -202,7 +202,7 @@ async def test_a_warm_tts_connection_that_expires_between_turns(way: str) -> Non
 
 
 @both_ways
-async def test_an_stt_update_loses_what_was_said_since_the_last_final(way: str) -> None:
+async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str) -> None:
     async with at(way, endpoint_ms=0) as (address, simulator), hearing(address) as driver:
         await driver.send("hear", audio=speech(range(1, 6)))
         await simulator.log.until(lambda log: any(len(record.audio) for record in log.of("stt")))

@@ -60,7 +60,7 @@ async def say(driver: Driver, *texts: str) -> None:
 
 
 @both_ways
-async def test_stt_tells_every_word(way: str) -> None:
+async def test_stt_delivers_every_word(way: str) -> None:
     async with at(way) as (address, simulator), client("stt", address, model=NOVA) as driver:
         for turn in (range(1, 11), range(11, 23)):
             await driver.send("hear", audio=speech(turn))
@@ -148,7 +148,7 @@ def has_lost(driver: Driver, times: int) -> bool:
 
 
 @both_ways
-async def test_a_tts_drop_before_the_first_sound(way: str) -> None:
+async def test_a_tts_drop_before_the_first_audio(way: str) -> None:
     async with at(way) as (address, simulator), client("tts", address, model=AURA) as driver:
         fault = simulator.inject(do="drop", kind="tts", when="text")
         await driver.send("say", text="n1 n2.")
@@ -161,7 +161,7 @@ async def test_a_tts_drop_before_the_first_sound(way: str) -> None:
 
 
 @both_ways
-async def test_a_tts_error_before_the_first_sound(way: str) -> None:
+async def test_a_tts_error_before_the_first_audio(way: str) -> None:
     async with at(way) as (address, simulator), client("tts", address, model=AURA) as driver:
         fault = simulator.inject(
             do="error", kind="tts", when="text", code="backend_connection_failed", message="no voice", then_close=1011
@@ -257,7 +257,7 @@ async def test_http_tts_at_a_gateway_without_an_http_bridge(way: str) -> None:
 
 
 @both_ways
-async def test_an_stt_update_loses_what_was_said_since_the_last_final(way: str) -> None:
+async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str) -> None:
     async with at(way, endpoint_ms=0) as (address, simulator), client("stt", address, model=NOVA) as driver:
         said = speech(range(1, 6))
         await driver.send("hear", audio=said)
@@ -271,7 +271,7 @@ async def test_an_stt_update_loses_what_was_said_since_the_last_final(way: str) 
 
 
 @both_ways
-async def test_a_tts_update_cuts_what_is_being_said(way: str) -> None:
+async def test_a_tts_update_cuts_the_speech_under_way(way: str) -> None:
     async with at(way, pace=4) as (address, _), client("tts", address, model=AURA) as driver:
         await driver.send("say", text=" ".join(names(1, 39)))
         await driver.until(lambda: len(driver.of(AUDIO)) > 5)

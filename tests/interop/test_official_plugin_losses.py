@@ -39,9 +39,7 @@ def numbers(pipeline: RunningPipeline) -> list[int]:
     return [word.number for word in found]
 
 
-async def test_an_stt_update_loses_what_was_said_since_the_last_final(
-    way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with upstream(way, monkeypatch, SimulatorOptions.fast(endpoint_ms=0)) as simulator:
         stt = SlngSTTService(api_key="k", world_part="us-east", model=NOVA)
         async with running_pipeline(stt) as pipeline:
@@ -56,7 +54,7 @@ async def test_an_stt_update_loses_what_was_said_since_the_last_final(
             assert spoken(pipeline) == [f"n{number}" for number in range(6, 11)]
 
 
-async def test_a_tts_update_cuts_what_is_being_said(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tts_update_cuts_the_speech_under_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with upstream(way, monkeypatch, SimulatorOptions.fast(pace=4)):
         tts = SlngTTSService(api_key="k", world_part="us-east", model=AURA)
         async with running_pipeline(tts) as pipeline:

@@ -71,7 +71,7 @@ async def test_an_idle_expiry_between_turns_is_not_seen(monkeypatch: pytest.Monk
             assert not pipeline.up(ErrorFrame)
 
 
-async def test_a_tts_drop_before_the_first_sound_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tts_drop_before_the_first_audio_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     async with upstream(SIDECAR, monkeypatch) as simulator:
         fault = simulator.inject(do="drop", kind="tts", when="flush")
         tts = SlngTTSService(api_key="k", world_part="us-east", model=AURA)

@@ -23,7 +23,7 @@ def client(url: str) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=10)
 
 
-async def test_speech_whole_and_streamed_is_the_same_sound(tmp_path: Path) -> None:
+async def test_whole_and_streamed_speech_have_the_same_audio(tmp_path: Path) -> None:
     async with gateway_and_simulator() as (url, _), client(url) as api:
         whole = await api.audio.speech.create(model="tts-1", voice="alloy", input=TEXT, response_format="wav")
         samples, rate = soundfile.read(io.BytesIO(whole.content), dtype="int16")

@@ -70,7 +70,7 @@ async def test_are_region_headers_taken(gateway: Gateway, header: dict[str, str]
 
 
 @pytest.mark.parametrize("model", ROUTES)
-async def test_how_does_sound_come(gateway: Gateway, model: str) -> None:
+async def test_how_does_audio_come(gateway: Gateway, model: str) -> None:
     await tell(f"sound of {model}", ask.how_does_sound_come(gateway, model))
 
 

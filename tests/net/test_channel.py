@@ -56,7 +56,7 @@ async def test_after_the_finish_what_waits_is_taken_and_then_nothing() -> None:
     assert "finished" in repr(channel)
 
 
-async def test_the_finish_wakes_who_takes() -> None:
+async def test_the_finish_wakes_the_taker() -> None:
     channel: Channel[str | bytes] = Channel()
     taking = asyncio.create_task(channel.take())
     assert await started(taking)

@@ -86,7 +86,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     ("first", "head"),
     [(b"", b""), (b"", b"\r\n"), (b"", b"POST / HTTP/1.1\r\nHost: loc"), (HEALTH, b"\r\n"), (HEALTH, b"POST / HT")],
 )
-async def test_a_request_whose_head_does_not_come_whole_is_given_up(
+async def test_a_request_whose_head_is_not_complete_in_time_is_aborted(
     first: bytes, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "_HEAD_SECONDS", 0.3)

@@ -41,7 +41,7 @@ async def test_leaving_the_block_waits_for_the_cleaning_up() -> None:
     assert cleaned
 
 
-async def test_a_tasks_result_can_be_had() -> None:
+async def test_the_result_of_a_task_can_be_awaited() -> None:
     async def answer() -> int:
         return 42
 
@@ -68,7 +68,7 @@ async def test_a_task_that_dies_takes_the_block_and_its_siblings_along() -> None
     assert not isinstance(caught.value, BaseExceptionGroup)
 
 
-async def test_a_task_that_dies_while_it_is_ended_is_heard_of() -> None:
+async def test_a_task_that_raises_while_it_is_cancelled_is_reported() -> None:
     async def dies_at_the_end() -> None:
         try:
             await forever()

@@ -128,7 +128,7 @@ async def test_after_an_interruption_nothing_stale_follows_and_the_next_turn_is_
     tuple(int(part) for part in version("pipecat-ai").split(".")[:2]) < (1, 13),
     reason="Pipecat before 1.13 itself drops every context at an interruption",
 )
-async def test_uninterruptible_speech_behind_interrupted_speech_is_heard_whole() -> None:
+async def test_uninterruptible_speech_behind_interrupted_speech_is_played_whole() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(pace=4, clear_ms=50)) as (url, _),
         running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,

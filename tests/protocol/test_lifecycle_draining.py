@@ -51,7 +51,7 @@ def test_an_stt_session_in_which_nobody_speaks_closes_after_what_is_left() -> No
     assert talk.lost(1000) == [goodbye(1012)]
 
 
-def test_speech_is_heard_to_its_end_first() -> None:
+def test_speech_is_transcribed_to_its_end_first() -> None:
     talk = hearing()
     talk.client(SPOKEN)
     assert talk.drain(30) == [draining(30)]
@@ -87,7 +87,7 @@ def test_an_stt_session_that_never_falls_silent_is_cut_off_at_the_deadline() -> 
     assert talk.wait(1)[-2:] == [fatal("draining"), goodbye(1012)]
 
 
-def test_a_plain_stt_client_is_told_by_the_close_alone() -> None:
+def test_a_plain_stt_client_learns_of_the_drain_by_the_close_alone() -> None:
     talk = hearing(plain=True)
     assert talk.drain(30) == [up(CLOSE), retire(0), goodbye(1012)]
 
@@ -97,7 +97,7 @@ def test_a_tts_session_that_says_nothing_closes_at_once() -> None:
     assert talk.drain(30) == [draining(30), retire(0), goodbye(1012)]
 
 
-def test_what_is_being_said_is_said_to_its_end() -> None:
+def test_speech_under_way_is_finished() -> None:
     talk = speaking()
     talk.client({"type": "text", "context_id": "a", "text": "x"}, {"type": "flush", "context_id": "a"})
     talk.upstream(SPOKEN)
@@ -118,7 +118,7 @@ def test_a_context_that_is_not_flushed_yet_is_waited_for() -> None:
     assert talk.upstream({"type": "audio_end"})[-1] == goodbye(1012)
 
 
-def test_what_cannot_be_said_in_time_fails_with_the_deadline() -> None:
+def test_speech_that_does_not_end_in_time_fails_with_the_deadline() -> None:
     talk = speaking()
     talk.client({"type": "text", "context_id": "a", "text": "x"}, {"type": "flush", "context_id": "a"})
     talk.upstream(SPOKEN)
@@ -129,7 +129,7 @@ def test_what_cannot_be_said_in_time_fails_with_the_deadline() -> None:
     assert said[-2:] == [fatal("draining"), goodbye(1012)]
 
 
-def test_a_plain_turn_is_said_to_its_end() -> None:
+def test_a_plain_turn_is_finished() -> None:
     talk = speaking(plain=True)
     talk.client({"type": "text", "text": "x"}, {"type": "flush"})
     talk.upstream(SPOKEN)

@@ -177,7 +177,7 @@ def test_every_shape_of_an_error_is_understood(message: dict[str, Any], code: st
         assert not found.error.fatal
 
 
-def test_a_numeric_status_is_told_on() -> None:
+def test_a_numeric_status_is_passed_on() -> None:
     assert parse_error({"code": "429"}).upstream == {"status": 429}
     assert parse_error({"code": "rate_limit", "data": {"status_code": 429}}).upstream == {"status": 429}
     assert parse_error({"code": "rate_limit"}).upstream is None
@@ -367,12 +367,12 @@ ENCODED = base64.b64encode(SOUND).decode()
         {"audio": ENCODED, "isFinal": None, "error": None},
     ],
 )
-def test_base64_sound_is_found_wherever_it_stands(message: dict[str, Any]) -> None:
+def test_base64_audio_is_found_in_every_place(message: dict[str, Any]) -> None:
     assert tts(message) == Audio(SOUND)
 
 
 @pytest.mark.parametrize("final", [True, 1, "true"])
-def test_sound_and_the_end_in_one_message_are_both(final: object) -> None:
+def test_a_message_can_be_both_audio_and_the_end(final: object) -> None:
     message = {"audio": ENCODED, "isFinal": final}
 
     assert parse_tts(json.dumps(message)) == (Audio(SOUND), Terminal("audio_end", {"isFinal": final}))
@@ -390,11 +390,11 @@ def test_broken_base64_is_an_error_of_its_own(broken: str) -> None:
 @pytest.mark.parametrize(
     "message", [{"type": "audio"}, {"type": "audio", "data": 7}, {"type": "chunk", "data": {}}, {"audio": []}]
 )
-def test_an_audio_message_without_sound_is_just_another(message: dict[str, Any]) -> None:
+def test_an_audio_message_without_audio_is_just_another(message: dict[str, Any]) -> None:
     assert tts(message) == Other(message)
 
 
-def test_sound_is_not_looked_for_in_messages_of_other_types() -> None:
+def test_audio_is_not_read_from_messages_of_other_types() -> None:
     message = {"type": "segment_start", "audio": ENCODED, "data": ENCODED, "isFinal": True}
 
     assert tts(message) == Other(message)

@@ -42,14 +42,14 @@ async def test_text_and_voice_go_over_the_bridge_and_what_it_returns_is_decoded(
         assert record.received[0][1] == {"text": "n1 n2", "voice": "v"}
 
 
-async def test_a_wav_keeps_its_own_rate_where_none_was_asked_for() -> None:
+async def test_a_wav_keeps_its_own_rate_unless_another_is_requested() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(http_rate=16_000)) as (url, _), client(url) as http:
         reply = await http.post(PATH, json={"text": "n1 n2"})
         assert (reply.headers["x-sample-rate"], reply.content[24:28]) == ("16000", (16_000).to_bytes(4, "little"))
         assert numbers(reply.content[44:], 16_000) == [1, 2]
 
 
-async def test_a_rate_that_was_asked_for_is_had_by_resampling() -> None:
+async def test_a_requested_rate_is_made_by_resampling() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(http_rate=48_000)) as (url, simulator), client(url) as http:
         whole = (await http.post(PATH, json={"text": "n1 n2 n3"}, headers=PCM)).content
         body = {"text": "n1 n2 n3", "config": {"sample_rate": 16_000}}
@@ -138,7 +138,7 @@ async def test_what_the_bridge_does_not_take_goes_by_websocket_or_is_refused_by_
         assert simulator.log.dials == 0
 
 
-async def test_where_only_the_bridge_is_wanted_its_absence_is_an_error_with_the_remedy() -> None:
+async def test_a_missing_bridge_is_an_error_with_the_remedy_if_no_other_way_is_allowed() -> None:
     options = SimulatorOptions.fast(regional=True)
     async with gateway_and_simulator(options, slng_http_tts="bridge") as (url, simulator), client(url) as http:
         reply = await http.post(PATH, json={"text": "n1"})
@@ -198,7 +198,7 @@ async def test_a_reply_that_breaks_off_is_no_short_file_with_a_clean_end(profile
             await http.post(PATH, json={"text": LONG})
 
 
-async def test_a_connection_lost_before_the_first_sound_costs_one_more_try() -> None:
+async def test_a_connection_lost_before_the_first_audio_costs_one_more_try() -> None:
     # The body breaks off within the WAV header: no sound was delivered.
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
         simulator.inject(do="profile", kind="http", set={"break_bytes": 30}, times=1)
@@ -210,13 +210,13 @@ async def test_a_connection_lost_before_the_first_sound_costs_one_more_try() -> 
         assert len(simulator.log.of("http")) == 4
 
 
-async def test_no_sound_at_all_is_an_error() -> None:
+async def test_no_audio_at_all_is_an_error() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(truncate_bytes=44)) as (url, _), client(url) as http:
         reply = await http.post(PATH, json={"text": "n1"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "provider_error")
 
 
-async def test_a_bridge_that_says_nothing_is_given_up_in_time() -> None:
+async def test_a_silent_bridge_fails_in_time() -> None:
     async with gateway_and_simulator(sidecar_first_audio_timeout=0.3) as (url, simulator), client(url) as http:
         simulator.inject(do="hang", kind="http")
         reply = await http.post(PATH, json={"text": "n1"})
@@ -224,7 +224,7 @@ async def test_a_bridge_that_says_nothing_is_given_up_in_time() -> None:
         assert "0.3 s" in reply.json()["error"]["message"]
 
 
-async def test_nobody_there_is_said_by_name() -> None:
+async def test_an_unreachable_upstream_is_reported_by_name() -> None:
     async with running_simulator(SimulatorOptions.fast()) as simulator:
         gone = simulator.url
     async with running_gateway(gone) as url, client(url) as http:
@@ -253,7 +253,7 @@ async def test_a_client_that_goes_ends_the_request_upstream_at_once() -> None:
         assert (await http.get("/v1/status")).json()["sessions"] == []
 
 
-async def test_a_client_that_goes_before_the_first_sound_ends_it_as_well() -> None:
+async def test_a_client_that_goes_before_the_first_audio_ends_it_as_well() -> None:
     options = SimulatorOptions.fast(first_audio_ms=60_000)
     async with gateway_and_simulator(options) as (url, simulator), client(url) as http:
         asking = asyncio.create_task(http.post(PATH, json={"text": "n1"}))
@@ -277,7 +277,7 @@ async def test_requests_at_once_count_as_sessions_and_more_get_429_with_the_limi
 
 
 @pytest.mark.parametrize("way", ["auto", "websocket"])
-async def test_a_hundred_at_once_each_get_their_own_sound(way: str) -> None:
+async def test_a_hundred_at_once_each_get_their_own_audio(way: str) -> None:
     async with gateway_and_simulator(slng_http_tts=way) as (url, simulator), client(url) as http:
         asked = (http.post(PATH, json={"text": f"n{n} n{n + 1}"}, headers=PCM) for n in range(1, 101))
         replies = await asyncio.gather(*asked)
@@ -291,7 +291,7 @@ def durations(header: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("way", ["bridge", "websocket"])
-async def test_every_speech_reply_says_where_its_time_went(way: str) -> None:
+async def test_every_speech_reply_reports_where_its_time_went(way: str) -> None:
     # An upgrade, ready and first sound that each take their time; over the bridge only the last one is there.
     options = SimulatorOptions.fast(upgrade_ms=200, ready_ms=300, first_audio_ms=400)
     async with gateway_and_simulator(options, slng_http_tts=way) as (url, _), client(url) as http:

@@ -61,7 +61,7 @@ async def test_a_file_comes_back_as_its_words() -> None:
         }  # fmt: skip
 
 
-async def test_the_same_session_hears_it_as_over_a_websocket_with_one_dial() -> None:
+async def test_a_file_is_one_session_with_one_dial_as_over_a_websocket() -> None:
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
         await http.post(OPENAI, **form())
         assert simulator.log.of("stt")[0].types == ["init", "close"]
@@ -69,7 +69,7 @@ async def test_the_same_session_hears_it_as_over_a_websocket_with_one_dial() -> 
         assert (await http.get("/v1/status")).json()["sessions"] == []
 
 
-async def test_text_is_text_and_verbose_tells_when() -> None:
+async def test_text_is_text_and_verbose_json_has_times() -> None:
     async with gateway_and_simulator() as (url, _), client(url) as http:
         reply = await http.post(OPENAI, **form(response_format="text"))
         assert (reply.headers["content-type"], reply.text) == ("text/plain; charset=utf-8", f"{TEXT}\n")
@@ -146,7 +146,7 @@ async def test_slng_s_shape_takes_a_form_or_the_file_alone(kind: str) -> None:
     ("content_type", "query"),
     [("audio/pcm;rate=16000", ""), ("audio/L16; rate=16000", ""), ("", "?encoding=linear16&sample_rate=16000")],
 )
-async def test_headerless_samples_are_taken_where_they_are_described(content_type: str, query: str) -> None:
+async def test_samples_without_a_header_are_accepted_if_they_are_described(content_type: str, query: str) -> None:
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
         headers = {"Content-Type": content_type} if content_type else {}
         reply = await http.post(SLNG + query, content=SOUND, headers=headers)
@@ -214,7 +214,7 @@ async def test_a_wav_that_says_4_gb_and_brings_1_kb_is_its_1_kb() -> None:
         (wav_header(RATE, data_size=0), 400, "bad_request"),
     ],
 )
-async def test_what_is_no_sound_is_refused_before_any_dial(file: bytes, status: int, code: str) -> None:
+async def test_what_is_no_audio_is_refused_before_any_dial(file: bytes, status: int, code: str) -> None:
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
         for reply in (await http.post(OPENAI, **form(file)), await http.post(SLNG, content=file)):
             assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
@@ -331,7 +331,7 @@ class TestLimits:
                     await asyncio.sleep(0.01)
             assert (await http.post(OPENAI, **form())).status_code == 200
 
-    async def test_an_upload_that_does_not_go_on_is_given_up(self) -> None:
+    async def test_an_upload_that_stalls_is_refused(self) -> None:
         async with gateway_and_simulator(sidecar_init_timeout=0.3) as (url, simulator):
             reader, writer = await begun(url, WAV[:1_000])
             async with asyncio.timeout(5):
@@ -356,7 +356,7 @@ class TestUpstreamFailures:
             reply = await http.post(OPENAI, **form())
             assert (reply.status_code, reply.json()["error"]["code"]) == (401, "auth_error")
 
-    async def test_nobody_there_is_said_by_name(self) -> None:
+    async def test_an_unreachable_upstream_is_reported_by_name(self) -> None:
         async with running_simulator(SimulatorOptions.fast()) as simulator:
             gone = simulator.url
         async with running_gateway(gone) as url, client(url) as http:
@@ -371,7 +371,7 @@ class TestUpstreamFailures:
             assert reply.json()["text"] == TEXT
             assert len(fault.fired) == 1
 
-    async def test_sound_that_could_not_be_sent_again_is_no_transcript_with_a_clean_end(self) -> None:
+    async def test_audio_that_cannot_be_replayed_never_gives_a_transcript_with_a_clean_end(self) -> None:
         # Upstream hears without a word, so nothing is covered, and goes after more than is kept.
         options = SimulatorOptions.fast(words=False, endpoint_ms=0)
         async with (
@@ -395,7 +395,7 @@ class TestUpstreamFailures:
             assert told[0]["type"] == "transcript.text.delta"
             assert "code" in told[-1]["error"]
 
-    async def test_an_upstream_that_says_nothing_more_is_given_up_in_time(self) -> None:
+    async def test_an_upstream_that_falls_silent_fails_in_time(self) -> None:
         options = SimulatorOptions.fast(close_answer="ignore", endpoint_ms=0)
         async with (
             gateway_and_simulator(options, sidecar_transcript_timeout=0.5) as (url, simulator),
@@ -413,7 +413,7 @@ class TestUpstreamFailures:
             assert (reply.status_code, reply.json()["error"]["code"]) == (429, "rate_limit")
 
     @pytest.mark.parametrize("profile", [{"final_ms": 300}, {"words": False, "final_ms": 300}, {"finals": 4}])
-    async def test_finals_that_come_long_after_their_sound_are_all_there(self, profile: dict[str, Any]) -> None:
+    async def test_finals_that_come_long_after_their_audio_are_all_there(self, profile: dict[str, Any]) -> None:
         async with gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, _), client(url) as http:
             assert (await http.post(OPENAI, **form())).json()["text"] == TEXT
 

@@ -21,7 +21,7 @@ def no_second(over_limit: str) -> SimulatorOptions:
 
 @OVER_LIMIT
 @pytest.mark.parametrize(("kind", "model", "init"), [("stt", NOVA, STT_INIT), ("tts", AURA, TTS_INIT)])
-async def test_a_session_that_upstream_has_no_place_for_is_told_so(
+async def test_a_session_that_upstream_has_no_slot_for_gets_an_error(
     kind: str, model: str, init: dict[str, Any], over_limit: str
 ) -> None:
     async with (
@@ -38,7 +38,7 @@ async def test_a_session_that_upstream_has_no_place_for_is_told_so(
 
 
 @OVER_LIMIT
-async def test_an_ear_is_changed_where_upstream_has_no_second_place(over_limit: str) -> None:
+async def test_stt_settings_change_if_upstream_has_no_second_slot(over_limit: str) -> None:
     async with (
         gateway_and_simulator(no_second(over_limit)) as (url, simulator),
         talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk,
@@ -54,7 +54,7 @@ async def test_an_ear_is_changed_where_upstream_has_no_second_place(over_limit: 
 
 
 @OVER_LIMIT
-async def test_a_voice_is_changed_where_upstream_has_no_second_place(over_limit: str) -> None:
+async def test_a_voice_changes_if_upstream_has_no_second_slot(over_limit: str) -> None:
     async with (
         gateway_and_simulator(no_second(over_limit)) as (url, simulator),
         talking(url, "tts", AURA, subprotocol=EXTENDED) as talk,

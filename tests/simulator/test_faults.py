@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 LONG = " ".join(f"n{number}" for number in range(1, 12))
 
 
-async def test_a_drop_in_the_middle_of_sound_shows_no_close_frame() -> None:
+async def test_a_drop_in_the_middle_of_audio_shows_no_close_frame() -> None:
     async with fast() as simulator, tts(simulator) as client:
         fault = simulator.inject(do="drop", kind="tts", when="audio", after_ms=500)
         await client.send(text(LONG), FLUSH)
@@ -33,7 +33,7 @@ async def test_a_drop_in_the_middle_of_sound_shows_no_close_frame() -> None:
         assert record.ended == "fault: drop"
 
 
-async def test_a_drop_in_the_middle_of_heard_audio() -> None:
+async def test_a_drop_in_the_middle_of_received_audio() -> None:
     async with fast() as simulator, stt(simulator) as client:
         fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=100)
         with contextlib.suppress(ConnectionClosed):
@@ -225,7 +225,7 @@ async def test_any_message_can_be_sent() -> None:
             await client.next()
 
 
-async def test_a_fault_can_change_the_manners_of_one_connection() -> None:
+async def test_a_fault_can_change_the_profile_of_one_connection() -> None:
     async with fast() as simulator:
         simulator.inject(do="profile", set={"terminal": "flushed"}, kind="tts", connection=2)
         for terminal in ("audio_end", "flushed", "audio_end"):
@@ -234,7 +234,7 @@ async def test_a_fault_can_change_the_manners_of_one_connection() -> None:
                 await client.until(terminal)
 
 
-async def test_a_fault_can_change_the_manners_while_a_connection_stands() -> None:
+async def test_a_fault_can_change_the_profile_of_an_open_connection() -> None:
     async with fast() as simulator, tts(simulator) as client:
         simulator.inject(do="profile", set={"idle_s": 0.05}, when="now")
         assert (await client.until_closed())[0] == 1008
@@ -283,7 +283,7 @@ async def test_a_fault_can_be_for_the_second_turn() -> None:
         assert (await client.until_closed())[0] == 1006
 
 
-async def test_a_fault_of_the_sound_happens_once_in_each_turn() -> None:
+async def test_a_fault_of_the_audio_happens_once_in_each_turn() -> None:
     async with fast() as simulator, tts(simulator) as client:
         simulator.inject(do="error", when="audio", after_ms=80, times=0)
         for _ in range(2):
@@ -346,7 +346,7 @@ def test_refuses_a_fault_that_it_does_not_understand_and_names_what_there_is(fau
         parse_script([fault])
 
 
-def test_refuses_manners_that_do_not_exist() -> None:
+def test_refuses_profile_fields_that_do_not_exist() -> None:
     options = SimulatorOptions.fast(mood=1)
     with pytest.raises(BadProfile, match="no field 'mood'"):
         create_simulator(options)

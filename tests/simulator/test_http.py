@@ -86,7 +86,7 @@ async def test_a_regional_gateway_has_no_http_bridge_but_auras_own_route() -> No
 
 
 @pytest.mark.parametrize(("host", "status"), [("eu-west.api.slng.ai", 405), ("api.slng.ai", 200)])
-async def test_the_host_header_decides_where_it_is_slngs(host: str, status: int) -> None:
+async def test_slng_s_own_host_header_decides(host: str, status: int) -> None:
     async with _client(regional=status == 200) as (_, http):
         assert (await http.post(TTS, json={"text": "n1"}, headers={"Host": host})).status_code == status
 
@@ -138,7 +138,7 @@ async def test_a_body_comes_by_the_clock() -> None:
         assert len(pieces) > 2
 
 
-async def test_a_body_can_end_early_as_if_it_were_whole() -> None:
+async def test_a_body_can_end_early_as_if_it_were_complete() -> None:
     async with _client(truncate_bytes=500) as (_, http):
         assert len((await http.post(TTS, json={"text": "n1"})).content) == 500
 
@@ -159,7 +159,7 @@ async def test_a_request_can_be_dropped_before_its_answer() -> None:
 
 
 @pytest.mark.parametrize("way", ["raw", "wav", "json", "multipart"])
-async def test_hears_audio_in_every_kind_of_body(way: str) -> None:
+async def test_transcribes_audio_in_every_kind_of_body(way: str) -> None:
     sound = signal.encode([1, 2])
     async with _client() as (simulator, http):
         match way:
@@ -197,7 +197,7 @@ async def test_the_catalogue_is_open_and_filters_by_kind() -> None:
         assert (await http.get("/v1/catalog/models", params={"limit": 5})).status_code == 400
 
 
-async def test_me_tells_a_good_key_from_a_bad_one() -> None:
+async def test_me_distinguishes_a_good_key_from_a_bad_one() -> None:
     async with _client(keys=("key",)) as (_, http):
         assert (await http.get("/v1/me")).status_code == 200
         assert (await http.get("/v1/me", headers={"Authorization": "Bearer other"})).status_code == 401

@@ -14,7 +14,7 @@ PAGE = ROOT / "docs/reference/simulator.md"
 TUTORIAL = ROOT / "docs/start/test-your-bot-against-faults.md"
 
 
-def test_reads_manners_as_people_write_them() -> None:
+def test_parses_profile_fields_as_people_write_them() -> None:
     given = ["terminal=flushed", "pace=2.5", "segments=true", "confidence=null", "max_reason=too long"]
     assert parse_profile(given) == {
         "terminal": "flushed",
@@ -38,12 +38,12 @@ def test_reads_manners_as_people_write_them() -> None:
         ("terminal=bang", "terminal takes one of"),
     ],
 )
-def test_refuses_manners_that_cannot_be(assignment: str, says: str) -> None:
+def test_refuses_impossible_profile_fields(assignment: str, says: str) -> None:
     with pytest.raises(BadProfile, match=says):
         parse_profile([assignment])
 
 
-def test_a_route_comes_after_the_manners_of_all_and_before_the_overrides() -> None:
+def test_a_route_overrides_the_common_profile_and_overrides_override_the_route() -> None:
     options = SimulatorOptions.fast(profile={"after_turn": "open", "final_ms": 7}, terminal="flushed")
     simulator = Simulator(options)
     rime = simulator.profile_for("tts", "slng/rime/arcana:3-en")
@@ -53,12 +53,12 @@ def test_a_route_comes_after_the_manners_of_all_and_before_the_overrides() -> No
     assert forced.profile_for("tts", "slng/rime/arcana:3-en").after_turn == "open"
 
 
-def test_a_route_brings_no_latency_where_there_is_to_be_none() -> None:
+def test_a_route_adds_no_latency_if_there_is_to_be_none() -> None:
     assert Simulator(SimulatorOptions.fast()).profile_for("stt", "slng/deepgram/nova:3-en").final_ms == 0
     assert Simulator(SimulatorOptions()).profile_for("stt", "slng/deepgram/nova:3-en").final_ms == 400
 
 
-def test_the_page_names_every_manner_fault_and_moment() -> None:
+def test_the_page_names_every_profile_field_fault_and_moment() -> None:
     page = PAGE.read_text(encoding="utf-8")
     wanted = {*(field.name for field in fields(RouteProfile)), *actions(), *MOMENTS, *KINDS}
     wanted |= {name for arguments in actions().values() for name in arguments}
@@ -73,7 +73,7 @@ def test_the_faults_on_the_page_are_understood(page: Path) -> None:
         parse_script(json.loads(script))
 
 
-def test_the_page_gives_the_defaults_of_every_manner() -> None:
+def test_the_page_has_the_default_of_every_profile_field() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for field in fields(RouteProfile):
         default = "empty" if field.default == "" else json.dumps(field.default).strip('"')

@@ -116,7 +116,7 @@ async def test_many_connections_end_with_the_simulator() -> None:
             assert talk.websocket.close_code == 1012
 
 
-async def test_the_fault_is_refused_where_there_is_no_proxy() -> None:
+async def test_the_fault_is_refused_without_a_proxy() -> None:
     async with running_simulator(SimulatorOptions.fast()) as simulator:
         with pytest.raises(BadFault, match="--tcp"):
             simulator.inject(do="tcp", when="text", then="reset")

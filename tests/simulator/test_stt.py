@@ -21,7 +21,7 @@ async def _say(client: Client, *words: SignalWord | int, then: bytes = b"") -> N
     await client.send(*(sound[at : at + 640] for at in range(0, len(sound), 640)))
 
 
-async def test_a_finalize_is_answered_by_what_was_said() -> None:
+async def test_a_finalize_is_answered_by_the_speech_before_it() -> None:
     async with fast() as simulator, stt(simulator) as client:
         await _say(client, 1, 2)
         await client.send(FINALIZE)
@@ -40,7 +40,7 @@ async def test_a_silence_ends_an_utterance() -> None:
         assert client.transcripts() == ["n1 n2", "n3"]
 
 
-async def test_a_final_comes_late_and_covers_only_what_had_been_said() -> None:
+async def test_a_final_comes_late_and_covers_only_the_speech_before_it() -> None:
     async with fast(final_ms=80) as simulator, stt(simulator) as client:
         loop = asyncio.get_running_loop()
         await _say(client, 1)
@@ -62,7 +62,7 @@ async def test_a_word_under_way_at_a_finalize_comes_whole_with_the_next_final() 
         assert client.transcripts() == ["n1", "n2"]
 
 
-async def test_a_word_that_a_connection_heard_in_part_is_a_fragment() -> None:
+async def test_a_word_that_a_connection_received_in_part_is_a_fragment() -> None:
     async with fast() as simulator, stt(simulator) as client:
         sound = signal.encode([SignalWord(1, frames=10), 2, SignalWord(3, frames=10)])
         await client.send(sound[3200:-3200], CLOSE)
@@ -148,7 +148,7 @@ async def _partials(simulator: Simulator, model: str, **config: Any) -> int:
         return len(client.of("partial_transcript"))
 
 
-async def test_partials_come_where_they_are_asked_for_and_the_route_has_them() -> None:
+async def test_partials_come_if_they_are_requested_and_the_route_has_them() -> None:
     async with fast() as simulator:
         assert await _partials(simulator, NOVA, enable_partials=True) > 0
         assert await _partials(simulator, NOVA) == 0
@@ -203,7 +203,7 @@ async def test_a_finalize_may_stay_without_an_answer() -> None:
 
 
 @pytest.mark.parametrize(("manner", "count"), [("empty", 1), ("ignore", 0)])
-async def test_a_finalize_with_nothing_said_draws_what_the_manners_say(manner: str, count: int) -> None:
+async def test_a_finalize_without_speech_is_answered_as_the_profile_says(manner: str, count: int) -> None:
     async with fast(empty_finalize=manner) as simulator, stt(simulator) as client:
         await client.send(SILENCE, FINALIZE, CLOSE)
         await client.until_closed()
@@ -237,7 +237,7 @@ async def test_sarvam_writes_ten_as_a_number_and_gives_no_confidence() -> None:
         assert "confidence" not in final
 
 
-async def test_soniox_says_where_an_utterance_ended_and_nova_never_does() -> None:
+async def test_soniox_reports_where_an_utterance_ended_and_nova_never_does() -> None:
     async with fast() as simulator:
         for model, count in (("soniox/speech-ai:rt-v5", 1), (NOVA, 0)):
             async with stt(simulator, model) as client:
@@ -260,7 +260,7 @@ async def test_deepgrams_own_frames_can_take_the_place_of_the_bridges() -> None:
         assert results[-1]["channel"]["alternatives"][0]["transcript"] == "n1 n2 n3 n4"
 
 
-async def test_finals_say_whether_they_answer_where_the_manners_say_so() -> None:
+async def test_finals_have_from_finalize_if_the_profile_says_so() -> None:
     async with fast(from_finalize=True) as simulator, stt(simulator) as client:
         await _say(client, 1, then=SILENCE)
         await _say(client, 2)
@@ -283,7 +283,7 @@ async def test_compressed_audio_is_taken_and_scripted() -> None:
         assert (await client.until("final_transcript"))["transcript"] == "one"
 
 
-async def test_the_script_answers_each_loud_stretch() -> None:
+async def test_the_script_answers_each_loud_passage() -> None:
     async with fast(speech="tone", script=("hello there", "goodbye")) as simulator, stt(simulator) as client:
         await client.send(tone(500, 16_000), SILENCE, tone(500, 16_000), SILENCE, CLOSE)
         await client.until_closed()

@@ -100,7 +100,7 @@ async def test_ends_a_turn_in_every_way_that_clients_allow_for(terminal: str, ty
         assert client.types() == ["ready", *types, "error"]
 
 
-async def test_a_turn_without_sound_still_ends() -> None:
+async def test_a_turn_without_audio_still_ends() -> None:
     async with fast(silent=True) as simulator, tts(simulator) as client:
         await _turn(client)
         assert client.binaries == 0
@@ -133,7 +133,7 @@ async def test_a_stray_terminal_can_come_after_the_next_turn_began() -> None:
 
 
 @pytest.mark.parametrize(("mode", "ends"), [("standalone", False), ("inline", True), ("both", True)])
-async def test_a_flag_on_the_text_ends_a_turn_where_the_route_knows_it(mode: str, ends: bool) -> None:
+async def test_a_flag_on_the_text_ends_a_turn_if_the_route_supports_it(mode: str, ends: bool) -> None:
     async with fast(flush=mode) as simulator, tts(simulator) as client:
         await client.send(text("n1", flush=True))
         if ends:
@@ -144,7 +144,7 @@ async def test_a_flag_on_the_text_ends_a_turn_where_the_route_knows_it(mode: str
             await client.nothing_for(0.05)
 
 
-async def test_a_standalone_flush_does_nothing_where_only_the_flag_counts() -> None:
+async def test_a_standalone_flush_does_nothing_if_only_the_flag_counts() -> None:
     async with fast(flush="inline") as simulator, tts(simulator) as client:
         await client.send(text("n1"), FLUSH)
         while client.words() != ["n1"]:
@@ -153,7 +153,7 @@ async def test_a_standalone_flush_does_nothing_where_only_the_flag_counts() -> N
 
 
 @pytest.mark.parametrize(("manner", "answer"), [("terminal", "audio_end"), ("error", "error"), ("ignore", None)])
-async def test_a_flush_without_text_draws_what_the_manners_say(manner: str, answer: str | None) -> None:
+async def test_a_flush_without_text_is_answered_as_the_profile_says(manner: str, answer: str | None) -> None:
     async with fast(empty_flush=manner) as simulator, tts(simulator) as client:
         await client.send(FLUSH)
         if answer:
@@ -218,7 +218,7 @@ async def test_a_letterless_turn_may_never_end() -> None:
         await client.nothing_for(0.05)
 
 
-async def test_clear_is_answered_in_its_time_once_the_sound_in_flight_has_drained() -> None:
+async def test_clear_is_answered_in_its_time_once_the_audio_in_flight_has_drained() -> None:
     async with fast(pace=1, clear_ms=150) as simulator, tts(simulator) as client:
         loop = asyncio.get_running_loop()
         await client.send(text(" ".join(f"n{i}" for i in range(30))), FLUSH)
@@ -266,7 +266,7 @@ async def test_every_clear_is_answered() -> None:
         assert client.words()[-1] == "n5"
 
 
-async def test_late_sound_can_follow_the_answer_to_a_clear() -> None:
+async def test_late_audio_can_follow_the_answer_to_a_clear() -> None:
     profile = {"pace": 1, "clear_ms": 20, "clear_drains": False, "late_audio_ms": 100}
     async with fast(**profile) as simulator, tts(simulator) as client:
         await client.send(text("n1 n2 n3"))
@@ -288,7 +288,7 @@ async def test_cancel_ends_the_turn_without_an_answer() -> None:
 
 
 @pytest.mark.parametrize("form", ["audio_chunk", "Audio", "chunk", "data.audio", "typeless"])
-async def test_sound_can_come_as_base64_in_five_places(form: str) -> None:
+async def test_audio_can_come_as_base64_in_five_places(form: str) -> None:
     async with fast(audio_form=form) as simulator, tts(simulator) as client:
         await _turn(client)
         sound = b""
@@ -308,7 +308,7 @@ async def test_an_empty_binary_message_can_come_first() -> None:
 
 
 @pytest.mark.parametrize(("manner", "code"), [("close", 1003), ("error", None), ("ignore", None)])
-async def test_a_binary_message_draws_what_the_manners_say(manner: str, code: int | None) -> None:
+async def test_a_binary_message_is_answered_as_the_profile_says(manner: str, code: int | None) -> None:
     async with fast(binary=manner) as simulator, tts(simulator) as client:
         await client.send(b"abc")
         if manner == "close":
@@ -319,7 +319,7 @@ async def test_a_binary_message_draws_what_the_manners_say(manner: str, code: in
             await _turn(client)
 
 
-async def test_sound_is_paced_by_the_clock() -> None:
+async def test_audio_is_paced_by_the_clock() -> None:
     async with fast(first_audio_ms=100, pace=2, chunk_ms=20) as simulator, tts(simulator) as client:
         loop = asyncio.get_running_loop()
         sent = loop.time()
@@ -345,7 +345,7 @@ async def test_an_unknown_dictionary_is_an_error_and_the_connection_goes_on() ->
         await _turn(client)
 
 
-async def test_close_is_answered_by_the_code_of_the_manners() -> None:
+async def test_close_is_answered_with_the_code_of_the_profile() -> None:
     async with fast(close_code=1001) as simulator, tts(simulator) as client:
         await client.send(CLOSE)
         assert (await client.until_closed())[0] == 1001

@@ -49,7 +49,7 @@ async def test_a_client_is_read_no_faster_than_upstream_takes_it() -> None:
         await simulator.log.until(lambda log: not log.open)
 
 
-async def test_an_upstream_that_reads_nothing_is_given_up_for_another_one() -> None:
+async def test_an_upstream_that_reads_nothing_is_replaced() -> None:
     async with (
         gateway_and_simulator(sidecar_send_timeout=0.3, sidecar_close_timeout=0.3) as (url, simulator),
         talking(url, "stt", NOVA) as talk,
@@ -70,7 +70,7 @@ async def test_an_upstream_that_reads_nothing_is_given_up_for_another_one() -> N
 
 
 @pytest.mark.parametrize("subprotocol", [None, "slng-sidecar.v1"])
-async def test_a_ready_that_repeats_the_key_is_told_and_logged_without_it(
+async def test_a_ready_that_repeats_the_key_is_sent_and_logged_without_it(
     subprotocol: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", logger="slng_sidecar")  # others are quiet where it runs (telemetry)

@@ -204,7 +204,7 @@ def test_an_answer_without_a_body_is_explained_too() -> None:
 # The end of a connection
 
 
-def test_a_close_is_told_with_code_and_reason() -> None:
+def test_a_close_is_reported_with_code_and_reason() -> None:
     ended = closed(close(1011, f"worker died {KEY}"), TARGET)
     error = ended.error
 
@@ -215,7 +215,7 @@ def test_a_close_is_told_with_code_and_reason() -> None:
     assert error.retryable
 
 
-def test_a_close_without_a_reason_is_told_shortly() -> None:
+def test_a_close_without_a_reason_is_reported_with_its_code() -> None:
     assert closed(close(1000), TARGET).error.message == f"{HOST} closed the connection (code 1000)."
 
 

@@ -85,7 +85,7 @@ async def test_the_next_session_of_a_shape_finds_a_connection_that_is_ready() ->
         assert len({record.id for record in simulator.log.of("stt")}) == len(simulator.log.of("stt"))
 
 
-async def test_what_a_spare_says_and_hears_is_its_session_s() -> None:
+async def test_the_messages_of_a_standby_connection_belong_to_its_session() -> None:
     async with both(upgrade_ms=20, ready_ms=20) as (url, _):
         for number in (1, 10, 20):
             async with talking(url, "tts", AURA) as talk:
@@ -95,7 +95,7 @@ async def test_what_a_spare_says_and_hears_is_its_session_s() -> None:
             await until_ready(url, 3)
 
 
-async def test_a_spare_that_is_still_opening_is_waited_for_and_not_dialled_again() -> None:
+async def test_a_standby_connection_that_is_still_opening_is_waited_for_and_not_dialled_again() -> None:
     async with (
         both() as (url, simulator),
         talking(url, "stt", NOVA) as first,
@@ -145,7 +145,7 @@ async def test_the_next_context_after_an_interruption_does_not_wait_for_the_clea
     assert firsts[1] < firsts[0] / 3
 
 
-async def test_a_drop_under_audio_is_repaired_by_a_spare() -> None:
+async def test_a_drop_under_audio_is_repaired_by_a_standby_connection() -> None:
     async with both() as (url, simulator):
         async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
             await ready_ms(talk, STT_INIT)
@@ -162,7 +162,7 @@ async def test_a_drop_under_audio_is_repaired_by_a_spare() -> None:
         assert " ".join(talk.finals()).split() == [f"n{number}" for number in range(1, 12)]
 
 
-async def test_a_session_with_a_session_id_takes_only_spares_of_its_own() -> None:
+async def test_a_session_with_a_session_id_takes_only_standby_connections_of_its_own() -> None:
     async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
         async with talking(url, "tts", AURA) as other:
             await ready_ms(other, TTS_INIT)
@@ -177,7 +177,7 @@ async def test_a_session_with_a_session_id_takes_only_spares_of_its_own() -> Non
         await simulator.log.until(lambda log: not [r for r in log.open if r.headers.get("x-slng-session-id")])
 
 
-async def test_a_session_can_ask_for_a_spare_of_its_own() -> None:
+async def test_a_session_can_ask_for_a_standby_connection_of_its_own() -> None:
     async with both(0, upgrade_ms=20, ready_ms=20) as (url, simulator):
         async with talking(url, "tts", AURA, subprotocol=EXTENDED) as talk:
             await ready_ms(talk, {**TTS_INIT, "standby": True})
@@ -196,7 +196,7 @@ async def test_none_are_held_unless_asked_for() -> None:
         assert simulator.log.dials == 1
 
 
-async def test_a_changed_shape_gives_up_the_spare_of_the_old_one() -> None:
+async def test_changed_settings_release_the_standby_connection_of_the_old_ones() -> None:
     async with (
         both(0, upgrade_ms=20, ready_ms=20) as (url, simulator),
         talking(url, "tts", AURA, subprotocol=EXTENDED) as talk,
@@ -211,7 +211,9 @@ async def test_a_changed_shape_gives_up_the_spare_of_the_old_one() -> None:
         assert {record.received[0][1]["voice"] for record in simulator.log.open} == {"two"}
 
 
-async def test_a_spare_that_is_lost_or_talks_unasked_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_standby_connection_that_is_lost_or_sends_messages_is_never_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(standby, "PAUSE", 60.0)
     async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
         await until_ready(url, 2)
@@ -223,7 +225,7 @@ async def test_a_spare_that_is_lost_or_talks_unasked_is_never_handed_out(monkeyp
             assert whole(talk.audio) == [1, 2]
 
 
-async def test_old_and_unused_spares_are_retired(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_and_unused_standby_connections_are_retired(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standby, "_TIDY_EVERY", 0.05)
     async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
         await until_ready(url, 2)
@@ -235,7 +237,7 @@ async def test_old_and_unused_spares_are_retired(monkeypatch: pytest.MonkeyPatch
         await simulator.log.until(lambda log: not log.open)
 
 
-async def test_the_age_of_a_spare_counts_for_the_session_that_takes_it() -> None:
+async def test_the_age_of_a_standby_connection_counts_for_the_session_that_takes_it() -> None:
     options = SimulatorOptions.fast()
     async with gateway_and_simulator(options, sidecar_standby=1, sidecar_session_rotate=4.0) as (url, simulator):
         await until_ready(url, 2)
@@ -252,7 +254,7 @@ async def test_the_age_of_a_spare_counts_for_the_session_that_takes_it() -> None
 
 
 @pytest.mark.logs_errors
-async def test_a_fault_in_a_session_on_a_spare_ends_that_session_and_nothing_else(
+async def test_a_fault_in_a_session_on_a_standby_connection_ends_that_session_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with both(upgrade_ms=20, ready_ms=20) as (url, _), talking(url, "tts", AURA) as other:
@@ -274,7 +276,9 @@ async def test_a_fault_in_a_session_on_a_spare_ends_that_session_and_nothing_els
         await until_ready(url, 3)
 
 
-async def test_a_spare_that_is_refused_is_counted_shown_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_standby_connection_that_is_refused_is_counted_shown_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
     options = SimulatorOptions.fast(keys=("another",))
     async with (
@@ -295,7 +299,7 @@ async def test_a_spare_that_is_refused_is_counted_shown_and_logged(caplog: pytes
             assert (await talk.until("error"))["code"] == "auth_error"
 
 
-async def test_http_speech_uses_spares_and_waiting_for_one_is_not_its_own_time() -> None:
+async def test_http_speech_uses_standby_connections_and_the_wait_is_not_overhead() -> None:
     timings: list[dict[str, float]] = []
     async with both(slng_http_tts="websocket") as (url, simulator), httpx.AsyncClient(trust_env=False) as client:
         await until_ready(url, 2)
@@ -314,7 +318,7 @@ async def test_http_speech_uses_spares_and_waiting_for_one_is_not_its_own_time()
     assert warm["overhead"] < cold["ready"] / 2
 
 
-async def test_spares_end_with_the_sidecar() -> None:
+async def test_standby_connections_end_with_the_sidecar() -> None:
     async with both(2, upgrade_ms=20, ready_ms=20) as (url, simulator):
         await until_ready(url, 4)
         opened = simulator.log.records

@@ -46,7 +46,7 @@ def test_repeated_words_are_removed_once(told: str, finals: list[str], new: list
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=12, unique=True), st.integers(0, 12), st.integers(1, 4))
-def test_a_replay_that_begins_at_any_told_word_leaves_only_what_is_new(told: list[str], at: int, size: int) -> None:
+def test_a_replay_that_begins_at_any_delivered_word_leaves_only_new_words(told: list[str], at: int, size: int) -> None:
     words = [*told[min(at, len(told)) :], "new", "words"]
     dedup = replayed(" ".join(told))
     finals = [" ".join(words[i : i + size]) for i in range(0, len(words), size)]

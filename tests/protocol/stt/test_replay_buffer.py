@@ -39,7 +39,7 @@ def test_the_oldest_goes_first_and_the_bound_holds() -> None:
     assert buffer.floor == buffer.end
 
 
-def test_pcm_is_measured_by_its_bytes_and_compressed_sound_by_the_clock() -> None:
+def test_pcm_is_measured_by_its_bytes_and_compressed_audio_by_the_clock() -> None:
     pcm, mp3 = ReplayBuffer(RATE, 30), ReplayBuffer(16_000, 30, compressed=True)
     for number in range(10):
         pcm.append(bytes(640), 0)
@@ -49,7 +49,7 @@ def test_pcm_is_measured_by_its_bytes_and_compressed_sound_by_the_clock() -> Non
     assert (mp3.offset_at(2000), mp3.offset_at(2500), mp3.offset_at(99_000)) == (300, 300, 1000)
 
 
-def test_silence_speech_and_pauses_are_told_apart() -> None:
+def test_silence_speech_and_pauses_are_distinguished() -> None:
     buffer = ReplayBuffer(RATE, 30)
     buffer.append(tone(200, 8000) + tone(300, 100) + tone(200, 6000) + bytes(3200), 0)
     at = buffer.offset_at

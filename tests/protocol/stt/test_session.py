@@ -24,7 +24,7 @@ def test_init_is_what_upstream_gets_first_word_for_word() -> None:
     assert talk.inits == [init]
 
 
-def test_ready_reaches_the_client_as_upstream_said_it() -> None:
+def test_ready_reaches_the_client_as_upstream_sent_it() -> None:
     talk = opening()
 
     assert talk.ready(slng_request_id="r1") == [
@@ -51,7 +51,7 @@ def test_what_was_held_goes_up_only_once() -> None:
     assert talk.client(b"two") == [up(b"two")]
 
 
-def test_too_much_early_audio_gives_up_the_oldest_and_says_so_once() -> None:
+def test_too_much_early_audio_drops_the_oldest_and_reports_that_once() -> None:
     talk = opening(replay_seconds=1)
     first, second, third, fourth = (bytes([n]) * (SECOND // 2) for n in range(4))
 
@@ -73,7 +73,7 @@ def test_an_overflow_leaves_a_finalize_at_its_place_among_the_audio_that_stays()
     assert talk.ready()[1:] == [up(second), up(FINALIZE), up(third), up(FINALIZE)]
 
 
-def test_a_finalize_all_of_whose_audio_was_given_up_is_answered_at_once() -> None:
+def test_a_finalize_whose_audio_was_all_dropped_is_answered_at_once() -> None:
     talk = opening(replay_seconds=1)
     half, whole = bytes(SECOND // 2), bytes([1]) * SECOND
 
@@ -82,7 +82,7 @@ def test_a_finalize_all_of_whose_audio_was_given_up_is_answered_at_once() -> Non
     assert talk.ready()[1:] == [down(final("", from_finalize=True)), up(whole)]
 
 
-def test_a_message_larger_than_the_bound_is_given_up_as_a_whole() -> None:
+def test_a_message_larger_than_the_bound_is_dropped_as_a_whole() -> None:
     talk = opening(replay_seconds=1)
 
     assert talk.client(bytes(SECOND + 2)) == [refusal("audio_overflow")]
@@ -100,7 +100,7 @@ def test_a_message_larger_than_the_bound_is_given_up_as_a_whole() -> None:
         ({"encoding": "mp3"}, 16_000),
     ],
 )
-def test_a_second_of_audio_is_counted_by_what_init_said(config: dict[str, Any], bytes_per_second: int) -> None:
+def test_a_second_of_audio_is_counted_by_the_init(config: dict[str, Any], bytes_per_second: int) -> None:
     talk = new(replay_seconds=1)
     talk.client({"type": "init", "config": config})
 
@@ -232,7 +232,7 @@ def test_close_lets_what_is_left_come_down_until_upstream_closes(kind: str) -> N
     assert talk.lost(1000) == [goodbye(1000)]
 
 
-def test_close_with_nothing_said_ends_at_once() -> None:
+def test_close_without_speech_ends_at_once() -> None:
     assert live().client(CLOSE) == [up(CLOSE), retire(0), goodbye(1000)]
 
 
@@ -244,7 +244,7 @@ def test_an_upstream_that_does_not_close_is_not_waited_for() -> None:
     assert talk.wait(0.1) == [retire(0), goodbye(1000)]
 
 
-def test_an_upstream_lost_while_closing_is_replaced_and_hears_again_what_was_not_covered() -> None:
+def test_an_upstream_lost_while_closing_is_replaced_and_gets_uncovered_audio_again() -> None:
     talk = live()
     talk.client(b"one!", CLOSE)
 
@@ -271,7 +271,7 @@ def test_close_is_bounded_while_upstream_is_still_opening() -> None:
     assert talk.wait(5) == [retire(0), goodbye(1000)]
 
 
-def test_a_close_that_leaves_audio_unheard_says_how_much() -> None:
+def test_a_close_that_leaves_audio_untranscribed_reports_how_much() -> None:
     talk = opening(close_timeout=5)
     talk.client(bytes(SECOND), CLOSE)
 
@@ -337,7 +337,7 @@ def test_news_of_a_connection_after_the_end_is_ignored() -> None:
     assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
 
 
-def test_repr_tells_the_state_and_no_words() -> None:
+def test_repr_shows_the_state_and_no_words() -> None:
     talk = opening()
     talk.client(b"secret", FINALIZE)
 

@@ -49,7 +49,7 @@ def test_any_other_final_covers_nothing_newer_than_the_lag() -> None:
 # Drops
 
 
-def test_what_is_not_covered_is_heard_again_and_both_changes_are_told() -> None:
+def test_uncovered_audio_is_replayed_and_both_changes_are_reported() -> None:
     talk = live()
     first, second = speech(1000), silence(200) + speech(800)
     talk.client(first)
@@ -88,7 +88,7 @@ def test_no_connection_begins_within_a_sample(size: int) -> None:
     assert pcm.find(heard_again) % 2 == 0
 
 
-def test_words_said_again_at_the_seam_are_taken_out() -> None:
+def test_words_that_a_replay_repeats_are_removed() -> None:
     talk = live()
     talk.client(speech(1000))
     talk.upstream(final("please call the"))
@@ -171,7 +171,7 @@ def test_a_final_of_earlier_speech_is_no_answer_while_later_speech_is_not_transc
     assert told(said, "finalized")[0]["outcome"] == "final"
 
 
-def test_sound_that_is_never_transcribed_delays_an_answer_by_half_a_second_only() -> None:
+def test_audio_that_is_never_transcribed_delays_an_answer_by_half_a_second_only() -> None:
     talk = live()
     talk.client(speech(500), silence(100), speech(200), {**FINALIZE, "id": "a"})  # a word, and a cough
 
@@ -242,7 +242,7 @@ def test_a_finalize_whose_time_has_run_out_is_not_asked_again() -> None:
     assert (answer["finalize_id"], answer["outcome"]) == ("b", "final")
 
 
-def test_finals_of_one_sentence_wait_for_each_other_where_the_route_splits_them() -> None:
+def test_finals_of_one_sentence_wait_for_each_other_if_the_route_splits_them() -> None:
     talk = live(model="gradium/stt:default")
     talk.client(speech(900), silence(20), {**FINALIZE, "id": "a"})
 
@@ -254,7 +254,7 @@ def test_finals_of_one_sentence_wait_for_each_other_where_the_route_splits_them(
     assert told(said, "finalized")[0]["outcome"] == "final"
 
 
-def test_no_audio_is_called_covered_whose_final_is_not_told() -> None:
+def test_no_audio_is_called_covered_before_its_final_is_delivered() -> None:
     # A client that is cut off meanwhile would not send it again.
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
@@ -313,7 +313,7 @@ def test_a_final_that_waits_for_another_one_is_the_answer_once_what_follows_is_o
     assert [f["finalize_id"] for f in told(said, "final_transcript")] == ["a", "b"]
 
 
-def test_a_final_that_waits_for_another_one_is_the_answer_once_another_connection_has_nothing_to_hear_again() -> None:
+def test_a_held_final_is_the_answer_once_another_connection_gets_no_replay() -> None:
     talk = live(model="gradium/stt:default")
     talk.client(speech(900), silence(20), {**FINALIZE, "id": "a"})
     assert talk.upstream(final("one")) == []
@@ -325,7 +325,7 @@ def test_a_final_that_waits_for_another_one_is_the_answer_once_another_connectio
     assert [answer["outcome"] for answer in told(said, "finalized")] == ["final"]
 
 
-def test_a_final_that_waits_for_another_one_is_no_answer_where_more_speech_is_heard_again() -> None:
+def test_a_held_final_is_no_answer_if_more_speech_is_replayed() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
     assert talk.upstream(final("one", (0.0, 0.4))) == []

@@ -11,7 +11,7 @@ from support.plain_stt import FINALIZE, final, live, opening, partial
 # Transcripts
 
 
-def test_transcripts_come_down_with_all_that_upstream_said() -> None:
+def test_transcripts_keep_all_fields_of_upstream() -> None:
     talk = live()
     words = [{"word": "hi", "start": 0.1, "end": 0.2}]
 
@@ -63,14 +63,14 @@ def test_what_upstream_says_without_sense_is_counted_and_not_passed_on(text: str
     assert talk.machine.counts["unreadable_upstream_message"] == 1
 
 
-def test_sound_from_an_stt_upstream_is_counted_and_not_passed_on() -> None:
+def test_audio_from_an_stt_upstream_is_counted_and_not_passed_on() -> None:
     talk = live()
 
     assert talk.upstream(b"sound") == []
     assert talk.machine.counts["unexpected_upstream_binary"] == 1
 
 
-def test_an_error_of_upstream_is_told_in_our_shape_and_the_session_goes_on() -> None:
+def test_an_error_of_upstream_is_sent_in_the_sidecar_s_shape_and_the_session_goes_on() -> None:
     talk = live()
 
     assert talk.upstream({"type": "error", "data": {"code": "config_error", "message": "no such language"}}) == [
@@ -81,7 +81,7 @@ def test_an_error_of_upstream_is_told_in_our_shape_and_the_session_goes_on() -> 
     assert talk.client(b"one") == [up(b"one")]
 
 
-def test_an_error_that_may_pass_is_not_told_to_who_takes_every_error_for_the_end() -> None:
+def test_an_error_that_may_pass_is_not_sent_to_clients_that_end_at_any_error() -> None:
     talk = live()
 
     assert talk.upstream({"type": "error", "data": {"code": "rate_limit", "message": "slow down"}}) == []
@@ -172,7 +172,7 @@ def test_each_of_two_finalizes_is_answered() -> None:
     ]
 
 
-def test_a_finalize_with_nothing_said_since_the_last_is_answered_at_once() -> None:
+def test_a_finalize_without_speech_since_the_last_is_answered_at_once() -> None:
     talk = live()
 
     assert talk.client(FINALIZE) == [down(final("", from_finalize=True))]
@@ -215,7 +215,7 @@ def test_a_final_that_upstream_calls_no_answer_is_none() -> None:
     assert talk.upstream(final("three")) == [down(final("three"))]
 
 
-def test_results_bear_from_finalize_through() -> None:
+def test_results_keep_from_finalize() -> None:
     talk = live()
     talk.client(b"one", FINALIZE)
     channel = {"alternatives": [{"transcript": "hi"}]}

@@ -17,7 +17,7 @@ def updated(said: list[Said]) -> list[dict[str, Any]]:
     return told(said, "updated")
 
 
-def test_the_old_connection_hears_on_until_the_new_one_is_ready() -> None:
+def test_the_old_connection_gets_audio_until_the_new_one_is_ready() -> None:
     talk = live()
 
     assert talk.client(update(language="de")) == [dial(1)]
@@ -96,7 +96,7 @@ def test_of_several_waiting_updates_the_last_wins_and_all_are_answered() -> None
     assert [answer["id"] for answer in updated(talk.ready())] == ["a", "b"]
 
 
-def test_where_upstream_has_no_second_slot_the_old_one_goes_first_and_audio_waits() -> None:
+def test_if_upstream_has_no_second_slot_the_old_one_goes_first_and_audio_waits() -> None:
     talk = live()
     talk.client(speech(1000), silence(300), update(language="de"))
 
@@ -134,7 +134,7 @@ def test_a_drop_during_an_update_loses_neither_side() -> None:
     assert new
 
 
-def test_a_finalize_at_a_cut_before_which_all_is_told_is_answered_at_once() -> None:
+def test_a_finalize_at_a_cut_before_which_all_is_delivered_is_answered_at_once() -> None:
     talk = live()
     talk.client(speech(1000), update(language="de"))
     talk.ready()
@@ -147,7 +147,7 @@ def test_a_finalize_at_a_cut_before_which_all_is_told_is_answered_at_once() -> N
     assert talk.client(CLOSE)[-1] == goodbye(1000)
 
 
-def test_answers_that_wait_on_both_sides_of_a_cut_are_both_told() -> None:
+def test_answers_held_on_both_sides_of_a_cut_are_both_delivered() -> None:
     talk = live(model="gradium/stt:default")
     talk.client(speech(1000), {**FINALIZE, "id": "old"}, update(language="de"))
     talk.ready()
@@ -165,7 +165,7 @@ def test_answers_that_wait_on_both_sides_of_a_cut_are_both_told() -> None:
     assert [answer["finalize_id"] for answer in told(said, "finalized")] == ["old", "new"]
 
 
-def test_old_audio_that_upstream_will_not_hear_again_is_told_in_milliseconds() -> None:
+def test_old_audio_that_upstream_does_not_accept_again_is_reported_in_milliseconds() -> None:
     talk = live()
     talk.client(speech(1000), update(language="de"))
     talk.ready()
@@ -181,7 +181,7 @@ def test_old_audio_that_upstream_will_not_hear_again_is_told_in_milliseconds() -
     assert not talk.over
 
 
-def test_old_audio_whose_finals_do_not_come_in_time_is_told_in_milliseconds() -> None:
+def test_old_audio_whose_finals_do_not_come_in_time_is_reported_in_milliseconds() -> None:
     talk = live(finalize_timeout=3)
     talk.client(speech(1000), update(language="de"))
     talk.ready()
@@ -193,7 +193,7 @@ def test_old_audio_whose_finals_do_not_come_in_time_is_told_in_milliseconds() ->
     assert (status["state"], status["cause"], status["dropped_ms"]) == ("connected", "upstream_timeout", 1200)
 
 
-def test_what_upstream_leaves_unsaid_at_the_close_is_told_in_milliseconds() -> None:
+def test_audio_that_upstream_does_not_transcribe_at_the_close_is_reported_in_milliseconds() -> None:
     talk = live(close_timeout=5)
     talk.client(speech(1000))
     talk.upstream(final("one", (0.1, 0.4)))
@@ -221,7 +221,7 @@ def test_a_long_session_moves_to_a_fresh_connection_at_a_quiet_moment() -> None:
     assert talk.client(pcm := speech(20)) == [up(pcm, 1)]
 
 
-def test_the_age_of_a_spare_counts() -> None:
+def test_the_age_of_a_standby_connection_counts() -> None:
     talk = live(rotate_seconds=1500)
     talk.wait(1500)
     talk.ready(since=talk.now - 1100)

@@ -22,7 +22,7 @@ def test_init_goes_up_as_it_is() -> None:
     assert talk.inits == [INIT]
 
 
-def test_text_before_ready_is_held_and_said_after_it() -> None:
+def test_text_before_ready_is_held_and_sent_after_it() -> None:
     talk = opening()
 
     assert talk.client(text("one"), text("two"), FLUSH) == []
@@ -169,7 +169,7 @@ def test_a_client_far_ahead_is_read_no_further_until_upstream_caught_up() -> Non
     assert talk.machine.reads_client
 
 
-def test_a_client_far_ahead_is_read_on_once_its_texts_sound() -> None:
+def test_a_client_far_ahead_is_read_on_once_its_texts_have_audio() -> None:
     talk = live(max_text=10_000)
     for _ in range(27):
         talk.client(text("x" * 10_000))
@@ -183,7 +183,7 @@ def test_a_client_far_ahead_is_read_on_once_its_texts_sound() -> None:
 # Deadlines
 
 
-def test_a_turn_without_sound_is_said_again_and_then_fails() -> None:
+def test_a_turn_without_audio_is_sent_again_and_then_fails() -> None:
     talk = live(first_audio_timeout=30)
     talk.client(text("one"), FLUSH)
 
@@ -246,7 +246,7 @@ def test_close_with_nothing_left_ends_at_once(kind: str) -> None:
     assert new().client({"type": kind}) == [goodbye(1000)]
 
 
-def test_close_lets_the_turns_be_said() -> None:
+def test_close_finishes_the_turns() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
 
@@ -263,7 +263,7 @@ def test_close_ends_a_turn_that_was_not_flushed() -> None:
     assert talk.client(CLOSE) == [up(FLUSH)]
 
 
-def test_close_before_ready_lets_the_turn_be_said() -> None:
+def test_close_before_ready_finishes_the_turn() -> None:
     talk = opening()
     talk.client(text("one"))
 
@@ -296,7 +296,7 @@ def test_nothing_is_taken_after_close() -> None:
     assert talk.machine.counts["message_after_close"] == 4
 
 
-def test_after_the_end_nothing_is_said_whatever_comes() -> None:
+def test_after_the_end_nothing_is_sent_whatever_comes() -> None:
     talk = live()
     talk.client(CLOSE)
 
@@ -313,7 +313,7 @@ def test_a_client_that_goes_takes_its_upstream_along() -> None:
     assert new().client_goes() == []
 
 
-def test_repr_tells_the_state_and_no_words() -> None:
+def test_repr_shows_the_state_and_no_words() -> None:
     talk = speaking("secret")
     talk.client(text("secret"), text("secret"))
 

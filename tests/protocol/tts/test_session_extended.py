@@ -67,7 +67,7 @@ def test_an_unknown_way_to_deliver_is_refused(deliver: Any) -> None:
 
 
 @pytest.mark.parametrize(("encoding", "silence"), [("mulaw", b"\xff\x7f"), ("alaw", b"\xd5\x55")])
-def test_companded_sound_is_decoded_on_the_way(encoding: str, silence: bytes) -> None:
+def test_companded_audio_is_decoded_on_the_way(encoding: str, silence: bytes) -> None:
     talk = live({"type": "init", "config": {"encoding": encoding, "sample_rate": 8000}})
     talk.client(text("a", "one"), flush("a"))
 
@@ -78,7 +78,7 @@ def test_companded_sound_is_decoded_on_the_way(encoding: str, silence: bytes) ->
     assert said[2][1]["duration_ms"] == 10
 
 
-def test_companded_sound_is_left_alone_where_it_is_wanted_so() -> None:
+def test_companded_audio_is_passed_on_if_the_client_asks_for_that() -> None:
     talk = live({"type": "init", "config": {"encoding": "mulaw", "sample_rate": 8000}, "deliver": "as-is"})
     talk.client(text("a", "one"), flush("a"))
 
@@ -89,7 +89,7 @@ def test_companded_sound_is_left_alone_where_it_is_wanted_so() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["mp3", "opus"])
-def test_compressed_sound_is_decoded_on_the_way_each_context_as_a_stream_of_its_own(encoding: str) -> None:
+def test_compressed_audio_is_decoded_on_the_way_each_context_as_a_stream_of_its_own(encoding: str) -> None:
     encoder = CodecEncoder(encoding)
     file = encoder.begin(16_000) + encoder.encode(MS * 1000) + encoder.end()
     talk = live({"type": "init", "config": {"encoding": encoding, "sample_rate": 16_000}})
@@ -103,7 +103,7 @@ def test_compressed_sound_is_decoded_on_the_way_each_context_as_a_stream_of_its_
         talk.wait(QUIET)
 
 
-def test_sound_that_cannot_be_decoded_fails_its_context_and_not_the_session() -> None:
+def test_audio_that_cannot_be_decoded_fails_its_context_and_not_the_session() -> None:
     talk = live({"type": "init", "config": {"encoding": "mp3", "sample_rate": 16_000}})
     talk.client(text("a", "one"), flush("a"))
 
@@ -111,7 +111,7 @@ def test_sound_that_cannot_be_decoded_fails_its_context_and_not_the_session() ->
     assert (talk.errors[0]["code"], talk.errors[0]["context_id"]) == ("unsupported_audio_format", "a")
 
 
-def test_how_long_compressed_sound_lasts_is_not_known() -> None:
+def test_compressed_audio_has_no_known_duration() -> None:
     talk = live({"type": "init", "config": {"encoding": "mp3"}, "deliver": "as-is"})
     talk.client(text("a", "one"), flush("a"))
 
@@ -139,7 +139,7 @@ def test_what_texts_say_besides_goes_up_without_the_name() -> None:
     ]
 
 
-def test_a_context_without_sound_ends_without_a_start() -> None:
+def test_a_context_without_audio_ends_without_a_start() -> None:
     talk = live()
     talk.client(text("a", "one"), flush("a"))
 
@@ -186,7 +186,7 @@ def test_a_message_without_a_usable_name_is_refused(kind: str, name: Any) -> Non
     assert "context_id" in talk.errors[0]["message"]
 
 
-def test_a_text_that_cannot_be_said_is_refused_with_its_context() -> None:
+def test_an_unusable_text_is_refused_with_its_context() -> None:
     talk = live(max_text=3)
 
     assert talk.client(text("a", "long")) == [refusal("payload_too_large")]
@@ -256,7 +256,7 @@ def test_clearing_what_is_not_there_is_answered_all_the_same() -> None:
     assert live().client(clear("x"), CLEAR) == [down({**CLEARED, "context_id": "x"}), down(CLEARED)]
 
 
-def test_a_context_takes_another_line_that_is_ready_while_one_is_cleared() -> None:
+def test_a_context_takes_another_connection_that_is_ready_while_one_is_cleared() -> None:
     talk = speaking()
     talk.client(update("u", voice="w"), text("b", "two"), flush("b"))
     assert talk.ready() == [updated("u", {"voice": "w"})]

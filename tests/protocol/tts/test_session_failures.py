@@ -24,7 +24,7 @@ from support.extended_tts import (
 )
 
 
-def test_a_context_lost_before_its_sound_is_said_again_and_the_outage_told_once() -> None:
+def test_a_context_lost_before_its_audio_is_sent_again_and_the_outage_reported_once() -> None:
     talk = live()
     talk.client(text("a", "one"), flush("a"))
 
@@ -35,7 +35,7 @@ def test_a_context_lost_before_its_sound_is_said_again_and_the_outage_told_once(
     assert talk.upstream(MS, AUDIO_END) == [start("a"), down(MS), end("a", ms=1, first=250)]
 
 
-def test_a_context_lost_within_its_sound_fails_with_what_was_delivered() -> None:
+def test_a_context_lost_within_its_audio_fails_with_what_was_delivered() -> None:
     talk = speaking()
     talk.client(text("b", "two"), flush("b"))
 
@@ -67,7 +67,7 @@ def test_a_context_that_failed_before_its_flush_is_over() -> None:
     assert talk.machine.deadline is None
 
 
-def test_a_part_lost_before_its_own_sound_is_said_again_within_its_context() -> None:
+def test_a_turn_lost_before_its_own_audio_is_sent_again_within_its_context() -> None:
     talk = live()
     talk.client(text("a", "one"), update("u", voice="w"), text("a", "two"), flush("a"))
     talk.ready()
@@ -106,7 +106,7 @@ def test_close_is_bounded_and_ends_every_context() -> None:
     ]
 
 
-def test_repr_tells_the_state_and_no_words() -> None:
+def test_repr_shows_the_state_and_no_words() -> None:
     talk = speaking()
     talk.client(update("u", voice="secret"), text("secret", "secret"))
 

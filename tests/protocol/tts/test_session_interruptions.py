@@ -36,7 +36,7 @@ def test_a_terminal_alone_confirms_a_clear_once_no_cleared_came(terminal: dict[s
 
 
 @pytest.mark.parametrize("message", [CLEAR, {"type": "cancel"}])
-def test_clear_of_a_turn_without_sound_leaves_no_terminal(message: dict[str, Any]) -> None:
+def test_clear_of_a_turn_without_audio_leaves_no_terminal(message: dict[str, Any]) -> None:
     talk = live()
     talk.client(text("one"), FLUSH)
     talk.client(message)
@@ -94,7 +94,7 @@ def test_a_clear_that_upstream_does_not_confirm_costs_the_connection() -> None:
     assert talk.machine.counts["clears_unanswered"] == 1
 
 
-def test_an_unconfirmed_clear_with_nothing_to_say_redials_only_for_the_next_text() -> None:
+def test_an_unconfirmed_clear_without_text_redials_only_for_the_next_text() -> None:
     talk = speaking()
     talk.client(CLEAR)
 
@@ -102,7 +102,7 @@ def test_an_unconfirmed_clear_with_nothing_to_say_redials_only_for_the_next_text
     assert talk.client(text("new")) == [dial(1)]
 
 
-def test_stale_sound_after_the_confirmation_costs_the_connection() -> None:
+def test_stale_audio_after_the_confirmation_costs_the_connection() -> None:
     talk = speaking()
     talk.client(CLEAR, text("new"), FLUSH)
     talk.upstream(CLEARED)
@@ -134,7 +134,7 @@ def test_a_connection_lost_while_it_is_cleared_is_not_missed() -> None:
     assert talk.ready() == [up(text("new"), 1), up(FLUSH, 1)]
 
 
-def test_an_error_while_it_is_cleared_is_not_told() -> None:
+def test_an_error_during_a_clear_is_not_reported() -> None:
     talk = speaking()
     talk.client(CLEAR, text("new"))
 

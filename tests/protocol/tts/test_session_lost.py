@@ -67,7 +67,7 @@ def test_an_old_connection_is_replaced_at_the_next_need() -> None:
     assert talk.client(text("one"), FLUSH) == [dial(1)]
 
 
-def test_the_age_of_a_spare_counts() -> None:
+def test_the_age_of_a_standby_connection_counts() -> None:
     talk = new(rotate_seconds=1500)
     talk.client(INIT)
     talk.ready(since=talk.now - 1100)
@@ -95,7 +95,7 @@ def test_a_route_that_closes_after_each_turn_is_redialled_at_once_for_a_turn_tha
 
 
 @pytest.mark.parametrize("code", [1000, 1005])
-def test_a_clean_close_after_sound_is_an_end_where_the_route_says_none(code: int) -> None:
+def test_a_clean_close_after_audio_is_the_end_if_the_route_sends_no_terminal(code: int) -> None:
     talk = speaking()
 
     assert talk.lost(code) == [down(AUDIO_END)]
@@ -111,7 +111,7 @@ def test_a_clean_close_before_the_flush_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize("form", ["upstream", "flushed"])
-def test_a_drop_within_the_sound_fails_the_turn_and_no_other(form: str) -> None:
+def test_a_drop_within_the_audio_fails_that_turn_only(form: str) -> None:
     talk = speaking(terminal_form=form)
     talk.client(text("two"), FLUSH)
 
@@ -125,7 +125,7 @@ def test_a_drop_within_the_sound_fails_the_turn_and_no_other(form: str) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1006, 1011])
-def test_a_turn_lost_before_its_first_sound_is_said_again_once(code: int) -> None:
+def test_a_turn_lost_before_its_first_audio_is_sent_again_once(code: int) -> None:
     talk = live()
     talk.client(text("one"), text("two"), FLUSH)
 
@@ -135,7 +135,7 @@ def test_a_turn_lost_before_its_first_sound_is_said_again_once(code: int) -> Non
     assert talk.machine.counts["contexts_said_again"] == 1
 
 
-def test_a_turn_lost_twice_before_its_first_sound_fails() -> None:
+def test_a_turn_lost_twice_before_its_first_audio_fails() -> None:
     talk = live()
     talk.client(text("one"), FLUSH)
     talk.lost()
@@ -144,7 +144,7 @@ def test_a_turn_lost_twice_before_its_first_sound_fails() -> None:
     assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END)]
 
 
-def test_each_turn_may_be_said_again_once() -> None:
+def test_each_turn_may_be_sent_again_once() -> None:
     talk = live()
     for turn in ("one", "two"):
         assert talk.client(text(turn), FLUSH) == [up(text(turn), talk.newest), up(FLUSH, talk.newest)]
@@ -234,7 +234,7 @@ def test_short_lives_that_end_with_their_turn_by_design_do_not_count() -> None:
         assert not talk.over
 
 
-def test_ready_is_told_once_however_many_connections_there_are() -> None:
+def test_ready_is_sent_once_however_many_connections_there_are() -> None:
     talk = live()
     talk.lost()
     talk.client(text("one"))
@@ -273,7 +273,7 @@ def test_an_idle_connection_that_is_lost_or_expires_is_not_seen() -> None:
 # Errors of upstream
 
 
-def test_a_spent_session_is_replaced_and_the_turn_said_again() -> None:
+def test_a_spent_session_is_replaced_and_the_turn_sent_again() -> None:
     talk = speaking()
     talk.upstream(AUDIO_END)
     talk.wait(1)
@@ -307,7 +307,7 @@ def test_an_error_that_saying_again_cannot_help_fails_the_turn_at_once(error: di
     assert talk.errors[0]["retryable"] is False
 
 
-def test_an_error_after_sound_fails_the_turn() -> None:
+def test_an_error_after_audio_fails_the_turn() -> None:
     talk = speaking()
 
     assert talk.upstream({"type": "error", "code": "backpressure", "message": "busy"}) == [

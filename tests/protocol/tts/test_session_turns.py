@@ -48,7 +48,7 @@ def test_a_turn_ends_once_however_often_upstream_says_it(first: dict[str, Any], 
     assert talk.machine.counts["stray_terminals"] == 1
 
 
-def test_sound_and_the_end_can_come_in_one_message() -> None:
+def test_audio_and_the_end_can_come_in_one_message() -> None:
     talk = speaking()
 
     sound, end = talk.upstream({"audio": "QUJD", "isFinal": True})
@@ -58,13 +58,13 @@ def test_sound_and_the_end_can_come_in_one_message() -> None:
     assert talk.upstream({"audio": "QUJD"}) == [retire(0)]
 
 
-def test_base64_sound_becomes_binary() -> None:
+def test_base64_audio_becomes_binary() -> None:
     talk = speaking()
 
     assert talk.upstream({"type": "audio_chunk", "data": "QUJD", "sequence": 1}) == [down(b"ABC")]
 
 
-def test_empty_sound_is_nothing() -> None:
+def test_empty_audio_is_ignored() -> None:
     talk = live()
 
     assert talk.upstream(b"") == []
@@ -72,7 +72,7 @@ def test_empty_sound_is_nothing() -> None:
     assert talk.upstream(b"") == []
 
 
-def test_a_terminal_without_sound_ends_the_turn_too() -> None:
+def test_a_terminal_without_audio_ends_the_turn_too() -> None:
     talk = live()
     talk.client(text("one"), FLUSH)
 
@@ -114,7 +114,7 @@ def test_what_upstream_says_without_sense_is_counted_and_not_passed_on(said: str
 
 
 @pytest.mark.parametrize("broken", ["not base64", "é", "A"])
-def test_sound_that_cannot_be_decoded_fails_the_turn(broken: str) -> None:
+def test_audio_that_cannot_be_decoded_fails_the_turn(broken: str) -> None:
     talk = speaking()
 
     assert talk.upstream({"type": "audio_chunk", "data": broken}) == [
@@ -170,7 +170,7 @@ def test_a_late_second_terminal_prolongs_the_quiet() -> None:
     assert talk.wait(0.01) == [up(text("two")), up(FLUSH)]
 
 
-def test_a_second_terminal_later_than_the_quiet_cuts_no_turn_that_has_not_sounded() -> None:
+def test_a_second_terminal_later_than_the_quiet_cuts_no_turn_without_audio() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
     talk.upstream(AUDIO_END)
@@ -183,7 +183,7 @@ def test_a_second_terminal_later_than_the_quiet_cuts_no_turn_that_has_not_sounde
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_turn_without_sound_on_a_line_that_had_one_ends_a_moment_later(again: bool) -> None:
+def test_a_turn_without_audio_on_a_used_connection_ends_a_moment_later(again: bool) -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
     talk.upstream(AUDIO_END)
@@ -193,7 +193,7 @@ def test_a_turn_without_sound_on_a_line_that_had_one_ends_a_moment_later(again: 
     assert (talk.upstream(AUDIO_END) if again else talk.wait(0.3)) == [down(AUDIO_END)]
 
 
-def test_stray_sound_between_turns_retires_the_connection() -> None:
+def test_stray_audio_between_turns_retires_the_connection() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
     talk.upstream(AUDIO_END)
@@ -204,7 +204,7 @@ def test_stray_sound_between_turns_retires_the_connection() -> None:
     assert talk.machine.counts["stray_audio_bytes"] == len(b"whose?")
 
 
-def test_stray_sound_with_nothing_to_say_redials_only_for_the_next_text() -> None:
+def test_stray_audio_without_text_redials_only_for_the_next_text() -> None:
     talk = live()
 
     assert talk.upstream(b"whose?") == [retire(0)]
@@ -212,7 +212,7 @@ def test_stray_sound_with_nothing_to_say_redials_only_for_the_next_text() -> Non
     assert talk.client(text("one")) == [dial(1)]
 
 
-def test_stray_sound_in_one_message_with_an_end_harms_no_later_turn() -> None:
+def test_stray_audio_in_one_message_with_an_end_harms_no_later_turn() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
     talk.upstream(AUDIO_END)
@@ -266,7 +266,7 @@ def test_inline_a_single_text_goes_up_with_its_flush() -> None:
     assert talk.ready()[1:] == [up(text("one", flush=True))]
 
 
-def test_inline_a_turn_is_said_again_with_its_flush_in_place() -> None:
+def test_inline_a_turn_is_sent_again_with_its_flush_in_place() -> None:
     talk = live(flush="inline")
     talk.client(text("one"), text("two"), FLUSH)
 
@@ -274,7 +274,7 @@ def test_inline_a_turn_is_said_again_with_its_flush_in_place() -> None:
     assert talk.ready() == [up(text("one"), 1), up(text("two", flush=True), 1)]
 
 
-def test_inline_texts_go_on_after_the_first_sound() -> None:
+def test_inline_texts_continue_after_the_first_audio() -> None:
     talk = live(flush="inline")
     talk.client(text("one"), text("two"))
 
@@ -304,7 +304,7 @@ def test_a_turn_of_spaces_ends_here() -> None:
     assert talk.client(text("one"), FLUSH) == [up(text("one")), up(FLUSH)]
 
 
-def test_a_turn_that_begins_with_a_space_is_said_whole() -> None:
+def test_a_turn_that_begins_with_a_space_is_sent_whole() -> None:
     talk = live()
 
     assert talk.client(text(" ")) == []

@@ -103,7 +103,7 @@ def test_an_update_that_changes_nothing_is_answered_at_once(wanted: dict[str, An
     assert talk.upstream(MS, AUDIO_END) == [down(MS), end("a", ms=2, first=0)]
 
 
-def test_what_can_be_had_of_an_update_is_applied_and_the_rest_named() -> None:
+def test_the_possible_fields_of_an_update_are_applied_and_the_rest_named() -> None:
     talk = live()
     talk.client(update("u", voice="v", config={"sample_rate": 8000, "encoding": "mulaw", "speed": 2}))
 
@@ -174,7 +174,7 @@ def test_a_later_update_stands_without_what_was_refused_before_it() -> None:
     assert talk.upstream(AUDIO_END, connection=0) == [end("a"), retire(0), words("two", 3), up(FLUSH, 3)]
 
 
-def test_an_update_whose_line_is_not_to_be_had_now_is_tried_again() -> None:
+def test_an_update_whose_connection_does_not_open_now_is_tried_again() -> None:
     talk = live()
     talk.client(update("u", voice="w"))
 
@@ -184,7 +184,7 @@ def test_an_update_whose_line_is_not_to_be_had_now_is_tried_again() -> None:
     assert talk.ready() == [updated("u", {"voice": "w"}), retire(0)]
 
 
-def test_an_update_whose_line_is_never_to_be_had_is_refused() -> None:
+def test_an_update_whose_connection_never_opens_is_refused() -> None:
     talk = live(reconnect_seconds=1)
     talk.client(update("u", voice="w"))
 
@@ -197,7 +197,7 @@ def test_an_update_whose_line_is_never_to_be_had_is_refused() -> None:
     assert talk.client(text("a", "one")) == [words("one")]
 
 
-def test_a_line_that_carries_nothing_makes_room_where_upstream_has_no_slot() -> None:
+def test_a_connection_without_a_turn_makes_room_if_upstream_has_no_slot() -> None:
     talk = live()
     talk.client(update("u", voice="w"))
 
@@ -216,7 +216,7 @@ def test_an_update_to_settings_that_stand_is_applied_at_once() -> None:
     ]
 
 
-def test_an_update_is_answered_where_the_session_ends_before() -> None:
+def test_an_update_is_answered_if_the_session_ends_before() -> None:
     talk = live()
     talk.client(update("u", voice="w"))
 

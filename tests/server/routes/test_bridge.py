@@ -45,7 +45,7 @@ async def test_a_text_comes_back_as_a_wav_of_unknown_length() -> None:
         assert init["config"] == {"sample_rate": 24000, "encoding": "linear16"}
 
 
-async def test_raw_pcm_comes_where_it_is_accepted_at_the_rate_that_was_asked_for() -> None:
+async def test_raw_pcm_has_the_requested_rate_if_it_is_accepted() -> None:
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
         body = {"text": "n1 n2", "config": {"sample_rate": 8000, "language": "en", "speed": 1.1, "own_option": True}}
         reply = await http.post(PATH, json=body, headers={"Accept": "audio/pcm"})
@@ -67,7 +67,7 @@ async def test_the_first_bytes_leave_before_upstream_has_finished() -> None:
         assert "audio_end" not in [message["type"] for _, message in simulator.log.of("tts")[0].sent]
 
 
-async def test_the_operator_s_voice_is_taken_where_a_request_names_none() -> None:
+async def test_the_operator_s_voice_is_used_if_a_request_names_none() -> None:
     async with (
         gateway_and_simulator(slng_tts_voice="aura-2-luna-en", **OVER_WEBSOCKET) as (url, simulator),
         client(url) as http,
@@ -100,7 +100,7 @@ async def test_the_operator_s_voice_is_taken_where_a_request_names_none() -> Non
         (json.dumps({"text": "a" * 1_000_000}).encode(), 413, "payload_too_large", "10,000"),
     ],
 )
-async def test_a_body_that_cannot_be_said_is_refused_by_name_before_any_dial(
+async def test_an_unusable_body_is_refused_by_name_before_any_dial(
     body: bytes, status: int, code: str, says: str
 ) -> None:
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
@@ -164,14 +164,14 @@ async def test_byok_on_a_hosted_route_is_refused_in_upstream_s_words() -> None:
         ),
     ],
 )
-async def test_a_failure_before_the_first_sound_is_a_status(fault: dict[str, Any], status: int, code: str) -> None:
+async def test_a_failure_before_the_first_audio_is_a_status(fault: dict[str, Any], status: int, code: str) -> None:
     async with gateway_and_simulator(**OVER_WEBSOCKET) as (url, simulator), client(url) as http:
         simulator.inject(**fault)
         reply = await http.post(PATH, json={"text": "n1"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
 
 
-async def test_a_turn_without_sound_is_an_error_and_no_empty_file() -> None:
+async def test_a_turn_without_audio_is_an_error_and_no_empty_file() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(silent=True), **OVER_WEBSOCKET) as (url, _),
         client(url) as http,
@@ -180,7 +180,7 @@ async def test_a_turn_without_sound_is_an_error_and_no_empty_file() -> None:
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "provider_error")
 
 
-async def test_a_failure_after_the_first_sound_breaks_the_body_off() -> None:
+async def test_a_failure_after_the_first_audio_breaks_the_body_off() -> None:
     options = SimulatorOptions.fast(pace=20, chunk_ms=20)
     async with gateway_and_simulator(options, **OVER_WEBSOCKET) as (url, simulator), client(url) as http:
         fault = simulator.inject(do="drop", kind="tts", when="audio", after_ms=400)
@@ -200,7 +200,7 @@ async def test_a_client_that_goes_ends_the_synthesis_at_once() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/bridges/unmute/tts/slng/deepgram/aura:2-en"])
 @pytest.mark.parametrize("leaves", [True, False])
-async def test_a_body_that_does_not_come_whole_is_given_up(path: str, leaves: bool) -> None:
+async def test_a_body_that_is_not_complete_in_time_is_refused(path: str, leaves: bool) -> None:
     settings: dict[str, Any] = {} if leaves else {"sidecar_init_timeout": 0.3}
     async with gateway_and_simulator(**settings) as (url, simulator), client(url) as http:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
@@ -219,7 +219,7 @@ async def test_a_body_that_does_not_come_whole_is_given_up(path: str, leaves: bo
         assert simulator.log.dials == 0
 
 
-async def test_many_at_once_each_get_their_own_sound() -> None:
+async def test_many_at_once_each_get_their_own_audio() -> None:
     async with gateway_and_simulator() as (url, _), client(url) as http:
         replies = await asyncio.gather(*(http.post(PATH, json={"text": f"n{n} n{n + 1}"}) for n in range(1, 41)))
         assert [numbers(reply.content[44:], 24000) for reply in replies] == [[n, n + 1] for n in range(1, 41)]

@@ -128,7 +128,7 @@ async def test_what_is_no_catalogue_is_an_error_and_asked_for_again(reply: Respo
         assert len(await models()) == 1
 
 
-async def test_a_catalogue_that_goes_on_for_ever_is_given_up_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_catalogue_fails_all_waiting_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models_module, "_SECONDS", 0.5)
 
     class Slow(Scripted):

@@ -132,7 +132,7 @@ async def test_fields_that_nothing_is_done_about_are_named() -> None:
         (json.dumps({"input": "a" * 10_001}).encode(), 413, "10,000"),
     ],
 )
-async def test_what_cannot_be_said_is_refused_by_name_before_any_dial(body: bytes, status: int, says: str) -> None:
+async def test_an_unusable_request_is_refused_by_name_before_any_dial(body: bytes, status: int, says: str) -> None:
     async with gateway_and_simulator() as (url, simulator), client(url) as http:
         reply = await http.post(PATH, content=body)
         assert reply.status_code == status
@@ -190,7 +190,7 @@ def events(body: str) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("data: ")) for line in body.split("\n\n") if line]
 
 
-async def test_server_sent_events_carry_the_same_sound() -> None:
+async def test_server_sent_events_carry_the_same_audio() -> None:
     async with gateway_and_simulator() as (url, _), client(url) as http:
         body = {"input": "n1 n2", "response_format": "pcm", "stream_format": "sse"}
         reply = await http.post(PATH, json=body)

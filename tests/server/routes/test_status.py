@@ -43,7 +43,7 @@ async def scrape(client: httpx.AsyncClient) -> Scrape:
     return Scrape((await client.get("/metrics")).text)
 
 
-async def test_turns_sound_and_characters_are_counted_by_model() -> None:
+async def test_turns_audio_and_characters_are_counted_by_model() -> None:
     async with serving(SimulatorOptions.fast(first_audio_ms=60)) as (url, _, client):
         async with talking(url, "tts", AURA, subprotocol=EXTENDED) as talk:
             await talk.send(TTS_INIT, {"type": "text", "context_id": "a", "text": "n1 n2"})

@@ -59,7 +59,7 @@ async def test_audio_sent_before_upstream_is_ready_is_held_and_sent_in_order() -
         assert bytes(simulator.log.of("stt")[0].audio) == audio
 
 
-async def test_the_upgrade_upstream_bears_our_key_and_never_the_client_s() -> None:
+async def test_the_upgrade_upstream_has_the_sidecar_s_key_and_never_the_client_s() -> None:
     headers = {
         "Authorization": "Bearer of-the-client",
         "X-SLNG-Agent-Id": " agent-7 ",
@@ -120,7 +120,7 @@ async def test_the_sidecar_s_token_never_goes_upstream(own_key: str | None) -> N
         assert simulator.log.of("stt")[1].headers["authorization"] == "Bearer mine"
 
 
-async def test_the_client_s_bearer_goes_upstream_where_passthrough_is_on() -> None:
+async def test_the_client_s_bearer_goes_upstream_if_passthrough_is_on() -> None:
     async with gateway_and_simulator(slng_key_passthrough=True) as (url, simulator):
         async with talking(url, "stt", NOVA, {"Authorization": "Bearer their-own-slng-key"}) as talk:
             await talk.send(STT_INIT)
@@ -297,7 +297,7 @@ async def test_audio_before_init_ends_the_session_by_name() -> None:
         ({}, {}, {"do": "drop", "when": "accepted"}, "upstream_closed", 1011),
     ],
 )
-async def test_an_upstream_that_does_not_open_is_told_by_name(
+async def test_an_upstream_that_does_not_open_is_reported_by_name(
     settings: dict[str, Any], simulator: dict[str, Any], fault: dict[str, Any] | None, code: str, close: int
 ) -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(**simulator), **settings) as (url, stand_in):
@@ -312,7 +312,7 @@ async def test_an_upstream_that_does_not_open_is_told_by_name(
             assert (await talk.until_closed())[0] == close
 
 
-async def test_an_upstream_that_is_not_there_is_told_by_name() -> None:
+async def test_an_unreachable_upstream_is_reported_by_name() -> None:
     async with running_gateway("ws://127.0.0.1:9") as url, talking(url, "tts", AURA) as talk:
         await talk.send(TTS_INIT)
         error = await talk.until("error")
@@ -371,7 +371,7 @@ async def test_routes_that_die_with_every_turn_look_like_one_session(model: str)
         assert simulator.log.dials == 3
 
 
-async def test_a_drop_before_the_first_sound_is_not_noticed() -> None:
+async def test_a_drop_before_the_first_audio_is_not_noticed() -> None:
     async with gateway_and_simulator() as (url, simulator), talking(url, "tts", AURA) as talk:
         fault = simulator.inject(do="drop", kind="tts", when="flush")
         await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
@@ -381,7 +381,7 @@ async def test_a_drop_before_the_first_sound_is_not_noticed() -> None:
         assert simulator.log.dials == 2
 
 
-async def test_nothing_of_a_cleared_turn_is_heard_after_the_clear() -> None:
+async def test_no_audio_of_a_cleared_turn_follows_the_clear() -> None:
     options = SimulatorOptions.fast(pace=20, clear_ms=50, late_audio_ms=40)
     async with gateway_and_simulator(options) as (url, _), talking(url, "tts", AURA) as talk:
         await talk.send(TTS_INIT, {"type": "text", "text": " ".join(f"n{n}" for n in range(1, 60))}, {"type": "flush"})
@@ -397,7 +397,7 @@ async def test_nothing_of_a_cleared_turn_is_heard_after_the_clear() -> None:
 
 
 @pytest.mark.parametrize("form", ["audio_chunk", "Audio", "chunk", "data.audio", "typeless"])
-async def test_sound_in_base64_comes_as_binary(form: str) -> None:
+async def test_audio_in_base64_comes_as_binary(form: str) -> None:
     options = SimulatorOptions.fast(audio_form=form)
     async with gateway_and_simulator(options) as (url, _), talking(url, "tts", AURA) as talk:
         await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})

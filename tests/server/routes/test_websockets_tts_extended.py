@@ -100,7 +100,7 @@ async def test_clearing_one_context_leaves_the_next_whole() -> None:
         assert await hear(talk, "b") == ("completed", ["n100", "n101"])
 
 
-async def test_a_drop_before_the_sound_is_told_and_costs_nothing() -> None:
+async def test_a_drop_before_the_audio_is_reported_and_costs_nothing() -> None:
     async with extended() as (talk, simulator):
         simulator.inject(do="drop", kind="tts", when="flush")
         await say(talk, "a", "n1 n2")
@@ -109,7 +109,7 @@ async def test_a_drop_before_the_sound_is_told_and_costs_nothing() -> None:
         assert await hear(talk, "a") == ("completed", ["n1", "n2"])
 
 
-async def test_a_drop_within_the_sound_fails_that_context_only() -> None:
+async def test_a_drop_within_the_audio_fails_that_context_only() -> None:
     async with extended(SIGNAL_TTS, pace=50) as (talk, simulator):
         simulator.inject(do="drop", kind="tts", when="audio", after_ms=500)
         await say(talk, "a", "n1 n2 n3 n4 n5 n6 n7 n8 n9")
@@ -122,7 +122,7 @@ async def test_a_drop_within_the_sound_fails_that_context_only() -> None:
 
 
 @pytest.mark.parametrize("model", ["slng/rime/arcana:3-en", "soniox/tts-rt:v1"])
-async def test_on_routes_that_take_one_turn_the_next_line_is_ready_before_it_is_needed(model: str) -> None:
+async def test_on_routes_that_take_one_turn_the_next_connection_is_ready_before_it_is_needed(model: str) -> None:
     async with extended(model) as (talk, simulator):
         await say(talk, "a", "n1")
         assert await hear(talk, "a") == ("completed", ["n1"])
@@ -138,7 +138,7 @@ def types(simulator: Simulator, at: int) -> list[str]:
 
 
 @pytest.mark.parametrize("encoding", ["mulaw", "alaw"])
-async def test_telephony_sound_comes_decoded(encoding: str) -> None:
+async def test_telephony_audio_comes_decoded(encoding: str) -> None:
     async with extended(init={"type": "init", "config": {"encoding": encoding, "sample_rate": 16_000}}) as (talk, _):
         await say(talk, "a", "n1 n2 n3")
         assert await hear(talk, "a") == ("completed", ["n1", "n2", "n3"])
