@@ -1,4 +1,4 @@
-"""The watch over what goes out, with a peer that reads only when a test makes it."""
+"""The stall guard, with a peer that reads only when a test tells it to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from pipecat_slng_sidecar import stall_guard as sending
+from pipecat_slng_sidecar import stall_guard
 from pipecat_slng_sidecar.stall_guard import StallGuard
 
 SECONDS = 0.2
@@ -17,12 +17,12 @@ MESSAGE = bytes(8000)
 
 @pytest.fixture(autouse=True)
 def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "SEND_TIMEOUT", SECONDS)
-    monkeypatch.setattr(sending, "_CLOSE_TIMEOUT", SECONDS)
+    monkeypatch.setattr(stall_guard, "SEND_TIMEOUT", SECONDS)
+    monkeypatch.setattr(stall_guard, "_CLOSE_TIMEOUT", SECONDS)
 
 
 class Stream:
-    """A stream that sends as a WebSocket does, and the plain socket at its other end."""
+    """A stream with the interface of a WebSocket connection, and the plain socket at its other end."""
 
     def __init__(self, writer: asyncio.StreamWriter, peer: socket.socket) -> None:
         self._writer = writer
@@ -41,7 +41,7 @@ class Stream:
     async def peer_reads(self, size: int) -> int:
         return len(await asyncio.get_running_loop().sock_recv(self._peer, size))
 
-    async def lost(self) -> None:
+    async def wait_lost(self) -> None:
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
@@ -65,64 +65,64 @@ def waiting(stream: Stream) -> int:
     return stream.transport.get_write_buffer_size()
 
 
-async def test_a_send_that_nobody_takes_ends_in_time() -> None:
+async def test_a_send_to_a_peer_that_reads_nothing_is_aborted_at_the_timeout() -> None:
     async with connected() as stream:
         began = asyncio.get_running_loop().time()
-        with StallGuard(stream) as outgoing, contextlib.suppress(ConnectionError):
+        with StallGuard(stream) as guard, contextlib.suppress(ConnectionError):
             async with asyncio.timeout(5):
                 while not stream.transport.is_closing():
-                    await outgoing.send(MESSAGE)
-        assert outgoing.stuck
+                    await guard.send(MESSAGE)
+        assert guard.is_stalled
         assert asyncio.get_running_loop().time() - began >= SECONDS
 
 
-async def test_bytes_that_no_send_waits_for_are_watched_as_well() -> None:
+async def test_buffered_bytes_are_watched_even_if_no_send_waits_for_them() -> None:
     async with connected() as stream:
-        with StallGuard(stream) as outgoing:
+        with StallGuard(stream) as guard:
             while not waiting(stream):
-                await outgoing.send(MESSAGE)
+                await guard.send(MESSAGE)
             async with asyncio.timeout(5):
-                await stream.lost()
-        assert outgoing.stuck
+                await stream.wait_lost()
+        assert guard.is_stalled
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["a send waits", "no send waits"])
-async def test_a_slow_peer_that_goes_on_reading_is_waited_for(waits: bool) -> None:
+async def test_a_slow_peer_that_keeps_reading_is_not_aborted(waits: bool) -> None:
     async with connected() as stream:
-        with StallGuard(stream) as outgoing:
-            while waiting(stream) < 3 * len(MESSAGE):  # less than half of what makes a send wait
-                await outgoing.send(MESSAGE)
+        with StallGuard(stream) as guard:
+            while waiting(stream) < 3 * len(MESSAGE):  # less than half of the size at which a send waits
+                await guard.send(MESSAGE)
             end = asyncio.get_running_loop().time() + 4 * SECONDS
             sizes = set()
             while asyncio.get_running_loop().time() < end:
-                task = asyncio.create_task(outgoing.send(bytes(200_000) if waits else MESSAGE))
-                # What waits is as much as before all the time where as much is sent as is read.
+                task = asyncio.create_task(guard.send(bytes(200_000) if waits else MESSAGE))
+                # Without a waiting send, as much is sent as is read, so the size of the buffer shows no progress.
                 while not task.done():
                     await stream.peer_reads(8000)
                     await asyncio.sleep(SECONDS / 20)
                 await task
                 sizes.add(waiting(stream) > 0)
-        assert not outgoing.stuck
+        assert not guard.is_stalled
         assert waits or sizes == {True}
 
 
-async def test_what_still_waits_at_the_end_is_dropped() -> None:
+async def test_buffered_data_is_dropped_at_the_end_of_the_block() -> None:
     async with connected() as stream:
-        with StallGuard(stream) as outgoing:
+        with StallGuard(stream) as guard:
             while not waiting(stream):
-                await outgoing.send(MESSAGE)
+                await guard.send(MESSAGE)
             assert not stream.transport.is_closing()
         async with asyncio.timeout(SECONDS):
-            await stream.lost()
-        assert not outgoing.stuck
+            await stream.wait_lost()
+        assert not guard.is_stalled
 
 
-async def test_a_close_that_nobody_answers_is_cut_off() -> None:
+async def test_a_close_without_an_answer_is_cut_off() -> None:
     async with connected() as stream:
-        with StallGuard(stream) as outgoing:
-            await outgoing.send("close")
+        with StallGuard(stream) as guard:
+            await guard.send("close")
         while not waiting(stream):
             stream.transport.write(MESSAGE)
-        stream.transport.close()  # it waits until all is sent
+        stream.transport.close()  # waits until the buffer is sent
         async with asyncio.timeout(5):
-            await stream.lost()
+            await stream.wait_lost()

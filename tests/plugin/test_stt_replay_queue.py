@@ -1,4 +1,4 @@
-"""What an STT connection says, and says again."""
+"""The STT replay queue: what a connection sends, and what the next one sends again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def new_queue(keep_seconds: float = 30) -> SttReplayQueue:
 
 
 def frames(first: int, last: int) -> list[bytes]:
-    """Give frames of 20 ms that tell their number."""
+    """Return frames of 20 ms that contain their number."""
     return [number.to_bytes(2, "little") * (FRAME // 2) for number in range(first, last + 1)]
 
 
@@ -29,10 +29,10 @@ def fill(queue: SttReplayQueue, first: int, last: int) -> None:
         queue.append(frame)
 
 
-def said(queue: SttReplayQueue) -> list[str]:
-    """Take all that is to be sent: numbers of frames, kinds of messages."""
+def sent(queue: SttReplayQueue) -> list[str]:
+    """Send everything and return it: the number of each frame, with its size if it is partial, or the message type."""
     found: list[str] = []
-    while (message := queue.next()) is not None:
+    while (message := queue.next_message()) is not None:
         if isinstance(message, str):
             found.append(json.loads(message)["type"])
         else:
@@ -42,144 +42,144 @@ def said(queue: SttReplayQueue) -> list[str]:
     return found
 
 
-def test_everything_is_sent_once_and_in_its_order() -> None:
+def test_everything_is_sent_once_and_in_order() -> None:
     queue = new_queue()
-    assert queue.opening() == ("m", EN.init)
+    assert queue.begin_connection() == ("m", EN.init)
     fill(queue, 1, 2)
     queue.finalize("f1")
     fill(queue, 3, 3)
     queue.update({"type": "update"}, DE)
     fill(queue, 4, 4)
-    assert said(queue) == ["1", "2", "finalize", "3", "update", "4"]
-    assert said(queue) == []
+    assert sent(queue) == ["1", "2", "finalize", "3", "update", "4"]
+    assert sent(queue) == []
 
 
-def test_a_new_connection_gets_what_is_not_covered_from_the_byte_on() -> None:
+def test_a_new_connection_starts_at_the_first_byte_that_is_not_covered() -> None:
     queue = new_queue()
-    queue.opening()
+    queue.begin_connection()
     fill(queue, 1, 5)
-    said(queue)
-    queue.covered(50)
-    queue.closed()
+    sent(queue)
+    queue.mark_covered(50)
+    queue.end_connection()
     fill(queue, 6, 6)
-    queue.opening()
-    assert said(queue) == ["3/160", "4", "5", "6"]
+    queue.begin_connection()
+    assert sent(queue) == ["3/160", "4", "5", "6"]
 
 
-def test_positions_count_from_the_first_byte_of_each_connection() -> None:
+def test_coverage_counts_from_the_first_byte_of_each_connection() -> None:
     queue = new_queue()
-    queue.opening()
+    queue.begin_connection()
     fill(queue, 1, 5)
-    said(queue)
-    queue.covered(40)
-    queue.opening()
-    said(queue)
-    queue.covered(40)
-    queue.opening()
-    assert said(queue) == ["5"]
+    sent(queue)
+    queue.mark_covered(40)
+    queue.begin_connection()
+    sent(queue)
+    queue.mark_covered(40)
+    queue.begin_connection()
+    assert sent(queue) == ["5"]
 
 
-def test_a_finalize_without_an_answer_is_asked_again_at_its_place() -> None:
+def test_a_finalize_without_an_answer_is_sent_again_at_its_position() -> None:
     queue = new_queue()
-    queue.opening()
+    queue.begin_connection()
     fill(queue, 1, 2)
     queue.finalize("f1")
     fill(queue, 3, 3)
-    said(queue)
-    queue.covered(20)
-    queue.opening()
-    assert said(queue) == ["2", "finalize", "3"]
-    queue.covered(20)
-    queue.answered("f1")
-    queue.opening()
-    assert said(queue) == ["3"]
+    sent(queue)
+    queue.mark_covered(20)
+    queue.begin_connection()
+    assert sent(queue) == ["2", "finalize", "3"]
+    queue.mark_covered(20)
+    queue.mark_answered("f1")
+    queue.begin_connection()
+    assert sent(queue) == ["3"]
 
 
-def test_a_new_connection_begins_with_the_settings_of_its_first_audio() -> None:
+def test_a_new_connection_starts_with_the_settings_of_its_first_audio() -> None:
     queue = new_queue()
-    queue.opening()
+    queue.begin_connection()
     fill(queue, 1, 2)
     queue.update({"type": "update"}, DE)
     fill(queue, 3, 3)
-    said(queue)
-    assert queue.opening() == ("m", EN.init)
-    assert said(queue) == ["1", "2", "update", "3"]
-    queue.covered(40)
-    assert queue.opening() == ("m", DE.init)
-    assert said(queue) == ["3"]
+    sent(queue)
+    assert queue.begin_connection() == ("m", EN.init)
+    assert sent(queue) == ["1", "2", "update", "3"]
+    queue.mark_covered(40)
+    assert queue.begin_connection() == ("m", DE.init)
+    assert sent(queue) == ["3"]
 
 
-def test_the_oldest_audio_is_given_up_beyond_the_bound_and_counted_while_there_is_no_sidecar() -> None:
+def test_a_full_queue_discards_the_oldest_audio_and_counts_it_as_lost_unless_the_sidecar_has_it() -> None:
     queue = new_queue(keep_seconds=0.1)
-    queue.opening()
+    queue.begin_connection()
     fill(queue, 1, 20)
-    said(queue)
-    assert queue.take_lost_ms() == 15 * 20, "it was never sent"
+    sent(queue)
+    assert queue.pop_lost_ms() == 15 * 20, "this audio was never sent"
     fill(queue, 21, 25)
-    said(queue)
+    sent(queue)
     fill(queue, 26, 30)
-    assert queue.take_lost_ms() == 0, "the sidecar has it"
-    said(queue)
-    queue.closed()
+    assert queue.pop_lost_ms() == 0, "the sidecar has this audio"
+    sent(queue)
+    queue.end_connection()
     fill(queue, 31, 32)
-    queue.opening()
-    assert said(queue) == ["28", "29", "30", "31", "32"]
-    assert queue.take_lost_ms() == 40
+    queue.begin_connection()
+    assert sent(queue) == ["28", "29", "30", "31", "32"]
+    assert queue.pop_lost_ms() == 40
 
 
-def test_giving_up_keeps_the_newest_settings() -> None:
+def test_discarding_everything_keeps_the_newest_settings() -> None:
     queue = new_queue()
-    queue.opening()
+    queue.begin_connection()
     fill(queue, 1, 2)
     queue.update({"type": "update"}, DE)
-    queue.clear()
-    assert queue.opening() == ("m", DE.init)
-    assert said(queue) == []
-    assert queue.take_lost_ms() == 40
+    queue.discard_all()
+    assert queue.begin_connection() == ("m", DE.init)
+    assert sent(queue) == []
+    assert queue.pop_lost_ms() == 40
 
 
-def test_the_close_comes_after_everything() -> None:
+def test_the_close_is_sent_after_everything_else() -> None:
     queue = new_queue()
-    queue.opening()
+    queue.begin_connection()
     fill(queue, 1, 1)
-    queue.end()
-    assert said(queue) == ["1", "close"]
-    assert said(queue) == []
+    queue.request_close()
+    assert sent(queue) == ["1", "close"]
+    assert sent(queue) == []
 
 
-@given(st.lists(st.sampled_from(["hear", "send", "cover", "finalize", "answer", "break"]), max_size=60), st.data())
-def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[str], data: st.DataObject) -> None:
+@given(
+    st.lists(st.sampled_from(["append", "send", "cover", "finalize", "answer", "reconnect"]), max_size=60), st.data()
+)
+def test_in_any_sequence_of_events_every_frame_is_sent_and_in_order(steps: list[str], data: st.DataObject) -> None:
     queue = new_queue()
-    queue.opening()
-    heard, finalizes, asked = 0, 0, set[str]()
-    base, sent_now = 0, 0  # frames: where this connection began, and how many it has had
+    queue.begin_connection()
+    appended, finalizes = 0, 0
+    base, sent_now = 0, 0  # in frames: the start of the current connection, and how many it has sent
     received: list[int] = []
     covered_frames = 0
-    for step in [*steps, "break", "send"]:
-        if step == "hear":
-            heard += 1
-            fill(queue, heard, heard)
+    for step in [*steps, "reconnect", "send"]:
+        if step == "append":
+            appended += 1
+            fill(queue, appended, appended)
         elif step == "send":
-            for each in said(queue):
-                if each == "finalize":
-                    asked.add(f"f{finalizes}")
-                else:
+            for each in sent(queue):
+                if each != "finalize":
                     received.append(int(each))
                     sent_now += 1
         elif step == "cover" and sent_now:
             covered = data.draw(st.integers(0, sent_now))
-            queue.covered(covered * 20)
+            queue.mark_covered(covered * 20)
             covered_frames = max(covered_frames, base + covered)
         elif step == "finalize":
             finalizes += 1
             queue.finalize(f"f{finalizes}")
         elif step == "answer" and finalizes:
-            queue.answered(f"f{finalizes}")
-        elif step == "break":
-            queue.closed()
-            queue.opening()
+            queue.mark_answered(f"f{finalizes}")
+        elif step == "reconnect":
+            queue.end_connection()
+            queue.begin_connection()
             base, sent_now = covered_frames, 0
-    assert set(received) == set(range(1, heard + 1))
-    # It only ever goes on by one, or back to what is not covered.
+    assert set(received) == set(range(1, appended + 1))
+    # Each frame follows the one before it, or goes back to audio that is not covered.
     assert all(later == earlier + 1 or later <= earlier for earlier, later in pairwise(received))
-    assert received[-1:] in ([heard], []) or covered_frames == heard
+    assert received[-1:] in ([appended], []) or covered_frames == appended
