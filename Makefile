@@ -4,9 +4,10 @@ BIN := .venv/bin
 MADE := .venv/.made
 MADE_BOT := .venv/.made-bot
 MADE_BROWSER := .venv/.made-browser
+MADE_DIST := .venv/.made-dist
 INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run bot test bench check check-all slow debug interop interop-envs browser containers matrix matrix-docs soak fuzz format constraints clean
+.PHONY: help install run bot test bench check check-all slow debug interop interop-envs browser containers dist matrix matrix-docs soak fuzz format constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -36,13 +37,14 @@ test: $(MADE) ## run the tests
 bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulator
 	@$(BIN)/python -m bench $(BENCH)
 
-check: $(MADE) ## format, lint, types and tests
+check: $(MADE) ## format, lint, spelling, types and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy sidecar plugin tests bench
 	$(MAKE) test
 
-check-all: check ## all of check, then the slow tests, asyncio's debug mode, the clients in environments of their own, the browser, the fault matrix, soak, fuzz and the containers
+check-all: check ## all of check, then the slow tests, asyncio's debug mode, the clients in environments of their own, the browser, the fault matrix, soak, fuzz, the containers and the packages
 	$(MAKE) slow
 	$(MAKE) debug
 	$(MAKE) fuzz
@@ -51,6 +53,7 @@ check-all: check ## all of check, then the slow tests, asyncio's debug mode, the
 	$(MAKE) interop
 	$(MAKE) browser
 	$(MAKE) containers
+	$(MAKE) dist
 
 slow: $(MADE) ## the tests that take long: speech in real time, long files, the benchmark's comparison
 	$(BIN)/python -m pytest -m slow
@@ -83,6 +86,16 @@ $(MADE_BROWSER): $(MADE_BOT)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group browser
 	@touch $@
 
+dist: $(MADE_DIST) ## build both packages into dist/, and test them in environments of their own
+	rm -rf dist
+	for package in sidecar plugin; do $(BIN)/python -m build --dependency-constraints-txt constraints.txt --outdir dist $$package || exit; done
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest -m dist tests/packaging
+
+$(MADE_DIST): $(MADE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dist
+	@touch $@
+
 matrix: $(MADE) ## every fault at every moment, with a table of what came of it
 	$(BIN)/python -m pytest -m matrix tests/faults tests/e2e
 
@@ -100,8 +113,8 @@ format: $(MADE) ## put the code into shape
 	$(BIN)/ruff check --fix .
 
 constraints: ## pin what a fresh installation takes today
-	rm -rf .venv && : > constraints.txt && $(MAKE) install $(MADE_BROWSER)
-	{ echo "# Versions that the tests ran with; made by 'make constraints'."; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.tmp && mv constraints.tmp constraints.txt && touch $(MADE) $(MADE_BOT) $(MADE_BROWSER)
+	rm -rf .venv && : > constraints.txt && $(MAKE) install $(MADE_BROWSER) $(MADE_DIST)
+	{ echo "# Versions that the tests ran with; made by 'make constraints'."; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.tmp && mv constraints.tmp constraints.txt && touch $(MADE) $(MADE_BOT) $(MADE_BROWSER) $(MADE_DIST)
 
 clean: ## remove what was made
-	rm -rf .venv .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .interop dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
