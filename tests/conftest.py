@@ -7,6 +7,7 @@ lock in one.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import logging
@@ -14,6 +15,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pipecat_slng_sidecar
 import pytest
 import slng_sidecar
@@ -43,6 +45,21 @@ def pytest_collection_finish() -> None:
     # As the sidecar does itself: else each full collection walks all that was imported, which holds the loop up.
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    # Half the time of a test is spent waiting, so two tests share a processor. The environments of the clients have no
+    # pytest-xdist, and know no such hook.
+    return 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_are_read_once() -> Iterator[None]:
+    """Let httpx's clients share one TLS context, as reading the certificates takes 20 ms and no test uses TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -26,7 +26,7 @@ import pipecat_slng_sidecar
 import pytest
 import slng_sidecar
 import soundfile
-from processes import serving, started
+from support.processes import serving, started
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
