@@ -78,7 +78,7 @@ slow: $(MADE) ## run the tests that take long: speech in real time, long files, 
 
 debug: $(MADE) ## run the gateway's tests in asyncio's debug mode
 	# But for those in which time runs faster than it may be looked at.
-	$(BIN)/python -m pytest $(PARALLEL) -o asyncio_debug=true --ignore-glob='*_losses.py' tests/server tests/upstream
+	$(BIN)/python -m pytest -n logical --dist worksteal -o asyncio_debug=true --ignore-glob='*_losses.py' tests/server tests/upstream
 
 interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest supported Pipecat
 	$(BIN)/python -m pytest -m interop tests/interop

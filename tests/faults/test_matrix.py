@@ -14,12 +14,12 @@ from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from faults import requests
 from faults.cases import CASES, FACTOR, MOMENTS, elsewhere
 from faults.cells import Cell, World, outcome
 from faults.requests import Request
-from httpx import HTTPError
 from slng_sidecar.protocol.stt import handover as cutting
 from slng_sidecar.simulator import SimulatorOptions
 from slng_sidecar.upstream import connection
@@ -146,8 +146,15 @@ class Matrix:
         async with self._gate:
             try:
                 self.results[cell] = await life
-            except (AssertionError, OSError, TimeoutError, KeyError, WebSocketException, HTTPError) as error:
+            except (AssertionError, OSError, TimeoutError, KeyError, WebSocketException, httpx.HTTPError) as error:
                 self.broken[cell] = self.results[cell] = f"BROKEN: {error!r}"
+
+
+async def all_ended(url: str) -> None:
+    """Wait until a gateway has no sessions left. A session can wait for a silent upstream after its client has gone."""
+    async with asyncio.timeout(20 * FACTOR), httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        while (await client.get("/v1/status")).json()["sessions"]:
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -177,6 +184,7 @@ async def test_what_is_promised_holds_whatever_fails_whenever(monkeypatch: pytes
         world = World(simulator, {"": url}, SETTINGS)
         lives = [matrix.live(cell, outcome(world, cell, number, FACTOR)) for number, cell in enumerate(chosen(cells()))]
         await asyncio.gather(*lives)
+        await all_ended(url)
     settings = SETTINGS | requests.SETTINGS
     async with (
         gateway_and_simulator(options, slng_http_tts="websocket", **settings) as (url, simulator),
@@ -186,6 +194,8 @@ async def test_what_is_promised_holds_whatever_fails_whenever(monkeypatch: pytes
         asked = chosen([request for request in requests.requests() if ONLY in str(request)])
         lives = [matrix.live(each, requests.outcome(world, each, number)) for number, each in enumerate(asked)]
         await asyncio.gather(*lives)
+        await all_ended(url)
+        await all_ended(bridge)
     written = table(matrix.results)
     print(written if SEED is None else "\n".join(f"{cell}: {came}" for cell, came in matrix.results.items()))
     seeded = "" if SEED is None else f", a sample of {SHARE:.0%} chosen by MATRIX_SEED={SEED}"
