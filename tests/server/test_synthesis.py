@@ -20,7 +20,7 @@ LONG = " ".join(f"n{n}" for n in range(1, 60))
 
 
 def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=30)
 
 
 def numbers(pcm: bytes, rate: int = 24_000) -> list[int]:

@@ -18,7 +18,7 @@ OVER_WEBSOCKET: dict[str, Any] = {"slng_http_tts": "websocket"}
 
 
 def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=30)
 
 
 def numbers(pcm: bytes, rate: int) -> list[int]:

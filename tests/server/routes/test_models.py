@@ -24,7 +24,7 @@ from support.running import AURA, KEY, NOVA, gateway_and_simulator, running_gate
 
 
 def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=30)
 
 
 async def test_the_catalogue_and_the_configured_ones_are_listed_as_openai_lists_models() -> None:
