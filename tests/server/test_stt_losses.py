@@ -26,8 +26,8 @@ def _faster(monkeypatch: pytest.MonkeyPatch) -> None:
 async def run_all(what: str, seeds: range) -> list[int]:
     """Make the runs of one sort; give how many connections each took."""
     options = SimulatorOptions.fast(keep_audio=0, upgrade_ms=20, ready_ms=10)
-    # The lag bounds how late finals come. That includes the delays of this machine, which no pace shortens and which tests
-    # running side by side make longer.
+    # The lag bounds how late finals come. That includes the delays of this machine, which no pace shortens and which
+    # tests running side by side make longer.
     settings: dict[str, Any] = {"sidecar_final_lag": 1.0, "sidecar_finalize_timeout": 3.0}
     async with gateway_and_simulator(options, **settings) as (url, simulator):
         gate = asyncio.Semaphore(AT_ONCE)
