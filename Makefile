@@ -141,4 +141,4 @@ constraints: ## pin the versions that a fresh installation takes today
 	{ echo "# Versions that the tests ran with; made by 'make constraints'."; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.tmp && mv constraints.tmp constraints.txt && touch $(MADE) $(MADE_BOT) $(MADE_BROWSER) $(MADE_DIST)
 
 clean: ## remove what the other targets have made
-	rm -rf .venv .interop dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .interop dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

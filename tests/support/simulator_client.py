@@ -16,7 +16,8 @@ from websockets.exceptions import ConnectionClosed
 NOVA = "slng/deepgram/nova:3-en"
 AURA = "slng/deepgram/aura:2-en"
 KEY = {"Authorization": "Bearer key"}
-WAIT = 5
+# A guard against a hang only, so that a busy machine does not reach it.
+WAIT = 20
 
 
 class Client:

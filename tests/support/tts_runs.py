@@ -152,7 +152,7 @@ class Run:
 
     async def finish(self, listening: asyncio.Task[None]) -> None:
         """Wait until all has ended; then close."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not self.over and not listening.done():
                 self.changed.clear()
                 await self.changed.wait()
@@ -265,7 +265,7 @@ class Troubled(Run):
                 super()._hear(message)
         return None
 
-    async def finish(self, listening: asyncio.Task[None], *, within: float = 10) -> None:
+    async def finish(self, listening: asyncio.Task[None], *, within: float = 30) -> None:
         """Wait until all has ended, or the session; then close."""
         try:
             async with asyncio.timeout(within):
