@@ -21,6 +21,7 @@ import pipecat_slng_sidecar
 import pytest
 import slng_sidecar
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 # How long what a test has closed may take to be gone; far above what it takes.
 SETTLING = 3.0
@@ -40,6 +41,11 @@ MAY_BLOCK = {
 }
 # What libraries open at their first use and keep: the recogniser its log, onnxruntime a database.
 KEPT = ("/dev/null", ".onnxruntime/")
+
+# Hypothesis does not judge the speed of this machine: tests run side by side, and the first text that it draws in a new
+# checkout takes seconds, because it then builds its table of Unicode.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_finish() -> None:
