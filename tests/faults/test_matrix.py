@@ -50,8 +50,9 @@ TITLE = """# Fault matrix
 For reviewers: what came of every fault at every moment of a session at which it can occur.
 
 ```sh
-make matrix         # run all of it
-make matrix-docs    # the same, and write this page
+make matrix-all     # run every cell
+make matrix-docs    # run every cell, and write this page
+make matrix         # run a sample of the cells
 ```
 
 Each cell is a session over real sockets that lived through the fault, and was held against the [guarantees](../explain/guarantees.md). A cell whose

@@ -146,7 +146,9 @@ def test_the_metadata_is_complete(package: str) -> None:
 
 
 async def test_the_sidecar_without_extras_serves_and_says_a_sentence(bare: Environment, tmp_path: Path) -> None:
-    async with serving("--simulate", cwd=tmp_path, command=(bare.command,)) as sidecar:
+    # Without flite on the path there is no voice.
+    path = os.fspath(bare.bin)
+    async with serving("--simulate", cwd=tmp_path, command=(bare.command,), PATH=path) as sidecar:
         assert "voice: a tone" in sidecar.err
         await say(bare, sidecar.url, tmp_path / "x.wav")
 
