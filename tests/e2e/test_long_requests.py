@@ -30,7 +30,10 @@ async def sidecar() -> AsyncIterator[Running]:
     """Give a sidecar whose upstream, in a process of its own, hears by a script and at once."""
     async with started("simulate", "--port", "0", "--speech", "tone", "--set", "pace=0") as simulator:
         upstream = (await simulator.says(r"(ws://\S+:\d+)")).group(1)
-        async with serving(SLNG_BASE_URL=upstream, SLNG_API_KEY="key-of-the-test") as running:
+        # The simulator generates the tone of the whole text before it sends any, which takes long on a busy machine.
+        async with serving(
+            SLNG_BASE_URL=upstream, SLNG_API_KEY="key-of-the-test", SIDECAR_FIRST_AUDIO_TIMEOUT="100"
+        ) as running:
             yield running
 
 
