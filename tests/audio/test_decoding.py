@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import struct
 import subprocess
 import sys
@@ -12,13 +11,13 @@ from typing import Any
 
 import numpy
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slng_sidecar.audio import codecs, resampling
 from slng_sidecar.audio.decoding import Decoding, Expected, TooLong
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.audio.wav_reader import UnreadableAudio
+from support.audio import audio_file
 from support.processes import need
 
 RATE = 16_000
@@ -52,12 +51,6 @@ async def decoded(
 def tone(rate: int, seconds: float = 1.5, channels: int = 1) -> Any:
     wave = 0.5 * numpy.sin(2 * numpy.pi * 440 * numpy.arange(int(rate * seconds)) / rate)
     return numpy.stack([wave] * channels, axis=1)
-
-
-def written(samples: Any, rate: int, form: str, subtype: str | None = None) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=form, subtype=subtype)
-    return file.getvalue()
 
 
 def by_ffmpeg(*options: str, pcm: bytes, seekable: Path | None = None) -> bytes:
@@ -97,7 +90,7 @@ async def test_a_wav_whose_size_is_a_lie_is_what_it_brings(size: int) -> None:
 async def test_whatever_soundfile_writes_comes_out_as_mono_of_one_rate(
     form: str, subtype: str | None, rate: int, channels: int
 ) -> None:
-    sample_rate, pcm = await decoded(written(tone(rate, channels=channels), rate, form, subtype))
+    sample_rate, pcm = await decoded(audio_file(tone(rate, channels=channels), rate, form, subtype))
 
     assert sample_rate == RATE
     slack = 0.12 if form == "MP3" or subtype == "IMA_ADPCM" else 0.005
@@ -129,7 +122,7 @@ async def test_what_phones_and_browsers_record_is_decoded(
 
 
 async def test_a_file_that_is_wanted_whole_first_is_the_same() -> None:
-    file = written(tone(RATE), RATE, "FLAC")
+    file = audio_file(tone(RATE), RATE, "FLAC")
     assert await decoded(file, Expected(whole=True)) == await decoded(file)
 
 
@@ -159,7 +152,7 @@ async def test_samples_without_a_header_are_decoded_as_described(expected: Expec
         (wav_header(RATE)[:30], "no sound|before its samples"),
         (b"\x89PNG\r\n\x1a\n" + bytes(500), "not audio"),
         (wav_header(RATE)[:20] + b"\x34\x12" + wav_header(RATE)[22:] + PCM, "audio in an unknown codec"),
-        (written(tone(RATE), RATE, "CAF").replace(b"free\0\0", b"free\0\xff", 1), "not audio"),  # it leads elsewhere
+        (audio_file(tone(RATE), RATE, "CAF").replace(b"free\0\0", b"free\0\xff", 1), "not audio"),  # it leads elsewhere
     ],
 )
 async def test_files_without_audio_are_refused(file: bytes, says: str) -> None:
@@ -191,7 +184,7 @@ async def test_a_film_without_audio_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_flac_bomb_is_cut_off_by_its_seconds_not_its_bytes() -> None:
-    bomb = written(numpy.zeros((RATE * 600, 1), dtype="int16"), RATE, "FLAC")
+    bomb = audio_file(numpy.zeros((RATE * 600, 1), dtype="int16"), RATE, "FLAC")
     assert len(bomb) < 600 * 2 * RATE / 100
     with pytest.raises(TooLong):
         await decoded(bomb, max_seconds=60)
@@ -219,13 +212,13 @@ async def test_whoever_is_ahead_waits() -> None:
 
 @pytest.mark.parametrize("rates", [(16_000, 16_000), (16_000, 48_000), (44_100, 16_000)])
 async def test_concatenated_files_are_decoded_as_one(rates: tuple[int, int]) -> None:
-    rate, pcm = await decoded(b"".join(written(tone(rate), rate, "MP3") for rate in rates))
+    rate, pcm = await decoded(b"".join(audio_file(tone(rate), rate, "MP3") for rate in rates))
     assert rate == RATE
     assert len(pcm) / 2 / RATE == pytest.approx(3.0, abs=0.3)
 
 
 async def test_a_damaged_packet_costs_no_more_than_itself() -> None:
-    file = bytearray(written(tone(RATE, 5.0), RATE, "MP3"))
+    file = bytearray(audio_file(tone(RATE, 5.0), RATE, "MP3"))
     for at in range(len(file) // 2, len(file) // 2 + 400):
         file[at] = 0
     _, pcm = await decoded(bytes(file))
@@ -247,7 +240,7 @@ def test_damaged_files_give_audio_or_a_named_refusal(damaged: tuple[str, list[tu
 
 def decode_or_refuse(form: str, damage: list[tuple[int, int]], end: int) -> None:
     """Decode a file of which bytes were changed and the end cut off, which may fail by ``UnreadableAudio`` only."""
-    file = bytearray(written(tone(RATE, 0.5), RATE, form))
+    file = bytearray(audio_file(tone(RATE, 0.5), RATE, form))
     for at, byte in damage:
         file[at % len(file)] = byte
 
@@ -267,10 +260,10 @@ async def test_without_the_codecs_wav_is_read_and_the_rest_named(monkeypatch: py
     assert not codecs.is_installed()
     assert not resampling.can_resample()
     assert await decoded(wav_header(8_000) + PCM) == (8_000, PCM)
-    stereo = written(tone(48_000, channels=2), 48_000, "WAV", "PCM_24")
+    stereo = audio_file(tone(48_000, channels=2), 48_000, "WAV", "PCM_24")
     rate, pcm = await decoded(stereo)
     assert (rate, len(pcm)) == (48_000, 2 * int(1.5 * 48_000))
     with pytest.raises(codecs.CodecsMissing):
-        await decoded(written(tone(RATE), RATE, "FLAC"))
+        await decoded(audio_file(tone(RATE), RATE, "FLAC"))
     with pytest.raises(UnreadableAudio, match="96000 Hz"):
-        await decoded(written(tone(96_000), 96_000, "WAV"))
+        await decoded(audio_file(tone(96_000), 96_000, "WAV"))

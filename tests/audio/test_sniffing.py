@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from slng_sidecar.audio.sniffing import SniffingReader
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.audio.wav_reader import UnreadableAudio
+from support.audio import audio_file
 
 PCM = array("h", range(-500, 500)).tobytes()
 
@@ -25,10 +26,8 @@ def read(data: bytes, *cuts: int, content_type: str = "", rate: int = 24_000) ->
 
 
 def encoded(form: str, subtype: str | None = None, seconds: float = 0.5) -> bytes:
-    file = io.BytesIO()
     tone = 0.5 * numpy.sin(numpy.arange(int(24_000 * seconds)) / 7)
-    soundfile.write(file, tone, 24_000, format=form, subtype=subtype)
-    return file.getvalue()
+    return audio_file(tone, 24_000, form, subtype)
 
 
 @pytest.mark.parametrize("label", ["audio/wav", "audio/mpeg", "application/octet-stream", ""])

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slng_sidecar.audio.samples import SampleFormat
 from slng_sidecar.audio.wav_reader import FIRST_LIE, UnreadableAudio, WavReader
+from support.audio import audio_file
 
 SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # What libsndfile writes into a WAV that we refuse, with how we call it.
@@ -26,12 +27,6 @@ def read(data: bytes, *cuts: int) -> tuple[WavReader, bytes]:
     samples = b"".join(reader.feed(data[start:end]) for start, end in itertools.pairwise(places))
     reader.end()
     return reader, samples
-
-
-def written(samples: Any, rate: int, subtype: str, form: str) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, subtype=subtype, format=form)
-    return file.getvalue()
 
 
 def as_soundfile_reads(data: bytes) -> tuple[Any, int]:
@@ -75,7 +70,7 @@ def test_it_reads_what_soundfile_writes_as_soundfile_does(form: str, subtype: st
     frames = data.draw(st.lists(st.lists(levels, min_size=channels, max_size=channels), max_size=40))
     rate = data.draw(st.sampled_from([8_000, 11_025, 22_050, 24_000, 48_000, 192_000]))
     samples = numpy.array(frames, dtype="float64").reshape(len(frames), channels)
-    file = written(samples, rate, subtype, form)
+    file = audio_file(samples, rate, form, subtype)
     expected, expected_rate = as_soundfile_reads(file)
 
     reader, pcm = read(file, *data.draw(st.lists(st.integers(0, 400), max_size=8)))
@@ -88,7 +83,7 @@ def test_it_reads_what_soundfile_writes_as_soundfile_does(form: str, subtype: st
 @pytest.mark.parametrize("subtype", OTHERS)
 def test_what_it_does_not_read_of_that_is_refused_by_name(subtype: str) -> None:
     with pytest.raises(UnreadableAudio, match=OTHERS[subtype]):
-        read(written(numpy.zeros(4_000), 8_000, subtype, "WAV"))
+        read(audio_file(numpy.zeros(4_000), 8_000, "WAV", subtype))
 
 
 @pytest.mark.parametrize("size", [FIRST_LIE, 0x7FFF_FFFF, 0xFFFF_FFFF, 0])
@@ -238,7 +233,7 @@ def test_a_damaged_header_gives_what_soundfile_reads_or_a_refusal(
 ) -> None:
     """Where libsndfile understands the same of a damaged header, the samples are the same too: never noise."""
     tone = 0.5 * numpy.sin(numpy.arange(400 * channels) / 7).reshape(400, channels)
-    file = bytearray(written(tone, 24_000, subtype, form))
+    file = bytearray(audio_file(tone, 24_000, form, subtype))
     for at, byte in damage:
         file[at] = byte
     try:

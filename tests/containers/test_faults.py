@@ -18,6 +18,7 @@ import pytest
 from pipecat.frames.frames import ErrorFrame, TTSAudioRawFrame, TTSSpeakFrame, VADUserStoppedSpeakingFrame
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from support.bots import SIGNAL, free_port, speak_at_pace
+from support.numbered_signal import words
 from support.official import audio_frames, have_ended, heard, spoken, was_spoken
 from support.pipelines import running_pipeline
 from testcontainers.core.container import DockerContainer
@@ -96,10 +97,6 @@ async def later(seconds: float, *calls: Any) -> AsyncIterator[None]:
         yield
     finally:
         await task
-
-
-def words(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
 
 
 async def hear_through(containers: Containers, fault: contextlib.AbstractAsyncContextManager[None]) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from support.bots import SIGNAL
+from support.http import QuietHandler, http_server
 from support.redaction import (
     CLIENT_KEY,
     CORES,
@@ -135,7 +134,7 @@ WAYS = 8
 def parrot() -> Iterator[tuple[str, Parrot]]:
     heard = Parrot()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace")
             keys = [self.headers.get(name, "") for name in ("Authorization", "X-Slng-Provider-Key")]
@@ -153,17 +152,8 @@ def parrot() -> Iterator[tuple[str, Parrot]]:
 
         do_POST = do_GET
 
-        def log_message(self, *_arguments: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", heard
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with http_server(Handler) as url:
+        yield url, heard
 
 
 @pytest.mark.parametrize("whose", ["ours", "the client's"])

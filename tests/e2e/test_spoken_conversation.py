@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soxr
 from slng_sidecar.simulator import recognize, speak
+from support.audio import at_speaking_level
 from support.paths import ROOT
 from support.processes import serving
 from support.transports import RoomTransport
@@ -48,7 +49,7 @@ class Visitor:
             await asyncio.sleep(0.02 if not any(pcm) else 0)
 
     async def say(self, text: str) -> None:
-        self._speech.put_nowait(_loud(await asyncio.to_thread(speak, text)))
+        self._speech.put_nowait(at_speaking_level(await asyncio.to_thread(speak, text)))
 
     async def hears(self) -> str:
         """Wait until the bot has spoken and been silent for a second; give its words."""
@@ -59,12 +60,6 @@ class Visitor:
         sound = self._room.heard()[self._heard :]
         self._heard += len(sound)
         return await asyncio.to_thread(lambda: recognize(_at_rate(sound, self._room.out_rate)))
-
-
-def _loud(pcm: bytes) -> bytes:
-    """Give speech as loud as somebody near the microphone: a VAD does not listen to whispers."""
-    samples = np.frombuffer(pcm, np.int16).astype(np.float64)
-    return bytes((samples * (25_000 / max(1.0, np.abs(samples).max()))).astype(np.int16).tobytes())
 
 
 def _at_rate(pcm: bytes, rate: int) -> bytes:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions
-from support.drivers import DIRECTLY, SIDECAR, Driver, driving, speech, upstream_at, whole_words
+from support.drivers import DIRECTLY, SIDECAR, Driver, driving, upstream_at
+from support.numbered_signal import speech, whole_words, words
 from support.running import AURA, NOVA
 
 pytestmark = pytest.mark.interop
@@ -36,10 +37,6 @@ def speaking(address: str, model: str = AURA, **options: Any) -> contextlib.Abst
     return driving(
         "livekit", "livekit_slng.py", service="tts", slng_base_url=address, model=model, voice="v", **options
     )
-
-
-def names(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
 
 
 def told_last(driver: Driver, number: int) -> bool:
@@ -69,7 +66,7 @@ async def test_stt_delivers_every_word(way: str) -> None:
         await hear(driver, range(11, 23))
         await driver.send("end")
         await driver.until(lambda: driver.of("ended"))
-        assert driver.words("final") == names(1, 22)
+        assert driver.words("final") == words(1, 22)
         assert not driver.of("error")
         assert simulator.log.dials == 1
 
@@ -99,12 +96,12 @@ async def test_an_stt_drop_before_a_final_while_another_final_has_come(way: str)
         await simulator.log.until(lambda _: fault.fired)
         await hear(driver, range(13, 21))
         if way == SIDECAR:
-            assert driver.words("final") == names(1, 20)
+            assert driver.words("final") == words(1, 20)
             assert len(driver.of(SESSION)) == 1
         else:
             # It forgets the audio of all words at the first final, whichever it covers.
-            assert driver.words("final")[:4] == names(1, 4)
-            assert not set(driver.words("final")) & set(names(5, 12))
+            assert driver.words("final")[:4] == words(1, 4)
+            assert not set(driver.words("final")) & set(words(5, 12))
             assert len(driver.of(SESSION)) == 2
         assert not driver.of("error")
 
@@ -116,7 +113,7 @@ async def test_an_stt_drop_under_audio(way: str) -> None:
         await hear(driver, range(1, 5))
         await hear(driver, range(5, 13))
         # Before any final it replays by itself, on a second connection.
-        assert driver.words("final") == names(1, 12)
+        assert driver.words("final") == words(1, 12)
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 2)
         assert not driver.of("error")
         assert len(fault.fired) == 1
@@ -132,7 +129,7 @@ async def test_an_stt_idle_expiry_between_turns(way: str) -> None:
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 3)
         # Directly, what it sends before it has seen the close is lost: nothing, or the next turn's beginning.
         if way == SIDECAR:
-            assert driver.words("final") == names(1, 12)
+            assert driver.words("final") == words(1, 12)
         assert not driver.of("error")
 
 
@@ -161,7 +158,7 @@ async def test_a_tts_failure_before_the_first_audio(way: str, fault: dict[str, A
 async def test_a_tts_drop_within_the_audio(way: str) -> None:
     async with at(way) as (address, simulator), speaking(address) as driver:
         simulator.inject(do="drop", kind="tts", when="audio", after_ms=400)
-        await say(driver, " ".join(names(20, 39)))
+        await say(driver, " ".join(words(20, 39)))
         assert len(signal.decode(driver.sound("audio"))) < 20
         # No one can say the rest; directly it takes what it got for all there was.
         assert len(driver.of("error")) == (1 if way == SIDECAR else 0)
@@ -208,7 +205,7 @@ async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str) -> 
         await simulator.log.until(lambda log: any(len(record.audio) for record in log.of("stt")))
         await driver.send("update", settings={"language": "de"})
         await hear(driver, range(6, 11))
-        assert driver.words("final") == names(6, 10)
+        assert driver.words("final") == words(6, 10)
         assert len(driver.of(SESSION)) == 2
 
 
@@ -217,6 +214,6 @@ async def test_an_error_message_ends_its_stt_session(way: str) -> None:
     async with at(way) as (address, simulator), hearing(address) as driver:
         simulator.inject(do="error", kind="stt", when="audio", after_ms=800, code="provider_error", message="hiccup")
         await hear(driver, range(1, 5))
-        assert driver.words("final") == names(1, 4)
+        assert driver.words("final") == words(1, 4)
         # It takes every error for the end. The sidecar keeps one that may pass to itself.
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 2)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions
-from support.drivers import DIRECTLY, SIDECAR, Driver, driving, numbers, speech, upstream_at, whole_words
+from support.drivers import DIRECTLY, SIDECAR, Driver, driving, numbers, upstream_at
+from support.numbered_signal import speech, whole_words, words
 from support.running import AURA, NOVA
 
 pytestmark = pytest.mark.interop
@@ -45,10 +46,6 @@ def told_last(driver: Driver, number: int) -> bool:
     return f"n{number}" in driver.words(TEXT)
 
 
-def names(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
-
-
 async def say(driver: Driver, *texts: str) -> None:
     """Say each text as a turn, and wait until its last word was heard."""
     for text in texts:
@@ -66,7 +63,7 @@ async def test_stt_delivers_every_word(way: str) -> None:
             await driver.send("hear", audio=speech(turn))
             await driver.send("stop speaking")
             await driver.until(partial(told_last, driver, turn[-1]))
-        assert driver.words(TEXT) == names(1, 22)
+        assert driver.words(TEXT) == words(1, 22)
         assert not driver.of(FAILED)
         assert simulator.log.dials == 1
 
@@ -115,7 +112,7 @@ async def test_an_stt_drop_under_audio(way: str) -> None:
         await driver.until(lambda: len(driver.of("done")) == 6)
         assert len(fault.fired) == 1
         if way == SIDECAR:
-            assert driver.words(TEXT) == names(1, 20)
+            assert driver.words(TEXT) == words(1, 20)
             assert not driver.of(FAILED)
             assert not driver.of("on_disconnected")
         else:
@@ -138,7 +135,7 @@ async def test_an_stt_idle_expiry_between_turns(way: str) -> None:
             await simulator.log.until(lambda log: not log.open)
             if way == DIRECTLY:
                 await driver.until(partial(has_lost, driver, turn[-1] // 4))
-        assert driver.words(TEXT) == names(1, 12)
+        assert driver.words(TEXT) == words(1, 12)
         assert not driver.of(FAILED)
         assert len(driver.of("on_disconnected")) == (0 if way == SIDECAR else 2)
 
@@ -221,7 +218,7 @@ async def test_a_tts_session_that_expires_between_turns(way: str) -> None:
 @both_ways
 async def test_an_interruption_upstream_is_slow_to_clear(way: str) -> None:
     async with at(way, pace=4, clear_ms=300) as (address, _), client("tts", address, model=AURA) as driver:
-        await driver.send("say", text=" ".join(names(1, 39)))
+        await driver.send("say", text=" ".join(words(1, 39)))
         await driver.until(lambda: len(driver.of(AUDIO)) > 5)
         await driver.send("interrupt")
         await driver.until(lambda: driver.of("InterruptionFrame"))
@@ -267,13 +264,13 @@ async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str) -> 
         await driver.send("hear", audio=speech(range(6, 11)))
         await driver.send("stop speaking")
         await driver.until(partial(told_last, driver, 10))
-        assert driver.words(TEXT) == names(6, 10)
+        assert driver.words(TEXT) == words(6, 10)
 
 
 @both_ways
 async def test_a_tts_update_cuts_the_speech_under_way(way: str) -> None:
     async with at(way, pace=4) as (address, _), client("tts", address, model=AURA) as driver:
-        await driver.send("say", text=" ".join(names(1, 39)))
+        await driver.send("say", text=" ".join(words(1, 39)))
         await driver.until(lambda: len(driver.of(AUDIO)) > 5)
         await driver.send("update", settings={"voice": "another"})
         await say(driver, "n100 n101.")

@@ -24,6 +24,7 @@ from pipecat.frames.frames import (
 from pipecat_slng import SlngSTTService, SlngTTSService
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import SimulatorOptions
+from support.numbered_signal import words
 from support.official import AURA, NOVA, audio_frames, have_ended, heard, spoken, upstream, was_spoken
 from support.pipelines import running_pipeline
 
@@ -40,7 +41,7 @@ async def test_stt_gives_every_word_and_finalizes_each_turn(way: str, monkeypatc
                 await pipeline.until(lambda: pipeline.down(InterimTranscriptionFrame))
                 await pipeline.send(VADUserStoppedSpeakingFrame())
                 await pipeline.until(partial(was_spoken, pipeline, f"n{turn[-1]}"))
-            assert spoken(pipeline) == [f"n{number}" for number in range(1, 23)]
+            assert spoken(pipeline) == words(1, 22)
             # It takes the first final after a finalize for its answer, whichever that is.
             assert sum(frame.finalized for frame in pipeline.down(TranscriptionFrame)) == 2
             assert not pipeline.up(ErrorFrame)
@@ -53,7 +54,7 @@ async def test_stt_filters_partials_and_passes_finals(way: str, monkeypatch: pyt
         async with running_pipeline(stt) as pipeline:
             await pipeline.send(*audio_frames(range(1, 9)), VADUserStoppedSpeakingFrame())
             await pipeline.until(lambda: "n8" in spoken(pipeline))
-            assert spoken(pipeline) == [f"n{number}" for number in range(1, 9)]
+            assert spoken(pipeline) == words(1, 8)
             assert not pipeline.down(InterimTranscriptionFrame)
 
 

@@ -18,16 +18,13 @@ from pipecat.transcriptions.language import Language
 from pipecat_slng import SlngSTTService, SlngTTSService
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Log, SimulatorOptions
+from support.numbered_signal import speech, words
 from support.official import AURA, NOVA, audio_frames, spoken, upstream, was_spoken
 from support.pipelines import RunningPipeline, running_pipeline
 
 pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
 
 LONG = " ".join(f"n{number}" for number in range(1, 40))
-
-
-def speech(words: range) -> bytes:
-    return b"".join(frame.audio for frame in audio_frames(words))
 
 
 def has_heard(sound: bytes, log: Log) -> bool:
@@ -51,7 +48,7 @@ async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str, mon
             await simulator.log.until(partial(has_heard, speech(range(6, 11))))
             await pipeline.send(VADUserStoppedSpeakingFrame())
             await pipeline.until(partial(was_spoken, pipeline, "n10"))
-            assert spoken(pipeline) == [f"n{number}" for number in range(6, 11)]
+            assert spoken(pipeline) == words(6, 10)
 
 
 async def test_a_tts_update_cuts_the_speech_under_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from pipecat_slng_sidecar import connection as connection
 from pipecat_slng_sidecar import stall_guard as sending
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import SIGNAL, free_port
+from support.numbered_signal import words
 from support.official import audio_frames, have_ended, heard, spoken, was_spoken
 from support.pipelines import RunningPipeline, running_pipeline
 from support.processes import Running, started
@@ -121,10 +122,6 @@ async def sidecar_at(kind: str, folder: Path) -> AsyncIterator[Sidecar]:
             yield sidecar
         finally:
             await sidecar.end()
-
-
-def words(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
 
 
 async def hear(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:

@@ -10,7 +10,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from pipecat.frames.frames import (
     Frame,
@@ -22,6 +21,7 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, stt
 from pipecat_slng_sidecar import connection as connection
+from support.audio import at_speaking_level
 from support.paths import ROOT
 from support.processes import serving
 from support.transports import RoomTransport
@@ -56,8 +56,7 @@ def spoken(sidecar: str, text: str) -> bytes:
     """Have the sidecar say something, as loud as somebody near the microphone: a VAD does not listen to whispers."""
     body = json.dumps({"text": text, "config": {"sample_rate": RATE}}).encode()
     pcm = ask(f"{sidecar}/v1/bridges/unmute/tts/slng/deepgram/aura:2-en", body, Accept="audio/pcm")
-    samples = np.frombuffer(pcm, np.int16).astype(np.float64)
-    return bytes((samples * (25_000 / np.abs(samples).max())).astype(np.int16).tobytes())
+    return at_speaking_level(pcm)
 
 
 def recognised(sidecar: str, pcm: bytes, rate: int) -> str:

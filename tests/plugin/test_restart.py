@@ -22,6 +22,7 @@ from pipecat.services.ai_service import AIService
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from slng_sidecar.engines import signal
 from support.bots import SIGNAL, SimulatorProcess, free_port, sidecar_process, simulator_process, speak_at_pace
+from support.numbered_signal import words
 from support.official import audio_frames, have_ended, heard, spoken, was_spoken
 from support.pipelines import RunningPipeline, running_pipeline
 from support.processes import Running
@@ -45,10 +46,6 @@ async def kill(sidecar: Running) -> None:
     sidecar.process.kill()
     await sidecar.ends()
     sidecar.code = 0
-
-
-def words(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
 
 
 @contextlib.asynccontextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator
 
 import pytest
 from pipecat_slng_sidecar import stall_guard as sending
 from pipecat_slng_sidecar.stall_guard import StallGuard
+from support.streams import Stream, connected
 
 SECONDS = 0.2
 MESSAGE = bytes(8000)
@@ -21,52 +20,30 @@ def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "_CLOSE_TIMEOUT", SECONDS)
 
 
-class Stream:
-    """A stream that sends as a WebSocket does, and the plain socket at its other end."""
-
-    def __init__(self, writer: asyncio.StreamWriter, peer: socket.socket) -> None:
-        self._writer = writer
-        self._peer = peer
+class Sender(Stream):
+    """A stream that sends as a WebSocket does."""
 
     @property
     def transport(self) -> asyncio.Transport:
-        transport = self._writer.transport
+        transport = self.writer.transport
         assert isinstance(transport, asyncio.Transport)
         return transport
 
     async def send(self, message: str | bytes) -> None:
-        self._writer.write(message.encode() if isinstance(message, str) else message)
-        await self._writer.drain()
-
-    async def peer_reads(self, size: int) -> int:
-        return len(await asyncio.get_running_loop().sock_recv(self._peer, size))
+        self.writer.write(message.encode() if isinstance(message, str) else message)
+        await self.writer.drain()
 
     async def lost(self) -> None:
         with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+            await self.writer.wait_closed()
 
 
-@contextlib.asynccontextmanager
-async def connected() -> AsyncIterator[Stream]:
-    ours, peer = socket.socketpair()
-    for end in (ours, peer):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
-        end.setblocking(False)
-    _, writer = await asyncio.open_unix_connection(sock=ours)
-    try:
-        yield Stream(writer, peer)
-    finally:
-        writer.transport.abort()
-        peer.close()
-        await asyncio.sleep(0)
-
-
-def waiting(stream: Stream) -> int:
+def waiting(stream: Sender) -> int:
     return stream.transport.get_write_buffer_size()
 
 
 async def test_a_send_that_nobody_takes_ends_in_time() -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         began = asyncio.get_running_loop().time()
         with StallGuard(stream) as outgoing, contextlib.suppress(ConnectionError):
             async with asyncio.timeout(5):
@@ -77,7 +54,7 @@ async def test_a_send_that_nobody_takes_ends_in_time() -> None:
 
 
 async def test_bytes_that_no_send_waits_for_are_watched_as_well() -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         with StallGuard(stream) as outgoing:
             while not waiting(stream):
                 await outgoing.send(MESSAGE)
@@ -88,7 +65,7 @@ async def test_bytes_that_no_send_waits_for_are_watched_as_well() -> None:
 
 @pytest.mark.parametrize("waits", [True, False], ids=["a send waits", "no send waits"])
 async def test_a_slow_peer_that_goes_on_reading_is_waited_for(waits: bool) -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         with StallGuard(stream) as outgoing:
             while waiting(stream) < 3 * len(MESSAGE):  # less than half of what makes a send wait
                 await outgoing.send(MESSAGE)
@@ -107,7 +84,7 @@ async def test_a_slow_peer_that_goes_on_reading_is_waited_for(waits: bool) -> No
 
 
 async def test_what_still_waits_at_the_end_is_dropped() -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         with StallGuard(stream) as outgoing:
             while not waiting(stream):
                 await outgoing.send(MESSAGE)
@@ -118,7 +95,7 @@ async def test_what_still_waits_at_the_end_is_dropped() -> None:
 
 
 async def test_a_close_that_nobody_answers_is_cut_off() -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         with StallGuard(stream) as outgoing:
             await outgoing.send("close")
         while not waiting(stream):

@@ -22,13 +22,10 @@ from pipecat.metrics.metrics import ProcessingMetricsData, STTUsageMetricsData, 
 from pipecat_slng_sidecar import SlngSTTService, SlngSTTSettings
 from slng_sidecar.simulator import SimulatorOptions
 from slng_sidecar.simulator.records import Record
+from support.numbered_signal import words
 from support.official import audio_frames, spoken, was_spoken
 from support.pipelines import running_pipeline
 from support.running import gateway_and_simulator
-
-
-def words(numbers: range) -> list[str]:
-    return [f"n{number}" for number in numbers]
 
 
 def config_of(record: Record) -> dict[str, Any]:
@@ -48,7 +45,7 @@ async def test_every_word_is_transcribed_and_each_turn_finalized_once() -> None:
                 await pipeline.until(lambda: pipeline.down(InterimTranscriptionFrame))
                 await pipeline.send(VADUserStoppedSpeakingFrame())
                 await pipeline.until(partial(was_spoken, pipeline, f"n{turn[-1]}"))
-            assert spoken(pipeline) == words(range(1, 23))
+            assert spoken(pipeline) == words(1, 22)
             assert finalized(pipeline.down(TranscriptionFrame)) == ["n10", "n22"]
             assert not pipeline.up(ErrorFrame)
         assert simulator.log.dials == 1
@@ -66,14 +63,14 @@ async def test_audio_that_comes_before_upstream_is_ready_is_kept_and_passed_on_a
         assert time.monotonic() - start < 0.3
         await pipeline.send(VADUserStoppedSpeakingFrame())
         await pipeline.until(partial(was_spoken, pipeline, "n8"))
-        assert spoken(pipeline) == words(range(1, 9))
+        assert spoken(pipeline) == words(1, 8)
 
 
 async def test_the_last_words_before_an_end_frame_are_transcribed() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(upgrade_ms=100, ready_ms=100)) as (url, _):
         async with running_pipeline(SlngSTTService(sidecar_url=url)) as pipeline:
             await pipeline.send(*audio_frames(range(1, 9)))
-        assert spoken(pipeline) == words(range(1, 9))
+        assert spoken(pipeline) == words(1, 8)
 
 
 async def test_settings_change_at_their_place_in_the_audio_and_nothing_is_lost() -> None:
@@ -85,7 +82,7 @@ async def test_settings_change_at_their_place_in_the_audio_and_nothing_is_lost()
             await pipeline.send(STTUpdateSettingsFrame(delta=SlngSTTSettings(language="de")))
             await pipeline.send(*audio_frames(range(9, 17)), VADUserStoppedSpeakingFrame())
             await pipeline.until(partial(was_spoken, pipeline, "n16"))
-            assert spoken(pipeline) == words(range(1, 17))
+            assert spoken(pipeline) == words(1, 16)
             await simulator.log.until(lambda log: len(log.of("stt")) == 2 and log.of("stt")[1].received)
             assert not pipeline.up(ErrorFrame)
         assert [config_of(record)["language"] for record in simulator.log.of("stt")] == ["en", "de"]
@@ -133,7 +130,7 @@ async def test_a_dropped_final_fires_its_event_and_is_no_transcript() -> None:
         async with running_pipeline(stt) as pipeline:
             await pipeline.send(*audio_frames(range(1, 5)), VADUserStoppedSpeakingFrame())
             transcript, confidence = await asyncio.wait_for(dropped.get(), 5)
-            assert (transcript.split(), confidence) == (words(range(1, 5)), 0.3)
+            assert (transcript.split(), confidence) == (words(1, 4), 0.3)
             assert not pipeline.down(TranscriptionFrame)
             assert not pipeline.up(ErrorFrame)
 

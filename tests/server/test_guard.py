@@ -13,6 +13,7 @@ import httpx
 import pytest
 from slng_sidecar.server import guard
 from slng_sidecar.simulator import Simulator
+from support.http import http_client
 from support.running import AURA, NOVA, gateway_and_simulator, talking
 from websockets.exceptions import InvalidStatus
 
@@ -25,7 +26,7 @@ HEALTH = ("/healthz", "/readyz")
 async def serving(**settings: Any) -> AsyncIterator[tuple[str, Simulator, httpx.AsyncClient]]:
     async with (
         gateway_and_simulator(**settings) as (url, simulator),
-        httpx.AsyncClient(trust_env=False, base_url=url) as client,
+        http_client(url) as client,
     ):
         yield url, simulator, client
 

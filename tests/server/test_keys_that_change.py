@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import httpx
 import pytest
 from slng_sidecar.engines import signal
+from support.http import http_client
 from support.running import NOVA, STT_INIT, gateway_and_simulator, talking
 
 
@@ -46,7 +46,7 @@ async def test_the_new_token_holds_at_once_and_the_old_one_no_more(
     file = tmp_path / "token"
     put(file, "token-before")
     monkeypatch.setenv("SIDECAR_TOKEN_FILE", str(file))
-    async with gateway_and_simulator() as (url, _), httpx.AsyncClient(trust_env=False, base_url=url) as client:
+    async with gateway_and_simulator() as (url, _), http_client(url) as client:
 
         async def status(token: str) -> int:
             return (await client.get("/v1/status", headers={"X-API-Key": token})).status_code

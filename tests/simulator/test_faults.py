@@ -208,7 +208,7 @@ async def test_an_error_can_be_followed_by_a_close() -> None:
         simulator.inject(do="error", when="finalize", then_close=1011)
         await client.send(FINALIZE)
         assert (await client.until_closed())[0] == 1011
-        assert client.types() == ["ready", "error"]
+        assert client.types == ["ready", "error"]
 
 
 async def test_any_message_can_be_sent() -> None:
@@ -289,7 +289,7 @@ async def test_a_fault_of_the_audio_happens_once_in_each_turn() -> None:
         for _ in range(2):
             await client.send(text(LONG), FLUSH)
             await client.until("audio_end")
-        assert client.types() == ["ready", "error", "audio_end", "error", "audio_end"]
+        assert client.types == ["ready", "error", "audio_end", "error", "audio_end"]
 
 
 async def test_a_fault_can_come_some_time_after_its_moment() -> None:

@@ -184,7 +184,7 @@ async def test_a_partial_that_took_long_is_not_sent_after_its_final(monkeypatch:
         answered.set()
         await client.send(CLOSE)
         await client.until_closed()
-        assert client.types() == ["ready", "final_transcript"]
+        assert client.types == ["ready", "final_transcript"]
 
 
 async def test_an_empty_final_can_answer_and_the_words_come_later() -> None:
@@ -254,7 +254,7 @@ async def test_deepgrams_own_frames_can_take_the_place_of_the_bridges() -> None:
         await client.send(FINALIZE, CLOSE)
         await client.until_closed()
         results = client.of("Results")
-        assert {"Metadata", "SpeechStarted", "Results"} <= set(client.types())
+        assert {"Metadata", "SpeechStarted", "Results"} <= set(client.types)
         assert client.transcripts() == []
         assert results[-1]["from_finalize"] is True
         assert results[-1]["channel"]["alternatives"][0]["transcript"] == "n1 n2 n3 n4"

@@ -60,7 +60,7 @@ async def test_text_before_ready_is_accepted_and_spoken() -> None:
     async with fast(ready_ms=50) as simulator, dialled(simulator, "tts", AURA) as client:
         await client.send(INIT, text("n1"), FLUSH)
         await client.until("audio_end")
-        assert client.types() == ["ready", "audio_end"]
+        assert client.types == ["ready", "audio_end"]
         assert client.words() == ["n1"]
 
 
@@ -68,7 +68,7 @@ async def test_text_and_flush_before_init_are_errors_and_ignored() -> None:
     async with fast() as simulator, dialled(simulator, "tts", AURA) as client:
         await client.send(text("n1"), FLUSH, INIT)
         await client.until("ready")
-        assert client.types() == ["error", "error", "ready"]
+        assert client.types == ["error", "error", "ready"]
         await _turn(client, "n2")
         assert client.words() == ["n2"]
 
@@ -93,11 +93,11 @@ async def test_ends_a_turn_in_every_way_that_clients_allow_for(terminal: str, ty
         await client.send(text("n1"), FLUSH)
         await client.next()
         simulator.inject(do="error", kind="tts", when="keepalive", message="mark", shape="top")
-        while len(client.types()) - 1 < len(types) or client.words() != ["n1"]:
+        while len(client.types) - 1 < len(types) or client.words() != ["n1"]:
             await client.next()
         await client.send({"type": "keepalive"})
         await client.until("error")
-        assert client.types() == ["ready", *types, "error"]
+        assert client.types == ["ready", *types, "error"]
 
 
 async def test_a_turn_without_audio_still_ends() -> None:
@@ -112,7 +112,7 @@ async def test_a_segment_may_end_before_the_flush() -> None:
         await client.until("audio_end")
         await client.send(FLUSH)
         await client.until("audio_end")
-        assert client.types() == ["ready", "segment_start", "segment_end", "audio_end", "audio_end"]
+        assert client.types == ["ready", "segment_start", "segment_end", "audio_end", "audio_end"]
 
 
 async def test_pipelined_turns_follow_each_other_with_nothing_to_tell_them_apart() -> None:
@@ -229,7 +229,7 @@ async def test_clear_is_answered_in_its_time_once_the_audio_in_flight_has_draine
         assert 0.14 < loop.time() - sent < 1
         assert len(client.audio) - heard >= 3200
         await client.nothing_for(0.1)
-        assert "audio_end" not in client.types()
+        assert "audio_end" not in client.types
 
 
 async def test_a_turn_cleared_before_its_terminal_has_none() -> None:
@@ -282,7 +282,7 @@ async def test_cancel_ends_the_turn_without_an_answer() -> None:
         await client.next()
         await client.send({"type": "cancel"}, text("n9"), FLUSH)
         await client.until("audio_end")
-        assert client.types() == ["ready", "audio_end"]
+        assert client.types == ["ready", "audio_end"]
         assert client.words()[-1] == "n9"
         assert "n4" not in client.words()
 
@@ -335,7 +335,7 @@ async def test_unknown_messages_are_ignored() -> None:
     async with fast() as simulator, tts(simulator) as client:
         await client.send({"type": "wave"}, {"hello": 1})
         await _turn(client)
-        assert client.types() == ["ready", "audio_end"]
+        assert client.types == ["ready", "audio_end"]
 
 
 async def test_an_unknown_dictionary_is_an_error_and_the_connection_goes_on() -> None:

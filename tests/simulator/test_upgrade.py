@@ -60,7 +60,7 @@ async def test_a_provider_key_that_the_provider_refuses_is_an_error_as_the_first
         await client.send({"type": "init"})
         error = await client.until("error")
         assert error["data"] == {"code": "backend_connection_failed", "message": "upstream 401"}
-        assert client.types() == ["error"]
+        assert client.types == ["error"]
 
 
 async def test_refuses_unknown_and_undeployed_models_as_the_options_say() -> None:
@@ -113,7 +113,7 @@ async def test_ready_can_come_twice_or_be_an_error(ready: str, types: list[str])
         await client.send({"type": "init"})
         for _ in types:
             await client.next()
-        assert client.types() == types
+        assert client.types == types
 
 
 async def test_ready_can_be_missing_with_and_without_a_session_behind_it() -> None:
@@ -135,7 +135,7 @@ async def test_types_can_be_spelt_otherwise() -> None:
 async def test_an_idle_connection_is_closed_without_a_message() -> None:
     async with fast(idle_s=0.1, idle_code=1011, idle_reason="reaped") as simulator, stt(simulator) as client:
         assert await client.until_closed() == (1011, "reaped")
-        assert client.types() == ["ready"]
+        assert client.types == ["ready"]
 
 
 async def test_pings_do_not_put_off_the_idle_close_and_keepalives_do() -> None:
@@ -158,7 +158,7 @@ async def test_the_longest_duration_ends_a_connection_in_the_middle_of_a_reply()
         await client.send({"type": "text", "text": "n1 n2 n3 n4 n5"}, {"type": "flush"})
         assert (await client.until_closed())[0] == 1012
         assert client.audio
-        assert "audio_end" not in client.types()
+        assert "audio_end" not in client.types
 
 
 async def test_stopping_ends_what_is_open_with_1012() -> None:

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from slng_sidecar.simulator import recognize, speak
 
+from support.audio import at_speaking_level
 from support.processes import need
 
 if TYPE_CHECKING:
@@ -80,14 +80,11 @@ async def browser_page(microphone: Path) -> AsyncIterator[Page]:
 
 def write_question(path: Path) -> None:
     """Write a microphone's sound: time for the greeting, a question, and time for its answer; it plays in a loop."""
-    samples = np.frombuffer(speak(QUESTION), np.int16).astype(np.float64)
-    # As loud as somebody near the microphone: a VAD does not listen to whispers.
-    loud = (samples * (25_000 / np.abs(samples).max())).astype(np.int16)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
-        file.writeframes(bytes(2 * RATE * 8) + loud.tobytes() + bytes(2 * RATE * 20))
+        file.writeframes(bytes(2 * RATE * 8) + at_speaking_level(speak(QUESTION)) + bytes(2 * RATE * 20))
 
 
 async def ask_question(page: Page, address: str) -> str:

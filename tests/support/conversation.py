@@ -114,12 +114,13 @@ class Conversation:
         self.over = True
         return found
 
-    def ready(self, since: float | None = None, **fields: Any) -> list[Said]:
+    def ready(self, since: float | None = None, connection: int | None = None, **fields: Any) -> list[Said]:
         """The newest connection answers its init, or is a spare that has done so before."""
-        assert self.open[self.newest] is False
-        self.open[self.newest] = True
+        number = self.newest if connection is None else connection
+        assert self.open[number] is False
+        self.open[number] = True
         text = json.dumps({**READY, **fields})
-        return self._done(self.machine.upstream_ready(self.newest, text, self.now, since))
+        return self._done(self.machine.upstream_ready(number, text, self.now, since))
 
     def upstream(self, *messages: dict[str, Any] | str | bytes, connection: int | None = None) -> list[Said]:
         """Upstream sends messages, on the newest connection unless told otherwise."""

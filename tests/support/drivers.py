@@ -144,18 +144,6 @@ def numbers(sound: bytes, rate: int = 16_000) -> list[int]:
     return [word.number for word in signal.decode(sound, rate) if word.whole]
 
 
-def whole_words(sound: bytes, rate: int = 16_000) -> list[int]:
-    """Give the numbers of the words in sound, each of which must be whole."""
-    found = signal.decode(sound, rate)
-    assert all(word.whole for word in found), found
-    return [word.number for word in found]
-
-
-def speech(words: range, rate: int = 16_000) -> bytes:
-    """Say numbered words, with 400 ms of silence after each fourth."""
-    return signal.encode([signal.SignalWord(number, gap=20 if number % 4 == 0 else 0) for number in words], rate)
-
-
 @contextlib.asynccontextmanager
 async def upstream_at(
     way: str, options: SimulatorOptions | None = None, **settings: Any

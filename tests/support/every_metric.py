@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions
 
+from support.http import http_client
 from support.running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 
 EXTENDED = "slng-sidecar.v1"
@@ -30,7 +31,7 @@ async def _scrape() -> list[Metric]:
     options = SimulatorOptions.fast(first_audio_ms=20)
     async with (
         gateway_and_simulator(options, sidecar_standby=1) as (url, simulator),
-        httpx.AsyncClient(trust_env=False, base_url=url) as client,
+        http_client(url) as client,
     ):
         await _use(url, simulator, client)
         async with asyncio.timeout(5):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from slng_sidecar.protocol.errors import Close, GatewayError
+from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import ExtendedTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
@@ -95,14 +95,3 @@ def speaking(name: str = "a", **options: Any) -> Conversation:
     assert talk.client(text(name, "one"), flush(name)) == [words("one"), up(FLUSH)]
     assert talk.upstream(MS) == [start(name), down(MS)]
     return talk
-
-
-def open_connection(talk: Conversation, number: int) -> list[Said]:
-    """A connection other than the newest answers its init."""
-    talk.open[number] = True
-    return talk._done(talk.machine.upstream_ready(number, '{"type":"ready","session_id":"s1"}', talk.now))
-
-
-def lose(talk: Conversation, number: int, how: Close | GatewayError) -> list[Said]:
-    """Lose a connection other than the newest."""
-    return talk.lost(how, connection=number)

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from pipecat.frames.frames import InputAudioRawFrame, TranscriptionFrame, TTSAudioRawFrame, TTSStoppedFrame
 from pipecat_slng import WorldPart
-from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
 
+from support.numbered_signal import speech, whole_words
 from support.pipelines import RunningPipeline
 from support.running import AURA, NOVA, running_gateway
 
@@ -37,7 +37,7 @@ async def upstream(
 
 
 def audio_frames(words: range, frame_bytes: int = 640) -> list[InputAudioRawFrame]:
-    pcm = signal.encode([signal.SignalWord(number, gap=20 if number % 4 == 0 else 0) for number in words])
+    pcm = speech(words)
     return [
         InputAudioRawFrame(audio=pcm[start : start + frame_bytes], sample_rate=16_000, num_channels=1)
         for start in range(0, len(pcm), frame_bytes)
@@ -57,6 +57,4 @@ def have_ended(pipeline: RunningPipeline, turns: int) -> bool:
 
 
 def heard(pipeline: RunningPipeline) -> list[int]:
-    found = signal.decode(b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame)))
-    assert all(word.whole for word in found)
-    return [word.number for word in found]
+    return whole_words(b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame)))

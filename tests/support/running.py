@@ -92,7 +92,7 @@ class Talk:
 
     @property
     def types(self) -> list[str]:
-        return [str(message.get("type")) for message in self.messages]
+        return [str(message.get("type", "")) for message in self.messages]
 
     def finals(self) -> list[str]:
         """The texts of the finals that came, the empty ones too."""

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
-NOVA = "slng/deepgram/nova:3-en"
-AURA = "slng/deepgram/aura:2-en"
+from support.running import AURA, NOVA, Talk
+
+__all__ = [
+    "AURA",
+    "CLEAR",
+    "CLOSE",
+    "FINALIZE",
+    "FLUSH",
+    "KEY",
+    "NOVA",
+    "Client",
+    "dialled",
+    "fast",
+    "stt",
+    "text",
+    "tts",
+]
+
 KEY = {"Authorization": "Bearer key"}
-WAIT = 5
 
 
-class Client:
+class Client(Talk):
     """One WebSocket to the simulator.
 
     Attributes:
@@ -29,26 +42,16 @@ class Client:
     """
 
     def __init__(self, websocket: ClientConnection) -> None:
-        self.websocket = websocket
-        self.messages: list[dict[str, Any]] = []
+        super().__init__(websocket)
         self.times: list[float] = []
-        self.audio = bytearray()
         self.binaries = 0
 
-    async def send(self, *messages: dict[str, Any] | str | bytes) -> None:
-        for message in messages:
-            await self.websocket.send(json.dumps(message) if isinstance(message, dict) else message)
-
-    async def next(self) -> dict[str, Any] | bytes:
-        async with asyncio.timeout(WAIT):
-            data = await self.websocket.recv()
-        if isinstance(data, bytes):
-            self.audio += data
+    async def next_whenever(self) -> dict[str, Any] | bytes:
+        message = await super().next_whenever()
+        if isinstance(message, bytes):
             self.binaries += 1
-            return data
-        message: dict[str, Any] = json.loads(data)
-        self.messages.append(message)
-        self.times.append(asyncio.get_running_loop().time())
+        else:
+            self.times.append(asyncio.get_running_loop().time())
         return message
 
     async def next_sound(self) -> bytes:
@@ -57,28 +60,11 @@ class Client:
         assert isinstance(data, bytes)
         return data
 
-    async def until(self, kind: str) -> dict[str, Any]:
-        """Read until a text message of the type comes, and give it."""
-        while True:
-            message = await self.next()
-            if isinstance(message, dict) and message.get("type") == kind:
-                return message
-
-    async def until_closed(self) -> tuple[int | None, str | None]:
-        """Read until the connection ends; give the code and the reason."""
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await self.next()
-        return self.websocket.close_code, self.websocket.close_reason
-
     async def nothing_for(self, seconds: float) -> None:
         """Fail if anything comes within that time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 raise AssertionError(f"came: {await self.websocket.recv()!r}")
-
-    def types(self) -> list[str]:
-        return [message.get("type", "") for message in self.messages]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.messages if message.get("type") == kind]
@@ -101,19 +87,19 @@ async def dialled(
         yield Client(websocket)
 
 
-@contextlib.asynccontextmanager
-async def stt(simulator: Simulator, model: str = NOVA, **config: Any) -> AsyncIterator[Client]:
-    """An STT session that is ready."""
-    async with dialled(simulator, "stt", model) as client:
-        await client.send({"type": "init", "config": {"sample_rate": 16_000, "encoding": "linear16", **config}})
-        await client.until("ready")
-        yield client
+def stt(simulator: Simulator, model: str = NOVA, **config: Any) -> contextlib.AbstractAsyncContextManager[Client]:
+    """Open an STT session and wait for ``ready``."""
+    return _session(simulator, "stt", model, config)
+
+
+def tts(simulator: Simulator, model: str = AURA, **config: Any) -> contextlib.AbstractAsyncContextManager[Client]:
+    """Open a TTS session and wait for ``ready``."""
+    return _session(simulator, "tts", model, config)
 
 
 @contextlib.asynccontextmanager
-async def tts(simulator: Simulator, model: str = AURA, **config: Any) -> AsyncIterator[Client]:
-    """A TTS session that is ready."""
-    async with dialled(simulator, "tts", model) as client:
+async def _session(simulator: Simulator, kind: str, model: str, config: dict[str, Any]) -> AsyncIterator[Client]:
+    async with dialled(simulator, kind, model) as client:
         await client.send({"type": "init", "config": {"sample_rate": 16_000, "encoding": "linear16", **config}})
         await client.until("ready")
         yield client

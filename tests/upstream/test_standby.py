@@ -14,6 +14,7 @@ from slng_sidecar.engines import signal
 from slng_sidecar.protocol.tts.session import TtsMachine
 from slng_sidecar.simulator import Simulator, SimulatorOptions
 from slng_sidecar.upstream import standby
+from support.numbered_signal import whole_words
 from support.running import AURA, NOVA, STT_INIT, TTS_INIT, Talk, gateway_and_simulator, talking
 
 SLOW: dict[str, Any] = {"upgrade_ms": 300, "ready_ms": 300}
@@ -59,12 +60,6 @@ async def ready_ms(talk: Talk, init: dict[str, Any]) -> float:
     return 1000 * (time.monotonic() - start)
 
 
-def whole(audio: bytes | bytearray) -> list[int]:
-    words = signal.decode(bytes(audio))
-    assert all(word.whole for word in words)
-    return [word.number for word in words]
-
-
 async def say(talk: Talk, context_id: str, text: str) -> None:
     await talk.send(
         {"type": "text", "context_id": context_id, "text": text}, {"type": "flush", "context_id": context_id}
@@ -91,7 +86,7 @@ async def test_the_messages_of_a_standby_connection_belong_to_its_session() -> N
             async with talking(url, "tts", AURA) as talk:
                 await talk.send(TTS_INIT, {"type": "text", "text": f"n{number} n{number + 1}"}, {"type": "flush"})
                 await talk.until("audio_end")
-                assert whole(talk.audio) == [number, number + 1]
+                assert whole_words(talk.audio) == [number, number + 1]
             await until_ready(url, 3)
 
 
@@ -136,11 +131,11 @@ async def test_the_next_context_after_an_interruption_does_not_wait_for_the_clea
             talk.audio.clear()
             await say(talk, "b", "n100 n101")
             end = await talk.until("audio_end")
-            assert whole(talk.audio) == [100, 101]
+            assert whole_words(talk.audio) == [100, 101]
             firsts[spares] = end["first_audio_ms"]
             await say(talk, "c", "n110")
             await talk.until("audio_end")
-            assert whole(talk.audio) == [100, 101, 110]
+            assert whole_words(talk.audio) == [100, 101, 110]
     assert firsts[0] >= 400
     assert firsts[1] < firsts[0] / 3
 
@@ -222,7 +217,7 @@ async def test_a_standby_connection_that_is_lost_or_sends_messages_is_never_hand
         async with talking(url, "tts", AURA) as talk:
             await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
             await talk.until("audio_end")
-            assert whole(talk.audio) == [1, 2]
+            assert whole_words(talk.audio) == [1, 2]
 
 
 async def test_old_and_unused_standby_connections_are_retired(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +265,7 @@ async def test_a_fault_in_a_session_on_a_standby_connection_ends_that_session_an
                 assert (code, reason.partition(":")[0]) == (1011, "internal_error")
         await other.send({"type": "text", "text": "n2 n3"}, {"type": "flush"})
         await other.until("audio_end")
-        assert whole(other.audio) == [1, 2, 3]
+        assert whole_words(other.audio) == [1, 2, 3]
         async with httpx.AsyncClient(trust_env=False) as client:
             assert (await client.post(f"{url}/v1/audio/speech", json={"input": "n4"})).status_code == 200
         await until_ready(url, 3)

@@ -6,15 +6,16 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 from slng_sidecar.protocol.stt.dialects import ExtendedStt, PlainStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
+from support.any_order import AnyOrder
 from support.conversation import Conversation, Said, odd_client_messages, odd_upstream_messages
 from support.plain_stt import CLOSE, FINALIZE, INIT
 
 
-class AnyTranscription(RuleBasedStateMachine):
+class AnyTranscription(AnyOrder):
     """Whatever client and upstream do, in any order; ``Conversation`` checks each command.
 
     This one holds the audio's way up against the promises: what a connection hears is a run of the session's audio,
@@ -77,20 +78,10 @@ class AnyTranscription(RuleBasedStateMachine):
         if not self.talk.over:
             self.follow(self.talk.client_goes())
 
-    @precondition(lambda self: self.talk.open.get(self.talk.newest) is False)
-    @rule()
-    def ready(self) -> None:
-        self.follow(self.talk.ready())
-
     @precondition(lambda self: self.talk.open.get(self.talk.newest))
     @rule(message=odd_upstream_messages())
     def upstream(self, message: str | bytes) -> None:
         self.follow(self.talk.upstream(message))
-
-    @precondition(lambda self: self.talk.newest in self.talk.open)
-    @rule(code=st.sampled_from([1000, 1005, 1006, 1008, 1011]))
-    def lost(self, code: int) -> None:
-        self.follow(self.talk.lost(code))
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.3, 5.0, 40.0, 2000.0]))
     def time(self, seconds: float) -> None:
@@ -109,11 +100,6 @@ class AnyTranscription(RuleBasedStateMachine):
     def no_finalize_is_answered_twice(self) -> None:
         if hasattr(self, "talk") and self.extended:
             assert self.answers <= self.finalizes
-
-    @invariant()
-    def knows_when_it_is_over(self) -> None:
-        if hasattr(self, "talk") and self.talk.over:
-            assert self.talk.machine.deadline is None
 
     def teardown(self) -> None:
         if hasattr(self, "talk") and not self.talk.over and self.extended:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,18 +9,14 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from slng_sidecar.protocol.errors import Close, GatewayError
+from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import ExtendedTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
 from support.conversation import Conversation, Said, hung_up, odd_client_messages, odd_upstream_messages
+from support.extended_tts import AUDIO_END, BUSY, CLEARED, INIT, NO_SUCH_VOICE
 
-INIT: dict[str, Any] = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 16_000}}
-AUDIO_END = {"type": "audio_end"}
-CLEARED = {"type": "cleared"}
 AURA, SONIOX = "slng/deepgram/aura:2-en", "soniox/tts-rt:v1"
-BUSY = GatewayError("not_ready", "busy", status=503)
-REFUSED = GatewayError("config_error", "no such voice", status=400)
 
 
 @dataclass
@@ -151,7 +146,7 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
     @rule(data=st.data())
     def ready(self, data: st.DataObject) -> None:
         if (number := self.some(data, ready=False)) is not None:
-            self.follow(became_ready(self.talk, number))
+            self.follow(self.talk.ready(connection=number))
 
     @rule(
         data=st.data(),
@@ -162,10 +157,10 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
         if (number := self.some(data, ready=True)) is not None:
             self.follow(self.talk.upstream(message, connection=number))
 
-    @rule(data=st.data(), ready=st.booleans(), error=st.sampled_from([BUSY, REFUSED, hung_up(), hung_up(1000)]))
+    @rule(data=st.data(), ready=st.booleans(), error=st.sampled_from([BUSY, NO_SUCH_VOICE, hung_up(), hung_up(1000)]))
     def lost(self, data: st.DataObject, ready: bool, error: GatewayError) -> None:
         if (number := self.some(data, ready=ready)) is not None:
-            self.follow(was_lost(self.talk, number, error))
+            self.follow(self.talk.lost(error, connection=number))
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 1.0, 5.0, 15.0, 100.0]))
     def time(self, seconds: float) -> None:
@@ -183,15 +178,6 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
 
 TestAnyExtendedSpeech = AnyExtendedSpeech.TestCase
 TestAnyExtendedSpeech.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
-
-
-def became_ready(talk: Conversation, number: int) -> list[Said]:
-    talk.open[number] = True
-    return talk._done(talk.machine.upstream_ready(number, json.dumps({"type": "ready"}), talk.now))
-
-
-def was_lost(talk: Conversation, number: int, error: Close | GatewayError) -> list[Said]:
-    return talk.lost(error, connection=number)
 
 
 def word(name: str, number: int) -> bytes:
@@ -345,15 +331,15 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
             if self.voice == voice:
                 # What comes next is said with what held before; which that is, the machine knows.
                 self.voice = "bad"
-            self.follow(was_lost(self.talk, number, REFUSED))
+            self.follow(self.talk.lost(NO_SUCH_VOICE, connection=number))
             return
-        self.follow(became_ready(self.talk, number))
+        self.follow(self.talk.ready(connection=number))
         self.time(5)  # a life that counts
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data())
     def is_busy(self, data: st.DataObject) -> None:
-        self.follow(was_lost(self.talk, data.draw(st.sampled_from(self.opening)), BUSY))
+        self.follow(self.talk.lost(BUSY, connection=data.draw(st.sampled_from(self.opening))))
 
     @precondition(lambda self: any(self.providers[number].to_say for number in self.working))
     @rule(data=st.data())
@@ -372,7 +358,7 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         if twice and number in self.talk.open:
             self.follow(self.talk.upstream(AUDIO_END, connection=number))
         if closes and number in self.talk.open:
-            self.follow(was_lost(self.talk, number, hung_up(1000)))
+            self.follow(self.talk.lost(hung_up(1000), connection=number))
 
     def ends(self, number: int) -> None:
         provider = self.providers[number]
@@ -403,7 +389,7 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         number = data.draw(st.sampled_from([number for number, ready in self.talk.open.items() if ready]))
         if (provider := self.providers.get(number)) is not None and provider.context and not provider.clearing:
             self.drops[provider.context] += 1
-        self.follow(was_lost(self.talk, number, hung_up(code)))
+        self.follow(self.talk.lost(hung_up(code), connection=number))
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 20.0]))
     def time(self, seconds: float) -> None:

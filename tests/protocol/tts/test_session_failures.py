@@ -14,7 +14,6 @@ from support.extended_tts import (
     end,
     flush,
     live,
-    lose,
     speaking,
     start,
     status,
@@ -82,7 +81,7 @@ def test_a_fatal_error_ends_every_context_first() -> None:
     talk = live()
     talk.client(text("a", "one"), flush("a"), text("b", "two"), update("u", voice="w"))
     talk.lost(NO_SUCH_VOICE)
-    lose(talk, 0, BUSY)
+    talk.lost(BUSY, connection=0)
 
     assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [
         end("a", "failed"),

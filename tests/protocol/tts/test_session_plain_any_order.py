@@ -8,12 +8,13 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from support.any_order import AnyOrder
 from support.conversation import Said, odd_client_messages, odd_upstream_messages
 from support.plain_tts import AUDIO_END, CLEAR, CLEARED, CLOSE, FLUSH, FLUSHED, INIT, live, new, text
 
 
-class AnySpeech(RuleBasedStateMachine):
+class AnySpeech(AnyOrder):
     """Whatever client and upstream do, in any order: ``Conversation`` checks each command."""
 
     @initialize(
@@ -45,11 +46,6 @@ class AnySpeech(RuleBasedStateMachine):
         if not self.talk.over and len(self.talk.inits) > 2:
             self.follow(self.talk.client_goes())
 
-    @precondition(lambda self: self.talk.open.get(self.talk.newest) is False)
-    @rule()
-    def ready(self) -> None:
-        self.follow(self.talk.ready())
-
     @precondition(lambda self: self.talk.open.get(self.talk.newest))
     @rule(
         message=st.sampled_from(
@@ -60,19 +56,9 @@ class AnySpeech(RuleBasedStateMachine):
     def upstream(self, message: Any) -> None:
         self.follow(self.talk.upstream(message))
 
-    @precondition(lambda self: self.talk.newest in self.talk.open)
-    @rule(code=st.sampled_from([1000, 1005, 1006, 1008, 1011]))
-    def lost(self, code: int) -> None:
-        self.follow(self.talk.lost(code))
-
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 1.0, 15.0, 100.0]))
     def time(self, seconds: float) -> None:
         self.follow(self.talk.wait(seconds))
-
-    @invariant()
-    def knows_when_it_is_over(self) -> None:
-        if hasattr(self, "talk") and self.talk.over:
-            assert self.talk.machine.deadline is None
 
 
 TestAnySpeech = AnySpeech.TestCase

@@ -19,8 +19,6 @@ from support.extended_tts import (
     end,
     flush,
     live,
-    lose,
-    open_connection,
     opening,
     speaking,
     start,
@@ -88,7 +86,7 @@ def test_updates_with_text_between_stay_apart() -> None:
     talk.client(update("u", voice="w"), text("a", "one"), flush("a"))
 
     assert talk.client(update("v", voice="x"), text("b", "two"), flush("b")) == [dial(2)]
-    assert open_connection(talk, 1) == [updated("u", {"voice": "w"}), retire(0), words("one", 1), up(FLUSH, 1)]
+    assert talk.ready(connection=1) == [updated("u", {"voice": "w"}), retire(0), words("one", 1), up(FLUSH, 1)]
     assert talk.ready() == [updated("v", {"voice": "x"})]
     assert talk.upstream(AUDIO_END, connection=1) == [end("a"), retire(1), words("two", 2), up(FLUSH, 2)]
 
@@ -160,7 +158,7 @@ def test_a_later_update_stands_without_what_was_refused_before_it() -> None:
     talk.client(update("v", config={"speed": 2}), text("b", "two"), flush("b"))
     assert talk.inits[2]["voice"] == "w"
 
-    said = lose(talk, 1, NO_SUCH_VOICE)
+    said = talk.lost(NO_SUCH_VOICE, connection=1)
     assert said == [
         updated("u", rejected={"voice": "no such voice"}),
         refusal("config_error"),
@@ -233,5 +231,5 @@ def test_an_update_before_ready_holds_for_the_texts_after_it() -> None:
         down({**READY, "sidecar": {"version": "1.2.3", "session": "7"}}),
         updated("u", {"voice": "w"}),
     ]
-    assert open_connection(talk, 0) == [words("one", 0), up(FLUSH, 0)]
+    assert talk.ready(connection=0) == [words("one", 0), up(FLUSH, 0)]
     assert talk.upstream(AUDIO_END, connection=0) == [end("a"), retire(0), words("two", 1), up(FLUSH, 1)]

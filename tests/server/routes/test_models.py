@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
 import pytest
 from slng_sidecar.net.serving import listen_tcp, serving
 from slng_sidecar.protocol.errors import GatewayError
@@ -20,16 +19,13 @@ from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Limits
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
+from support.http import http_client
 from support.running import AURA, KEY, NOVA, gateway_and_simulator, running_gateway
-
-
-def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
 
 
 async def test_the_catalogue_and_the_configured_ones_are_listed_as_openai_lists_models() -> None:
     settings: dict[str, Any] = {"slng_tts_model": "acme/house:1", "sidecar_model_aliases": "fast=slng/x/y:1"}
-    async with gateway_and_simulator(**settings) as (url, _), client(url) as http:
+    async with gateway_and_simulator(**settings) as (url, _), http_client(url) as http:
         reply = await http.get("/v1/models")
         assert reply.status_code == 200
         assert reply.json()["object"] == "list"
@@ -48,7 +44,7 @@ async def test_the_catalogue_and_the_configured_ones_are_listed_as_openai_lists_
 async def test_a_catalogue_that_does_not_answer_is_an_error_that_names_it() -> None:
     async with running_simulator(SimulatorOptions.fast()) as simulator:
         gone = simulator.url
-    async with running_gateway(gone) as url, client(url) as http:
+    async with running_gateway(gone) as url, http_client(url) as http:
         reply = await http.get("/v1/models")
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_unreachable")
         assert gone.removeprefix("ws://") in reply.json()["error"]["message"]

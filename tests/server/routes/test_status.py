@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions
+from support.http import http_client
 from support.running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 
 EXTENDED = "slng-sidecar.v1"
@@ -34,7 +35,7 @@ async def serving(
 ) -> AsyncIterator[tuple[str, Simulator, httpx.AsyncClient]]:
     async with (
         gateway_and_simulator(options, **settings) as (url, simulator),
-        httpx.AsyncClient(trust_env=False, base_url=url) as client,
+        http_client(url) as client,
     ):
         yield url, simulator, client
 

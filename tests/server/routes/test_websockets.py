@@ -7,33 +7,20 @@ import json
 from typing import Any
 
 import pytest
-from slng_sidecar.engines import signal
 from slng_sidecar.simulator import SimulatorOptions
+from support.numbered_signal import speech, whole_words, words
 from support.running import AURA, KEY, NOVA, STT_INIT, TTS_INIT, Talk, gateway_and_simulator, running_gateway, talking
 from websockets.exceptions import InvalidStatus
 
 SIGNAL_STT = "slng/simulator/signal:1"
 
 
-def words(count: int, first: int = 1) -> bytes:
-    """Spell numbered words, with a gap after every fifth."""
-    numbers = range(first, first + count)
-    return signal.encode([signal.SignalWord(number, gap=20 if number % 5 == 0 else 0) for number in numbers])
+def spoken(count: int, first: int = 1) -> bytes:
+    return speech(range(first, first + count), pause_every=5)
 
 
-def spoken(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
-
-
-def heard(talk: Talk) -> list[str]:
+def transcribed(talk: Talk) -> list[str]:
     return " ".join(talk.finals()).split()
-
-
-def heard_in(audio: bytes | bytearray, rate: int = 16000) -> list[int]:
-    """Read back the words of synthesised signal; a broken one fails the test."""
-    found = signal.decode(bytes(audio), rate)
-    assert all(word.whole for word in found)
-    return [word.number for word in found]
 
 
 async def test_speech_goes_up_and_words_come_down() -> None:
@@ -41,21 +28,21 @@ async def test_speech_goes_up_and_words_come_down() -> None:
         await talk.send(STT_INIT)
         ready = await talk.until("ready")
         assert ready["session_id"]
-        await talk.send(words(12), {"type": "close"})
+        await talk.send(spoken(12), {"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard(talk) == spoken(1, 12)
+        assert transcribed(talk) == words(1, 12)
 
 
 async def test_audio_sent_before_upstream_is_ready_is_held_and_sent_in_order() -> None:
     options = SimulatorOptions.fast(upgrade_ms=150, ready_ms=150)
     async with gateway_and_simulator(options) as (url, simulator), talking(url, "stt", NOVA) as talk:
-        audio = words(20)
+        audio = spoken(20)
         await talk.send(STT_INIT)
         for start in range(0, len(audio), 640):
             await talk.send(audio[start : start + 640])
         await talk.send({"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard(talk) == spoken(1, 20)
+        assert transcribed(talk) == words(1, 20)
         assert bytes(simulator.log.of("stt")[0].audio) == audio
 
 
@@ -212,7 +199,7 @@ async def test_a_required_token_is_taken_in_each_of_its_places_and_nothing_else_
 async def test_low_confidence_drops_partials_and_empties_finals() -> None:
     options = SimulatorOptions.fast(confidence=0.49, from_finalize=False)
     async with gateway_and_simulator(options) as (url, _), talking(url, "stt", NOVA) as talk:
-        await talk.send(STT_INIT, words(5), {"type": "finalize"})
+        await talk.send(STT_INIT, spoken(5), {"type": "finalize"})
         final = await talk.until("final_transcript")
         assert final["transcript"] == ""
         assert "partial_transcript" not in talk.types
@@ -223,25 +210,25 @@ async def test_equal_confidence_passes_and_scope_off_passes_all() -> None:
         gateway_and_simulator(SimulatorOptions.fast(confidence=0.5)) as (url, _),
         talking(url, "stt", NOVA) as talk,
     ):
-        await talk.send(STT_INIT, words(5), {"type": "close"})
+        await talk.send(STT_INIT, spoken(5), {"type": "close"})
         await talk.until_closed()
-        assert heard(talk) == spoken(1, 5)
+        assert transcribed(talk) == words(1, 5)
     settings = {"sidecar_confidence_scope": "off"}
     async with (
         gateway_and_simulator(SimulatorOptions.fast(confidence=0.1), **settings) as (url, _),
         talking(url, "stt", NOVA) as talk,
     ):
-        await talk.send(STT_INIT, words(5), {"type": "close"})
+        await talk.send(STT_INIT, spoken(5), {"type": "close"})
         await talk.until_closed()
-        assert heard(talk) == spoken(1, 5)
+        assert transcribed(talk) == words(1, 5)
 
 
 async def test_deepgram_s_own_results_become_the_bridge_s_messages() -> None:
     options = SimulatorOptions.fast(results=True)
     async with gateway_and_simulator(options) as (url, _), talking(url, "stt", NOVA) as talk:
-        await talk.send(STT_INIT, words(5), {"type": "close"})
+        await talk.send(STT_INIT, spoken(5), {"type": "close"})
         await talk.until_closed()
-        assert heard(talk) == spoken(1, 5)
+        assert transcribed(talk) == words(1, 5)
         assert "Results" not in talk.types
 
 
@@ -263,9 +250,9 @@ async def test_nonsense_draws_a_named_error_and_the_session_goes_on(message: Any
         error = await talk.until("error")
         assert says in error["message"]
         assert error["fatal"] is False
-        await talk.send({"type": "never heard of it"}, words(5), {"type": "close"})
+        await talk.send({"type": "never heard of it"}, spoken(5), {"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard(talk) == spoken(1, 5)
+        assert transcribed(talk) == words(1, 5)
 
 
 async def test_audio_before_init_ends_the_session_by_name() -> None:
@@ -325,12 +312,12 @@ async def test_a_drop_of_upstream_is_not_noticed_and_loses_no_word() -> None:
         fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=600)
         await talk.send(STT_INIT)
         await talk.until("ready")
-        audio = words(10)
+        audio = spoken(10)
         for start in range(0, len(audio), 640):
             await talk.send(audio[start : start + 640])
         await talk.send({"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard(talk) == spoken(1, 10)
+        assert transcribed(talk) == words(1, 10)
         assert set(talk.types) <= {"ready", "partial_transcript", "final_transcript"}
         assert len(fault.fired) == 1
         assert simulator.log.dials == 2
@@ -347,7 +334,7 @@ async def test_text_sent_before_ready_is_spoken_and_each_turn_has_one_terminal()
         await talk.until("audio_end")
         await talk.send({"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard_in(talk.audio) == [1, 2, 3, 4]
+        assert whole_words(talk.audio) == [1, 2, 3, 4]
         assert talk.types == ["ready", "audio_end", "audio_end"]
         assert simulator.log.dials == 1
 
@@ -366,7 +353,7 @@ async def test_routes_that_die_with_every_turn_look_like_one_session(model: str)
         for number in (1, 2, 3):
             await talk.send({"type": "text", "text": f"n{number}"}, {"type": "flush"})
             await talk.until("audio_end")
-        assert heard_in(talk.audio) == [1, 2, 3]
+        assert whole_words(talk.audio) == [1, 2, 3]
         assert talk.types == ["ready", "audio_end", "audio_end", "audio_end"]
         assert simulator.log.dials == 3
 
@@ -376,7 +363,7 @@ async def test_a_drop_before_the_first_audio_is_not_noticed() -> None:
         fault = simulator.inject(do="drop", kind="tts", when="flush")
         await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
         await talk.until("audio_end")
-        assert heard_in(talk.audio) == [1, 2]
+        assert whole_words(talk.audio) == [1, 2]
         assert len(fault.fired) == 1
         assert simulator.log.dials == 2
 
@@ -392,7 +379,7 @@ async def test_no_audio_of_a_cleared_turn_follows_the_clear() -> None:
         talk.audio.clear()
         await talk.send({"type": "text", "text": "n100 n101"}, {"type": "flush"})
         await talk.until("audio_end")
-        assert heard_in(talk.audio) == [100, 101]
+        assert whole_words(talk.audio) == [100, 101]
         assert talk.types.count("cleared") == 1
 
 
@@ -402,7 +389,7 @@ async def test_audio_in_base64_comes_as_binary(form: str) -> None:
     async with gateway_and_simulator(options) as (url, _), talking(url, "tts", AURA) as talk:
         await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
         await talk.until("audio_end")
-        assert heard_in(talk.audio) == [1, 2]
+        assert whole_words(talk.audio) == [1, 2]
 
 
 async def test_tts_nonsense_draws_a_named_error_and_the_session_goes_on() -> None:
@@ -417,7 +404,7 @@ async def test_tts_nonsense_draws_a_named_error_and_the_session_goes_on() -> Non
         assert (await talk.until("error"))["code"] == "payload_too_large"
         await talk.send({"type": "text", "text": "n5"}, {"type": "flush"})
         await talk.until("audio_end")
-        assert heard_in(talk.audio) == [5]
+        assert whole_words(talk.audio) == [5]
 
 
 async def test_a_message_over_the_bound_closes_with_1009() -> None:
@@ -444,15 +431,15 @@ async def test_sessions_at_once_do_not_mix() -> None:
         async def one(first: int) -> list[str]:
             async with talking(url, "stt", NOVA) as talk:
                 await talk.send(STT_INIT)
-                audio = words(10, first)
+                audio = spoken(10, first)
                 for start in range(0, len(audio), 6400):
                     await talk.send(audio[start : start + 6400])
                 await talk.send({"type": "close"})
                 await talk.until_closed()
-                return heard(talk)
+                return transcribed(talk)
 
         results = await asyncio.gather(*(one(100 * n) for n in range(1, 11)))
-        assert results == [spoken(100 * n, 100 * n + 9) for n in range(1, 11)]
+        assert results == [words(100 * n, 100 * n + 9) for n in range(1, 11)]
         assert simulator.log.dials == 10
 
 
