@@ -68,12 +68,12 @@ def loudness(pcm: bytes) -> float:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 100_000])
-async def test_a_plain_wav_is_its_samples(piece: int) -> None:
+async def test_a_plain_wav_is_decoded_to_its_samples(piece: int) -> None:
     assert await decoded(wav_header(RATE, data_size=len(PCM)) + PCM, piece=max(piece, 5)) == (RATE, PCM)
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 2_147_418_112, 4_000_000_000])
-async def test_a_wav_whose_size_is_a_lie_is_what_it_brings(size: int) -> None:
+async def test_a_wav_with_a_wrong_size_is_decoded_to_the_samples_that_come(size: int) -> None:
     header = wav_header(RATE)[:40] + struct.pack("<I", size)
     assert await decoded(header + PCM[:1_024]) == (RATE, PCM[:1_024])
 
@@ -87,7 +87,7 @@ async def test_a_wav_whose_size_is_a_lie_is_what_it_brings(size: int) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (48_000, 2)])
-async def test_whatever_soundfile_writes_comes_out_as_mono_of_one_rate(
+async def test_every_format_of_soundfile_is_decoded_to_mono_at_one_rate(
     form: str, subtype: str | None, rate: int, channels: int
 ) -> None:
     sample_rate, pcm = await decoded(audio_file(tone(rate, channels=channels), rate, form, subtype))
@@ -109,7 +109,7 @@ async def test_whatever_soundfile_writes_comes_out_as_mono_of_one_rate(
         (("-f", "mp4", "-c:a", "aac", "-movflags", "frag_keyframe+empty_moov"), None),
     ],
 )
-async def test_what_phones_and_browsers_record_is_decoded(
+async def test_recordings_of_phones_and_browsers_are_decoded(
     options: tuple[str, ...], suffix: str | None, tmp_path: Path
 ) -> None:
     need("ffmpeg")
@@ -121,7 +121,7 @@ async def test_what_phones_and_browsers_record_is_decoded(
     assert loudness(out) == pytest.approx(loudness(pcm), rel=0.15)
 
 
-async def test_a_file_that_is_wanted_whole_first_is_the_same() -> None:
+async def test_a_file_that_is_read_whole_first_is_decoded_to_the_same_samples() -> None:
     file = audio_file(tone(RATE), RATE, "FLAC")
     assert await decoded(file, Expected(whole=True)) == await decoded(file)
 
@@ -164,7 +164,7 @@ async def test_files_without_audio_are_refused(file: bytes, says: str) -> None:
 @pytest.mark.parametrize(
     "list_", ["#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"]
 )
-async def test_a_file_that_names_another_one_does_not_have_it_opened(
+async def test_a_file_that_names_another_file_does_not_open_that_file(
     name: str, list_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -174,7 +174,7 @@ async def test_a_file_that_names_another_one_does_not_have_it_opened(
         await decoded(list_.format(name.format(path=secret)).encode())
 
 
-async def test_a_film_without_audio_is_refused(tmp_path: Path) -> None:
+async def test_a_video_without_audio_is_refused(tmp_path: Path) -> None:
     need("ffmpeg")
     film = tmp_path / "film.mp4"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=s=64x64:d=1", str(film)]
@@ -199,7 +199,7 @@ async def test_an_abandoned_file_leaves_no_thread() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "decoding"]
 
 
-async def test_whoever_is_ahead_waits() -> None:
+async def test_the_faster_side_waits_for_the_slower_one() -> None:
     async with Decoding(RATE, 1_000) as job:
         job.start(Expected())
         putting = asyncio.create_task(job.put(wav_header(RATE) + bytes(2_000_000)))
@@ -217,7 +217,7 @@ async def test_concatenated_files_are_decoded_as_one(rates: tuple[int, int]) -> 
     assert len(pcm) / 2 / RATE == pytest.approx(3.0, abs=0.3)
 
 
-async def test_a_damaged_packet_costs_no_more_than_itself() -> None:
+async def test_a_damaged_packet_loses_only_its_own_audio() -> None:
     file = bytearray(audio_file(tone(RATE, 5.0), RATE, "MP3"))
     for at in range(len(file) // 2, len(file) // 2 + 400):
         file[at] = 0
@@ -234,7 +234,7 @@ damaged_files = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(damaged_files)
-def test_damaged_files_give_audio_or_a_named_refusal(damaged: tuple[str, list[tuple[int, int]], int]) -> None:
+def test_a_damaged_file_is_decoded_or_refused_by_name(damaged: tuple[str, list[tuple[int, int]], int]) -> None:
     decode_or_refuse(*damaged)
 
 
@@ -254,7 +254,7 @@ def decode_or_refuse(form: str, damage: list[tuple[int, int]], end: int) -> None
     asyncio.run(attempt())
 
 
-async def test_without_the_codecs_wav_is_read_and_the_rest_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_codecs_wav_is_read_and_the_rest_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setitem(sys.modules, "soxr", None)
     assert not codecs.is_installed()

@@ -39,7 +39,7 @@ def test_the_audio_has_the_requested_rate(encoding: str, rate: int) -> None:
 @pytest.mark.parametrize("encoding", FILES)
 @settings(max_examples=20, deadline=None)
 @given(piece=st.integers(1, 3_000))
-def test_it_does_not_matter_where_the_messages_are_cut(encoding: str, piece: int) -> None:
+def test_message_boundaries_do_not_change_the_audio(encoding: str, piece: int) -> None:
     assert decoded(encoding, FILES[encoding], piece) == decoded(encoding, FILES[encoding], 1 << 20)
 
 
@@ -58,7 +58,7 @@ def test_any_bytes_are_decoded_or_skipped(encoding: str, data: bytes) -> None:
     assert len(pcm) % 2 == 0
 
 
-def test_damage_in_the_middle_costs_no_more_than_itself() -> None:
+def test_damage_in_the_middle_loses_only_the_damaged_audio() -> None:
     for encoding, file in FILES.items():
         middle = len(file) // 2
         pcm, _ = decoded(encoding, file[:middle] + bytes(100) + file[middle + 100 :], 500)

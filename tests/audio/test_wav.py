@@ -39,6 +39,6 @@ def test_a_stream_of_unknown_length_is_read_by_libsndfile() -> None:
     assert data.tobytes() == pcm
 
 
-def test_a_file_of_nothing_is_still_a_file() -> None:
+def test_a_file_without_samples_is_valid() -> None:
     with wave.open(io.BytesIO(wav_header(16_000, data_size=0))) as file:
         assert file.getnframes() == 0

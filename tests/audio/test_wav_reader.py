@@ -64,7 +64,7 @@ PCM = array("h", range(-500, 500)).tobytes()
 @pytest.mark.parametrize("subtype", SUBTYPES)
 @settings(max_examples=15)
 @given(data=st.data())
-def test_it_reads_what_soundfile_writes_as_soundfile_does(form: str, subtype: str, data: st.DataObject) -> None:
+def test_a_file_is_read_as_soundfile_reads_it(form: str, subtype: str, data: st.DataObject) -> None:
     channels = data.draw(st.sampled_from([1, 2, 3, 6]))
     levels = st.floats(-1.25, 1.25, width=32)
     frames = data.draw(st.lists(st.lists(levels, min_size=channels, max_size=channels), max_size=40))
@@ -81,21 +81,21 @@ def test_it_reads_what_soundfile_writes_as_soundfile_does(form: str, subtype: st
 
 
 @pytest.mark.parametrize("subtype", OTHERS)
-def test_what_it_does_not_read_of_that_is_refused_by_name(subtype: str) -> None:
+def test_an_unsupported_subtype_is_refused_by_name(subtype: str) -> None:
     with pytest.raises(UnreadableAudio, match=OTHERS[subtype]):
         read(audio_file(numpy.zeros(4_000), 8_000, "WAV", subtype))
 
 
 @pytest.mark.parametrize("size", [FIRST_LIE, 0x7FFF_FFFF, 0xFFFF_FFFF, 0])
 @pytest.mark.parametrize("riff_size", [0, 36, 2_147_418_148, 0xFFFF_FFFF])
-def test_sizes_of_a_streamed_file_mean_to_the_end(size: int, riff_size: int) -> None:
+def test_a_streamed_file_without_sizes_is_read_to_the_end(size: int, riff_size: int) -> None:
     reader, pcm = read(riff(fmt(), chunk(b"data", PCM, size), size=riff_size), 3, 41, 900)
 
     assert pcm == PCM
     assert reader.missing == 0
 
 
-def test_a_file_that_says_4_gb_and_brings_1_kb_is_its_1_kb() -> None:
+def test_a_file_that_claims_4_gb_and_holds_1_kb_is_read_as_1_kb() -> None:
     assert read(riff(fmt(), chunk(b"data", PCM[:1024], 4_000_000_000)))[1] == PCM[:1024]
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_ends_early_reports_how_early() -> None:
 
 
 @pytest.mark.parametrize("padding", [b"\0", b""])
-def test_odd_and_extra_chunks_are_passed_over(padding: bytes) -> None:
+def test_odd_and_extra_chunks_are_skipped(padding: bytes) -> None:
     odd = struct.pack("<4sI", b"bext", 5) + b"12345" + padding
     list_ = chunk(b"LIST", b"INFO" + bytes(200))
     _, pcm = read(riff(list_, odd, fmt(), odd, chunk(b"fact", bytes(4)), chunk(b"data", PCM)))
@@ -122,19 +122,19 @@ def test_odd_and_extra_chunks_are_passed_over(padding: bytes) -> None:
     assert pcm == PCM
 
 
-def test_a_long_fmt_chunk_is_read_up_to_what_is_known_of_it() -> None:
+def test_the_unknown_end_of_a_long_fmt_chunk_is_skipped() -> None:
     longer = chunk(b"fmt ", fmt()[8:] + bytes(2) + bytes(61))
 
     assert read(riff(longer, chunk(b"data", PCM)))[1] == PCM
 
 
-def test_24_bits_in_four_bytes_are_the_upper_ones() -> None:
+def test_24_bit_samples_in_four_bytes_use_the_upper_bits() -> None:
     samples = struct.pack("<2i", 0x1234_5600, -0x1234_5600)
 
     assert read(riff(fmt(bits=24, block=4), chunk(b"data", samples)))[1] == struct.pack("<2h", 0x1234, -0x1235)
 
 
-def test_floats_that_are_no_levels_are_cut_or_silent() -> None:
+def test_floats_beyond_full_scale_are_clipped_and_nan_is_silent() -> None:
     samples = struct.pack("<6f", 1e30, float("inf"), -float("inf"), float("nan"), 1.0, -1.0)
     _, pcm = read(riff(fmt(tag=3, bits=32), chunk(b"data", samples)))
 
@@ -174,12 +174,12 @@ def test_a_header_may_come_byte_by_byte() -> None:
         (riff(fmt(), b"\x01\x02\x03\x04\x05\x06\x07\x08"), "broken header"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(file: bytes, says: str) -> None:
+def test_an_unreadable_file_is_refused_by_name(file: bytes, says: str) -> None:
     with pytest.raises(UnreadableAudio, match=says):
         read(file)
 
 
-def test_it_holds_no_more_than_a_header_whatever_its_chunks_say() -> None:
+def test_the_reader_holds_at_most_a_header_whatever_the_chunks_claim() -> None:
     reader = WavReader()
     reader.feed(riff(chunk(b"JUNK", b"", 0xFFFF_0000)))
     for _ in range(100):
@@ -228,7 +228,7 @@ def test_any_bytes_split_anywhere_give_the_same_samples_or_the_same_refusal(data
     st.integers(1, 2),
     st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), min_size=1, max_size=3),
 )
-def test_a_damaged_header_gives_what_soundfile_reads_or_a_refusal(
+def test_a_damaged_header_is_read_as_soundfile_reads_it_or_refused(
     form: str, subtype: str, channels: int, damage: list[tuple[int, int]]
 ) -> None:
     """Where libsndfile understands the same of a damaged header, the samples are the same too: never noise."""

@@ -91,7 +91,7 @@ async def fetched(page: Page, url: str, **options: Any) -> str:
     return text
 
 
-async def test_a_page_of_another_origin_gets_nothing_and_nothing_is_done_for_it() -> None:
+async def test_a_page_of_another_origin_reads_nothing_and_triggers_nothing() -> None:
     async with gateway_and_simulator() as (url, simulator), page_of_another_site() as elsewhere, chromium() as page:
         await page.goto(elsewhere)
         assert not await connects(page, url)
@@ -118,7 +118,7 @@ async def test_a_name_that_was_rebound_to_this_machine_gets_nothing() -> None:
         assert not simulator.log.of("http")
 
 
-async def test_the_sidecars_own_page_and_an_origin_that_was_allowed_get_in() -> None:
+async def test_the_sidecars_own_page_and_an_allowed_origin_have_access() -> None:
     async with page_of_another_site() as elsewhere, chromium() as page:
         async with gateway_and_simulator(sidecar_allowed_origins=elsewhere) as (url, _):
             await page.goto(elsewhere)

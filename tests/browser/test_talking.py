@@ -76,6 +76,6 @@ async def test_a_question_into_the_microphone_is_answered_by_the_loudspeaker(tmp
         await page.get_by_text("not connected").wait_for()
 
 
-async def test_daily_without_its_package_says_what_to_install() -> None:
+async def test_daily_without_its_package_names_what_to_install() -> None:
     async with bot_process("-t", "daily", "--port", str(free_port()), until="Daily disabled") as said:
         assert re.search(r"install pipecat-ai\[daily\]", said)

@@ -73,7 +73,7 @@ async def test_offline_a_question_into_the_microphone_is_answered(checkout: Any,
         assert sorted(checkout.run("docker compose ps --services").stdout.split()) == ["bot", "sidecar", "simulator"]
 
 
-def test_without_a_key_up_says_what_to_do_and_does_not_start(checkout: Any) -> None:
+def test_compose_up_without_a_key_names_the_remedy_and_does_not_start(checkout: Any) -> None:
     done = checkout.run("docker compose up")
     assert done.returncode != 0
     assert "There is no SLNG key" in done.stdout
@@ -83,7 +83,7 @@ def test_without_a_key_up_says_what_to_do_and_does_not_start(checkout: Any) -> N
 
 
 @pytest.mark.parametrize("name", ["SLNG_API_KEY_FILE", "OPENAI_API_KEY_FILE"])
-def test_offline_with_a_key_is_refused_since_it_would_not_be_offline(checkout: Any, name: str) -> None:
+def test_offline_mode_with_a_key_is_refused(checkout: Any, name: str) -> None:
     (checkout.folder / "key").write_text(KEY)
     done = checkout.run(OFFLINE, **{name: "key"})
     assert done.returncode != 0
@@ -91,13 +91,13 @@ def test_offline_with_a_key_is_refused_since_it_would_not_be_offline(checkout: A
     assert not checkout.run("docker compose ps --services --status running").stdout.strip()
 
 
-def test_a_key_file_that_is_not_there_is_named(checkout: Any) -> None:
+def test_a_missing_key_file_is_named(checkout: Any) -> None:
     done = checkout.run("docker compose up", SLNG_API_KEY_FILE="secrets/nowhere")
     assert done.returncode != 0
     assert "secrets/nowhere" in done.stdout
 
 
-def test_with_keys_in_files_each_container_gets_its_own_and_no_other(checkout: Any) -> None:
+def test_each_container_gets_only_its_own_key_files(checkout: Any) -> None:
     script = pasted()[1].replace("docker compose up", "docker compose up --detach --wait")
     for name in ("OPENAI_API_KEY", "SIDECAR_TOKEN", "SLNG_PROVIDER_KEY"):
         (checkout.folder / "secrets").mkdir(exist_ok=True)
@@ -128,7 +128,7 @@ def test_with_keys_in_files_each_container_gets_its_own_and_no_other(checkout: A
     assert "OpenAILLMService" in checkout.run(f'docker compose exec -T bot python -c "{asked}"').stdout
 
 
-def test_a_unix_socket_on_a_volume_takes_the_place_of_the_port(checkout: Any) -> None:
+def test_a_unix_socket_on_a_volume_replaces_the_port(checkout: Any) -> None:
     lines = [line for line in pasted()[2].splitlines() if not line.startswith("#")]
     assert lines == [f"{UNIX} up"]
     up = f"{UNIX} --profile offline up --detach --wait"

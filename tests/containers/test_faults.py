@@ -110,15 +110,15 @@ async def hear_through(containers: Containers, fault: contextlib.AbstractAsyncCo
         assert spoken(pipeline) == words(1, 24)
 
 
-async def test_a_restarted_upstream_costs_no_word(containers: Containers) -> None:
+async def test_a_restarted_upstream_loses_no_word(containers: Containers) -> None:
     await hear_through(containers, later(1, partial(containers.simulator.restart, timeout=0)))
 
 
-async def test_a_frozen_upstream_costs_no_word(containers: Containers) -> None:
+async def test_a_frozen_upstream_loses_no_word(containers: Containers) -> None:
     await hear_through(containers, later(1, containers.simulator.pause, 2.0, containers.simulator.unpause))
 
 
-async def test_a_cut_network_costs_no_word(containers: Containers) -> None:
+async def test_a_cut_network_loses_no_word(containers: Containers) -> None:
     network = containers.network
     reconnect = partial(network.connect, containers.simulator, aliases=["upstream"])
     await hear_through(
@@ -126,7 +126,7 @@ async def test_a_cut_network_costs_no_word(containers: Containers) -> None:
     )
 
 
-async def test_a_killed_sidecar_costs_no_word_and_one_error(containers: Containers) -> None:
+async def test_a_killed_sidecar_loses_no_word_and_causes_one_error(containers: Containers) -> None:
     stt = SlngSTTService(sidecar_url=containers.url, model=SIGNAL)
     async with running_pipeline(stt) as pipeline:
         async with later(1, containers.sidecar.kill, containers.sidecar.start):
@@ -160,7 +160,7 @@ async def test_sigterm_under_load_cuts_no_utterance(containers: Containers) -> N
         assert b"draining: 11 sessions" in containers.sidecar.logs()
 
 
-async def test_the_container_runs_as_nobody_in_particular_and_writes_nothing(containers: Containers) -> None:
+async def test_the_container_runs_without_root_and_writes_nothing(containers: Containers) -> None:
     user = containers.sidecar.exec_run(["id", "-u"]).output.decode().strip()
     assert user == "10001"
     assert containers.sidecar.exec_run(["touch", "/opt/venv/x"]).exit_code != 0
@@ -171,7 +171,7 @@ async def test_the_container_runs_as_nobody_in_particular_and_writes_nothing(con
     assert tools.output.decode().strip() == ""
 
 
-async def test_its_health_is_known_to_docker(containers: Containers) -> None:
+async def test_docker_reports_the_container_as_healthy(containers: Containers) -> None:
     async with asyncio.timeout(40):
         while True:
             await asyncio.to_thread(containers.sidecar.reload)

@@ -64,20 +64,20 @@ def seconds(path: Path, name: str) -> float:
     return float(given) if given is not None else float(Settings.model_fields[name.lower()].default)
 
 
-def test_there_is_one_for_each_way_to_run_it() -> None:
+def test_there_is_a_manifest_for_each_deployment() -> None:
     assert {path.name for path in FILES} == SINCE.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 @pytest.mark.parametrize("which", ["oldest", "newest"])
-def test_kubernetes_takes_it(path: Path, which: str) -> None:
+def test_a_manifest_matches_the_schemas_of_kubernetes(path: Path, which: str) -> None:
     version = SINCE[path.name] if which == "oldest" else kubernetes_validate.latest_version()
     for document in documents(path):
         kubernetes_validate.validate(document, version, strict=True)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_variable_is_a_setting_and_its_value_is_taken(
+def test_every_variable_is_a_setting_with_a_valid_value(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {name.upper() for name in Settings.model_fields} | {f"{name.upper()}_FILE" for name in SECRETS}
@@ -104,7 +104,7 @@ def test_the_bot_finds_the_sidecar_by_variables_that_it_reads() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_no_key_stands_in_it_and_the_bot_gets_none(path: Path) -> None:
+def test_no_manifest_holds_a_key_and_the_bot_gets_none(path: Path) -> None:
     for document in documents(path):
         assert document["kind"] != "Secret"
     for container in containers(path):
@@ -138,14 +138,14 @@ def test_every_metric_that_is_named_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_there_is_time_to_drain(path: Path) -> None:
+def test_the_termination_grace_period_covers_the_drain(path: Path) -> None:
     before = sidecar(path).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     needed = before + seconds(path, "SIDECAR_DRAIN_SECONDS") + 2 * seconds(path, "SIDECAR_CLOSE_TIMEOUT")
     assert pod(path)["terminationGracePeriodSeconds"] > needed
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_containers_may_do_no_more_than_they_must(path: Path) -> None:
+def test_containers_have_only_the_permissions_that_they_need(path: Path) -> None:
     spec = pod(path)
     assert spec["automountServiceAccountToken"] is False
     # Else a Service named "sidecar" sets SIDECAR_PORT.
@@ -165,7 +165,7 @@ def test_containers_may_do_no_more_than_they_must(path: Path) -> None:
     assert {**spec["securityContext"], **sidecar(path)["securityContext"]}["runAsUser"] == int(user.group(1))
 
 
-def test_the_native_sidecar_is_one() -> None:
+def test_the_native_sidecar_is_a_restartable_init_container() -> None:
     path = FILES[0]
     container = sidecar(path)
     assert container in pod(path)["initContainers"]
@@ -174,7 +174,7 @@ def test_the_native_sidecar_is_one() -> None:
     assert "readinessProbe" not in container
 
 
-def test_the_shared_ones_are_scaled_spared_and_found() -> None:
+def test_the_shared_deployment_is_scaled_protected_and_reachable() -> None:
     path = FILES[1]
     labels = one(path, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert one(path, "Service")["spec"]["selector"] == labels

@@ -123,7 +123,7 @@ PASSED = {
 
 @pytest.mark.parametrize("extended", [False, True], ids=["plain", "extended"])
 @pytest.mark.parametrize("kind", ["stt", "tts"])
-def test_every_message_of_the_code_is_in_it_and_no_other(kind: str, extended: bool) -> None:
+def test_the_document_has_every_message_of_the_code_and_no_other(kind: str, extended: bool) -> None:
     dialect = ("Extended" if extended else "Plain") + kind.capitalize()
     said = said_by(stt_dialects if kind == "stt" else tts_dialects, dialect) | PASSED[dialect]
     assert messages_of(kind, "send", extended=extended).keys() == said
@@ -133,7 +133,7 @@ def test_every_message_of_the_code_is_in_it_and_no_other(kind: str, extended: bo
     assert messages_of(kind, "receive", extended=extended).keys() == taken
 
 
-def test_every_reference_resolves_and_everything_is_referred_to() -> None:
+def test_every_reference_resolves_and_every_component_is_used() -> None:
     assert DOCUMENT["asyncapi"] == "3.0.0"
     found = references(DOCUMENT)
     for reference in found:
@@ -147,7 +147,7 @@ def test_every_reference_resolves_and_everything_is_referred_to() -> None:
         assert set(listed) <= set(found), channel
 
 
-def test_every_schema_is_one_and_a_message_s_is_of_its_type() -> None:
+def test_every_schema_is_valid_and_names_the_type_of_its_message() -> None:
     for name in DOCUMENT["components"]["schemas"]:
         Draft7Validator.check_schema(closed({"$ref": f"#/components/schemas/{name}"}))
     for message in DOCUMENT["components"]["messages"].values():
@@ -268,7 +268,7 @@ async def test_a_plain_stt_session_matches_the_document() -> None:
         assert session.said == messages_of("stt", "receive", extended=False).keys() - {"close"}
 
 
-async def test_an_extended_voice_speaks_as_the_document_says() -> None:
+async def test_an_extended_tts_session_matches_the_document() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(pace=10)) as (url, simulator),
         talking(url, "tts", MODEL, subprotocol="slng-sidecar.v1") as talk,
@@ -295,7 +295,7 @@ async def test_an_extended_voice_speaks_as_the_document_says() -> None:
         assert session.said == messages_of("tts", "receive", extended=True).keys() - {"stop"}
 
 
-async def test_a_plain_voice_speaks_as_the_document_says() -> None:
+async def test_a_plain_tts_session_matches_the_document() -> None:
     options = SimulatorOptions.fast(segments=True, terminal="flushed")
     async with gateway_and_simulator(options) as (url, simulator), talking(url, "tts", MODEL) as talk:
         session = Checked(talk, "tts", extended=False)
@@ -316,7 +316,7 @@ async def test_a_plain_voice_speaks_as_the_document_says() -> None:
 
 
 @pytest.mark.parametrize("kind", ["stt", "tts"])
-async def test_a_session_that_cannot_be_ends_as_the_document_says(kind: str) -> None:
+async def test_a_refused_session_ends_as_the_document_says(kind: str) -> None:
     async with (
         gateway_and_simulator() as (url, simulator),
         talking(url, kind, MODEL, subprotocol="slng-sidecar.v1") as talk,
@@ -330,7 +330,7 @@ async def test_a_session_that_cannot_be_ends_as_the_document_says(kind: str) -> 
         assert talk.messages[-1]["upstream"] == {"status": 401, "auth_source": "client_key"}
 
 
-def test_a_wrong_field_is_seen() -> None:
+def test_a_wrong_field_is_detected() -> None:
     known = messages_of("stt", "send", extended=True)
     right = {"type": "finalized", "finalize_id": "f", "outcome": "final", "covered_ms": 120}
     assert _check(right, known) == "finalized"

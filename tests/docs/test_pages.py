@@ -161,7 +161,7 @@ def test_no_page_points_to_a_document_that_is_not_published(page: Path) -> None:
     assert not re.search(r"local contract|first contract|section \d+ of", text_of(page))
 
 
-def test_the_fault_matrix_on_the_page_is_of_the_faults_that_there_are() -> None:
+def test_the_fault_matrix_page_lists_the_faults_that_exist() -> None:
     # `make matrix-docs` writes the page. It takes minutes, so this only notices that it was forgotten.
     page = text_of(Path("docs/evidence/fault-matrix.md"))
     assert page.startswith(TITLE)
@@ -171,7 +171,7 @@ def test_the_fault_matrix_on_the_page_is_of_the_faults_that_there_are() -> None:
     assert not missing
 
 
-def test_the_python_on_the_simulator_page_is_right() -> None:
+def test_the_python_on_the_simulator_page_works() -> None:
     [block] = re.findall(
         r"```python\n(from slng_sidecar.engines.*?)```", text_of(Path("docs/reference/simulator.md")), re.S
     )

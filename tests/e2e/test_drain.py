@@ -57,7 +57,7 @@ async def test_speech_and_transcription_under_way_are_finished_before_the_proces
             assert all("shutting down" in frame.error for frame in pipeline.up(ErrorFrame))
 
 
-async def test_a_bot_that_is_shutting_down_as_well_can_still_say_goodbye() -> None:
+async def test_a_bot_that_shuts_down_at_the_same_time_can_still_speak() -> None:
     async with (
         simulator_process(pace=1) as simulator,
         serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url) as sidecar,
@@ -115,7 +115,7 @@ async def test_an_idle_sidecar_ends_at_once() -> None:
         assert await sidecar.ends() == 0
 
 
-async def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path: Path) -> None:
+async def test_sighup_applies_what_can_change_and_names_what_cannot(tmp_path: Path) -> None:
     config = tmp_path / "sidecar.toml"
     config.write_text('sidecar_max_sessions = 7\nsidecar_log_format = "text"\n')
     async with simulator_process() as simulator, httpx.AsyncClient(trust_env=False) as client:

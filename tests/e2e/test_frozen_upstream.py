@@ -62,7 +62,7 @@ async def speak(talk: Talk, number: int, back: asyncio.Event) -> Counter[str]:
     return Counter(f"context {heard.reason}" for heard in run.contexts.values())
 
 
-async def test_a_frozen_upstream_that_is_replaced_costs_nothing_that_is_promised() -> None:
+async def test_no_promise_is_broken_if_a_frozen_upstream_is_replaced() -> None:
     sets = [part for name, value in SETS.items() for part in ("--set", f"{name}={value}")]
     back = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:

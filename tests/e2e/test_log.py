@@ -22,7 +22,7 @@ def events(sidecar: Running, **fields: Any) -> list[dict[str, Any]]:
     return [line for line in lines if "event" in line and fields.items() <= line.items()]
 
 
-async def test_a_call_with_a_drop_says_each_change_of_state_once() -> None:
+async def test_a_call_with_a_drop_logs_each_change_of_state_once() -> None:
     async with (
         simulator_process(first_audio_ms=20) as simulator,
         serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url, SIDECAR_LOG_FORMAT="json") as sidecar,
@@ -83,7 +83,7 @@ async def test_requests_over_http_and_refusals_are_logged_too() -> None:
         assert refused["client"] == "127.0.0.1"
 
 
-async def test_a_turn_over_a_websocket_leaves_nothing_of_its_text() -> None:
+async def test_the_text_of_a_websocket_turn_is_not_logged() -> None:
     async with (
         simulator_process(first_audio_ms=20) as simulator,
         serving(

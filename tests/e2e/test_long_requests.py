@@ -95,7 +95,9 @@ async def test_an_hour_of_wav_is_transcribed_in_bounded_memory(sidecar: Running)
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("form", ["FLAC", "MP3"])
-async def test_an_hour_of_a_compressed_file_is_as_well(form: str, sidecar: Running, tmp_path: Path) -> None:
+async def test_an_hour_of_a_compressed_file_is_transcribed_in_bounded_memory(
+    form: str, sidecar: Running, tmp_path: Path
+) -> None:
     def written(seconds: int) -> Path:
         path = tmp_path / f"{seconds}.{form.lower()}"
         soundfile.write(path, numpy.tile(SECOND, seconds), RATE, format=form)

@@ -39,7 +39,7 @@ def test_a_key_in_the_place_of_its_file_s_path_is_not_shown(
 
 
 @pytest.mark.parametrize("path", ["/run/secrets/no-such", "../no-such", "~/no-such", "tests/no-such", "."])
-def test_what_looks_like_a_path_is_shown(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_value_that_looks_like_a_path_is_shown(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("SLNG_API_KEY_FILE", path)
     assert f"SLNG_API_KEY_FILE={Path(path)} cannot be used" in complaint()
@@ -65,7 +65,7 @@ def test_a_base_url_with_a_secret_in_it_is_refused_without_it(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("url", [f"http://user:{KEY}@sidecar:8765", f"user:{KEY}@sidecar:8765"])
-def test_an_address_of_the_sidecar_is_shown_without_what_stands_before_the_at_sign(url: str) -> None:
+def test_the_address_of_the_sidecar_is_shown_without_its_credentials(url: str) -> None:
     for make in (lambda: PluginsAddress.of(url), lambda: SidecarAddress.of(url, None)):
         try:
             shown = f"{make()} {make()!r}"
@@ -100,7 +100,7 @@ def logging_as_served(form: str) -> Iterator[None]:
         ("http_proxy", f"ftp://{KEY}@proxy:3128"),
     ],
 )
-def test_what_libraries_are_given_by_the_environment_they_do_not_log(
+def test_libraries_do_not_log_secrets_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -118,7 +118,7 @@ def test_what_libraries_are_given_by_the_environment_they_do_not_log(
     assert "1f0c9b7e5d" not in said
 
 
-def test_libraries_do_not_log_what_goes_to_a_collector(capsys: pytest.CaptureFixture[str]) -> None:
+def test_libraries_do_not_log_the_keys_sent_to_a_collector(capsys: pytest.CaptureFixture[str]) -> None:
     with logging_as_served("text"):
         logging.getLogger("urllib3.connectionpool").debug('"POST /v1/traces?api-key=%s"', KEY)
     assert KEY not in capsys.readouterr().err

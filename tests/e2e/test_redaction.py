@@ -76,7 +76,7 @@ async def fail(world: World, number: int, fault: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_sessions_that_fail_in_every_way(form: str) -> None:
+async def test_failing_sessions_leak_no_secret(form: str) -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT=form) as world:
         await asyncio.gather(*(fail(world, number, fault) for number, fault in enumerate([*FAULTS, *FAULTS[-16:]])))
     world.assert_searchable("not opened", "lost", "ready")
@@ -107,7 +107,7 @@ async def send_raw(world: World, request: str) -> None:
     await writer.wait_closed()
 
 
-async def test_clients_that_put_keys_in_the_wrong_places() -> None:
+async def test_keys_that_clients_misplace_are_not_leaked() -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT="json") as world:
         await world.converse("stt", SIGNAL, {"X-Slng-Provider-Key": MISPLACED})
         await world.converse("tts", SIGNAL, {"X-SLNG-Session-Id": f"{MISPLACED},b"}, extended=True)

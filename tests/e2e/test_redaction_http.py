@@ -88,7 +88,7 @@ async def fail_in_reply(world: World, model: str, fault: dict[str, Any]) -> None
     await say(world, model)
 
 
-async def test_speech_and_transcripts_over_http_that_fail_in_every_way() -> None:
+async def test_failing_http_requests_leak_no_secret() -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT="json") as world:
         await asyncio.gather(hear(world), say(world))
         assert world.found["replies"].count("n424242 n434343") >= 5, "nothing was heard"
@@ -157,7 +157,7 @@ def parrot() -> Iterator[tuple[str, Parrot]]:
 
 
 @pytest.mark.parametrize("whose", ["ours", "the client's"])
-async def test_an_upstream_that_repeats_what_it_is_shown(whose: str) -> None:
+async def test_an_upstream_that_repeats_its_requests_leaks_no_secret(whose: str) -> None:
     """Ours: with spares, which are refused as well. The client's: it is handed on, and our token never is."""
     ours: dict[str, str] = {"SIDECAR_STANDBY": "1"}
     theirs = {"SLNG_KEY_PASSTHROUGH": "true", "SIDECAR_LOG_FORMAT": "json"}
@@ -187,7 +187,7 @@ async def test_an_upstream_that_repeats_what_it_is_shown(whose: str) -> None:
     assert world.leaks() == []
 
 
-async def test_standby_connections_that_are_lost_and_sessions_that_are_cut_off() -> None:
+async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> None:
     settings = {"SIDECAR_STANDBY": "1", "SLNG_STT_MODEL": SIGNAL, "SLNG_TTS_MODEL": SIGNAL}
     async with leaky_world(SIDECAR_DRAIN_SECONDS="0.3", SIDECAR_CLOSE_TIMEOUT="1", **settings) as world:
         await world.simulator.inject(**knowing({"do": "send", "when": "ready", "message": LEAKY}), kind="stt")

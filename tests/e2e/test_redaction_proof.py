@@ -34,7 +34,7 @@ async def test_without_redaction_the_search_finds_every_secret_in_every_place(fo
     }
 
 
-async def test_the_same_with_redaction_finds_nothing_and_would_find_one_word_more() -> None:
+async def test_with_redaction_the_search_finds_nothing_but_what_is_added() -> None:
     page = knowing({"text": EVERYTHING})["text"]
     async with leaky_world(UNREDACTED_PAGE=page) as world:
         fault = {"do": "error", "when": "init", "code": "auth_error", "message": f"{LEAKY} {WORDS}"}

@@ -81,7 +81,7 @@ def test_a_lost_piece_leaves_a_fragment_and_everything_else_whole(
     assert {word.text for word in heard if not word.whole} == {f"frag:{lost.number}"}
 
 
-def test_an_odd_byte_lost_costs_no_more_than_the_word_it_was_in() -> None:
+def test_a_lost_byte_breaks_only_the_word_it_was_in() -> None:
     sound = signal.encode([1, 2, 3])
     heard = signal.decode(sound[:100] + sound[101:])
     assert [word.text for word in heard][-2:] == ["n2", "n3"]
@@ -109,7 +109,7 @@ def test_a_fragment_is_reported_once_silence_shows_that_it_ended() -> None:
     assert not decoder.in_word
 
 
-def test_a_frame_with_a_wrong_bit_is_not_believed() -> None:
+def test_a_frame_with_a_wrong_bit_is_rejected() -> None:
     sound = bytearray(signal.encode([SignalWord(7, frames=10)]))
     third, run = 3 * 640, 8
     for at in range(third + 30 * run, third + 31 * run):  # a bit of the number
@@ -123,7 +123,7 @@ def test_a_frame_that_broke_off_does_not_hide_the_next_one() -> None:
     assert [word.text for word in signal.decode(begun + signal.encode([8]))] == ["n8"]
 
 
-def test_words_have_their_positions() -> None:
+def test_each_word_has_its_position() -> None:
     (first, second) = signal.decode(
         bytes(640) + signal.encode([SignalWord(1, frames=5, gap=2), SignalWord(2, frames=6)])
     )
@@ -132,7 +132,7 @@ def test_words_have_their_positions() -> None:
 
 
 @pytest.mark.parametrize(("encode", "subtype"), [(to_mulaw, "ULAW"), (to_alaw, "ALAW")])
-def test_survives_the_telephone_codecs(encode: Callable[[bytes], bytes], subtype: str) -> None:
+def test_words_survive_the_telephone_codecs(encode: Callable[[bytes], bytes], subtype: str) -> None:
     coded = BytesIO(encode(signal.encode([1, 2, 3], 8000)))
     raw = {"samplerate": 8000, "channels": 1, "format": "RAW", "subtype": subtype, "dtype": "int16"}
     samples, _ = soundfile.read(coded, **raw)
@@ -140,7 +140,7 @@ def test_survives_the_telephone_codecs(encode: Callable[[bytes], bytes], subtype
 
 
 @given(st.binary(max_size=4000))
-def test_noise_is_no_word(noise: bytes) -> None:
+def test_noise_is_not_decoded_as_a_word(noise: bytes) -> None:
     assert _heard([noise], 8000) == []
 
 
@@ -152,6 +152,6 @@ def test_a_text_names_its_words_or_gets_running_numbers() -> None:
 @pytest.mark.parametrize(
     "word", [SignalWord(-1), SignalWord(signal.MAX_NUMBER + 1), SignalWord(1, frames=4), SignalWord(1, frames=26)]
 )
-def test_refuses_words_that_cannot_be_spelt(word: SignalWord) -> None:
+def test_a_word_that_cannot_be_encoded_is_refused(word: SignalWord) -> None:
     with pytest.raises(ValueError, match="word"):
         signal.encode([word])

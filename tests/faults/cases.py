@@ -189,12 +189,12 @@ CASES = (
 )  # fmt: skip
 
 ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("5", "405 for HTTP speech on a regional gateway", ("test_a_regional_gateway_is_spoken_to_by_websocket",)),
+    ("5", "405 for HTTP speech on a regional gateway", ("test_a_regional_gateway_is_used_over_websockets",)),
     ("6", "this is no fault of upstream; every cell here sends audio or text before ready", ()),
     ("7", "the sidecar never sends it, and tells clients that do", ("test_audio_as_base64_is_refused_by_name",)),
     ("8", "settings that upstream does not accept cause an error or a close before ready, as in 3, 24 and 25", ()),
     ("12", "words that change: a numbered word has one spelling, and the sidecar passes on what upstream writes",
-     ("test_words_that_upstream_writes_as_a_number_come_as_it_writes_them",)),
+     ("test_words_that_upstream_writes_as_a_number_are_delivered_as_a_number",)),
     ("16", "this is no fault of upstream; every cell here sends texts before ready", ()),
     ("17", "a terminal without audio for a text that should have some ends the turn; over HTTP it is an error",
      ("test_a_turn_without_audio_still_ends", "test_a_turn_without_audio_is_an_error_and_no_empty_file")),
@@ -205,9 +205,9 @@ ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
      ("test_stt_settings_change_if_upstream_has_no_second_slot",
       "test_a_voice_changes_if_upstream_has_no_second_slot")),
     ("30", "sizes of 2 GB, fields that are refused, and other statuses; a file always uses the WebSocket bridge",
-     ("test_text_and_voice_go_over_the_bridge_and_what_it_returns_is_decoded",
-      "test_what_the_bridge_does_not_take_goes_by_websocket_or_is_refused_by_name",
-      "test_refusals_keep_their_status_and_are_not_tried_the_other_way")),
+     ("test_text_and_voice_go_over_the_bridge_and_its_reply_is_decoded",
+      "test_settings_that_the_bridge_lacks_go_over_websockets_or_are_refused_by_name",
+      "test_refusals_keep_their_status_and_are_not_retried_over_websockets")),
     ("+", "permessage-deflate declined: the sidecar never offers it, as the headers show",
      ("test_the_upgrade_upstream_has_the_sidecar_s_key_and_never_the_client_s",)),
 )  # fmt: skip

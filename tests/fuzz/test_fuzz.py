@@ -232,7 +232,7 @@ def machines(kind: str, dialect: str) -> SessionMachine:
 
 @pytest.mark.parametrize("dialect", ["extended", "plain"])
 @pytest.mark.parametrize("kind", ["stt", "tts"])
-def test_a_session_takes_whatever_either_side_says(kind: str, dialect: str) -> None:
+def test_a_session_handles_any_message_of_either_side(kind: str, dialect: str) -> None:
     def check(begun: bool, told: list[tuple[Any, ...]]) -> None:
         follow(machines(kind, dialect), INITS[kind] if begun else None, told)
 
@@ -269,7 +269,7 @@ MARK = "~a key~"
 
 
 @fuzzed(st.dictionaries(names, values, max_size=8))
-def test_settings_from_the_environment_are_taken_or_refused_by_name(given: dict[str, str]) -> None:
+def test_settings_from_the_environment_are_accepted_or_refused_by_name(given: dict[str, str]) -> None:
     usable = {
         name.upper(): value
         for name, value in given.items()
@@ -287,7 +287,7 @@ def test_settings_from_the_environment_are_taken_or_refused_by_name(given: dict[
     st.dictionaries(names | st.text(min_size=1, max_size=5), values | st.integers() | st.booleans(), max_size=8),
     st.text(max_size=30),
 )
-def test_settings_from_a_file_are_taken_or_refused_by_name(given: dict[str, Any], rest: str) -> None:
+def test_settings_from_a_file_are_accepted_or_refused_by_name(given: dict[str, Any], rest: str) -> None:
     lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in given.items()]
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {}, clear=True):
         file = Path(folder, "sidecar.toml")
@@ -373,7 +373,7 @@ spool_steps = st.one_of(
 
 
 @fuzzed(st.lists(spool_steps, max_size=60))
-def test_the_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, Any]]) -> None:
+def test_the_stt_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, Any]]) -> None:
     spool = SttReplayQueue(VOICING, 8000, keep_seconds=0.05)
     for step, argument in steps:
         match step:
@@ -416,7 +416,7 @@ script_steps = st.tuples(
 
 
 @fuzzed(st.lists(script_steps, max_size=60))
-def test_the_script_takes_whatever_the_sidecar_says(steps: list[tuple[str, int]]) -> None:
+def test_the_tts_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, int]]) -> None:
     script = TtsReplayQueue(VOICING)
     begun: list[Utterance] = []
     for step, number in steps:

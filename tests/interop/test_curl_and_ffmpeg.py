@@ -54,7 +54,7 @@ def curl(url: str, *arguments: str, cwd: Path) -> Any:
 
 
 @pytest.mark.timeout(120)
-async def test_what_curl_says_and_writes_down(address: str, tmp_path: Path) -> None:
+async def test_curl_gets_speech_and_its_transcript(address: str, tmp_path: Path) -> None:
     run("curl", "-sS", "--fail", "-d", json.dumps({"text": SENTENCE}), f"{address}{TTS}", "-o", "a.wav", cwd=tmp_path)
     body = json.dumps({"model": "tts-1", "voice": "alloy", "input": SENTENCE, "response_format": "wav"})
     run("curl", "-sS", "--fail", "--json", body, f"{address}/v1/audio/speech", "-o", "b.wav", cwd=tmp_path)
@@ -80,7 +80,7 @@ async def test_what_curl_says_and_writes_down(address: str, tmp_path: Path) -> N
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["mp3", "opus", "flac", "aac"])
-async def test_what_ffmpeg_converts_to_and_fro(name: str, tmp_path: Path) -> None:
+async def test_speech_that_ffmpeg_converted_is_transcribed(name: str, tmp_path: Path) -> None:
     need("ffmpeg")
     need("curl")
     async with serving("--simulate") as sidecar:
@@ -106,7 +106,7 @@ async def test_ffmpeg_uploads_while_it_records(tmp_path: Path) -> None:
         assert {"call", "front", "desk", "room"} <= set(json.loads(reply)["alternatives"][0]["transcript"].split())
 
 
-async def test_ffmpeg_alone_has_a_text_spoken(tmp_path: Path) -> None:
+async def test_ffmpeg_alone_gets_a_text_spoken(tmp_path: Path) -> None:
     # It cannot have one transcribed alone, since it leaves without reading the reply to what it sent.
     need("ffmpeg")
     async with gateway_and_simulator() as (url, _):

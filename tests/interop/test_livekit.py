@@ -72,7 +72,7 @@ async def test_stt_delivers_every_word(way: str) -> None:
 
 
 @both_ways
-async def test_tts_says_every_word(way: str) -> None:
+async def test_tts_speaks_every_word(way: str) -> None:
     async with at(way) as (address, simulator), speaking(address) as driver:
         await say(driver, "n1 n2. ", "n3 n4.")
         await say(driver, "n5 n6.")

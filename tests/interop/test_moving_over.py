@@ -24,7 +24,7 @@ print(*(type(service).__module__ + "." + type(service).__name__ for service in (
 
 
 @pytest.mark.parametrize(("way", "mouth"), [("websocket", "SlngTTSService"), ("http", "SlngHttpTTSService")])
-def test_the_bot_of_0_4_0_is_one_of_the_official_plugin(tmp_path: Path, way: str, mouth: str) -> None:
+def test_the_bot_for_0_4_0_runs_on_the_official_plugin(tmp_path: Path, way: str, mouth: str) -> None:
     python = python_of("pipecat-slng-0.4.0")
     done = subprocess.run(
         [python, "-c", BUILD, BOTS], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False,

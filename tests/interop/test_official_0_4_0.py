@@ -69,7 +69,7 @@ async def test_stt_delivers_every_word(way: str) -> None:
 
 
 @both_ways
-async def test_tts_says_every_word_and_through_the_sidecar_each_turn_ends(way: str) -> None:
+async def test_tts_speaks_every_word_and_through_the_sidecar_each_turn_ends(way: str) -> None:
     async with at(way) as (address, simulator), client("tts", address, model=AURA) as driver:
         await say(driver, "n1 n2. n3 n4.")
         await driver.send("respond", texts=["n5 n6.", "n7 n8."])
@@ -86,7 +86,7 @@ async def test_tts_says_every_word_and_through_the_sidecar_each_turn_ends(way: s
 
 
 @both_ways
-async def test_http_tts_says_every_word(way: str) -> None:
+async def test_http_tts_speaks_every_word(way: str) -> None:
     async with at(way) as (address, _), client("http", address, model=AURA) as driver:
         for number in (1, 2, 3):
             await driver.send("say", text=f"n{number}1 n{number}2.")

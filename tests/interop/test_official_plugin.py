@@ -31,7 +31,7 @@ from support.pipelines import running_pipeline
 pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
 
 
-async def test_stt_gives_every_word_and_finalizes_each_turn(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stt_delivers_every_word_and_finalizes_each_turn(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with upstream(way, monkeypatch) as simulator:
         stt = SlngSTTService(api_key="k", world_part="us-east", model=NOVA)
         async with running_pipeline(stt) as pipeline:
@@ -58,7 +58,7 @@ async def test_stt_filters_partials_and_passes_finals(way: str, monkeypatch: pyt
             assert not pipeline.down(InterimTranscriptionFrame)
 
 
-async def test_tts_says_each_turn_whole_and_ends_it_once(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tts_speaks_each_turn_whole_and_ends_it_once(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with upstream(way, monkeypatch) as simulator:
         tts = SlngTTSService(api_key="k", world_part="us-east", model=AURA, voice="aura-2-thalia-en")
         async with running_pipeline(tts) as pipeline:

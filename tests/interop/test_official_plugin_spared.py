@@ -41,7 +41,9 @@ async def test_an_stt_drop_under_audio_is_not_seen_and_transcripts_go_on(monkeyp
 
 
 @pytest.mark.parametrize("model", ["slng/rime/arcana:3-en", "soniox/tts-rt:v1"])
-async def test_a_route_that_dies_with_each_turn_is_one_connection(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_route_that_closes_with_each_turn_looks_like_one_connection(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with upstream(SIDECAR, monkeypatch) as simulator:
         tts = SlngTTSService(api_key="k", world_part="us-east", model=model)
         lost: list[object] = []

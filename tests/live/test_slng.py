@@ -62,7 +62,7 @@ async def test_is_the_slng_prefix_needed(gateway: Gateway, kind: str, model: str
 
 
 @pytest.mark.parametrize("header", [{"X-Region-Override": "eu-north-1"}, {"X-World-Part-Override": "eu"}])
-async def test_are_region_headers_taken(gateway: Gateway, header: dict[str, str]) -> None:
+async def test_are_region_headers_accepted(gateway: Gateway, header: dict[str, str]) -> None:
     for base in ("https://api.slng.ai", gateway.url):
         await tell(
             f"{header} at {ask.host(base)}", ask.is_the_route_taken(Gateway(base, gateway.key), "tts", TTS, header)
@@ -70,7 +70,7 @@ async def test_are_region_headers_taken(gateway: Gateway, header: dict[str, str]
 
 
 @pytest.mark.parametrize("model", ROUTES)
-async def test_how_does_audio_come(gateway: Gateway, model: str) -> None:
+async def test_in_which_form_does_audio_come(gateway: Gateway, model: str) -> None:
     await tell(f"sound of {model}", ask.how_does_sound_come(gateway, model))
 
 

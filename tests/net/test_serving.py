@@ -51,7 +51,7 @@ def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None
             client.connect(str(path))
 
 
-def test_a_socket_that_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
+def test_a_socket_that_cannot_be_probed_is_left_alone(tmp_path: Path) -> None:
     # Of another kind here; as a rule it is another user's, which root may always connect to.
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
@@ -62,7 +62,7 @@ def test_a_socket_that_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of the options are Linux's")
-def test_a_client_that_vanished_is_noticed_by_tcp() -> None:
+def test_tcp_keepalive_detects_a_client_that_vanished() -> None:
     with (
         serving.listen_tcp("127.0.0.1", 0) as listening,
         socket.create_connection(listening.getsockname()),

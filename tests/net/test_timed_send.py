@@ -29,7 +29,7 @@ class Sender(Stream):
         return self.writer.transport.is_closing() and not self.writer.transport.get_write_buffer_size()
 
 
-async def test_a_small_message_is_just_sent() -> None:
+async def test_a_small_message_is_sent() -> None:
     async with connected(Sender) as stream:
         await stream.deliver(1000, 0.01)
 
@@ -44,7 +44,7 @@ async def test_a_peer_that_reads_nothing_is_aborted_in_time() -> None:
         assert 0.04 < asyncio.get_running_loop().time() - begun < 2
 
 
-async def test_a_peer_that_stopped_before_is_aborted_by_the_next_small_message() -> None:
+async def test_a_peer_that_stopped_reading_is_aborted_at_the_next_small_message() -> None:
     async with connected(Sender) as stream:
         stream.writer.write(bytes(LARGE))
 
@@ -66,7 +66,7 @@ async def test_a_slow_peer_that_goes_on_reading_is_waited_for() -> None:
         assert not stream.writer.transport.is_closing()
 
 
-async def test_a_peer_that_stops_in_the_middle_is_aborted() -> None:
+async def test_a_peer_that_stops_reading_in_the_middle_is_aborted() -> None:
     async with connected(Sender) as stream:
         reading = asyncio.create_task(stream.peer_reads(100_000))
 
@@ -74,7 +74,7 @@ async def test_a_peer_that_stops_in_the_middle_is_aborted() -> None:
         assert await reading > 0
 
 
-async def test_after_a_delivery_nothing_watches_any_more() -> None:
+async def test_nothing_is_watched_after_a_delivery() -> None:
     async with connected(Sender) as stream:
         delivering = asyncio.create_task(stream.deliver(LARGE, 0.05))
         while not delivering.done():
@@ -86,7 +86,7 @@ async def test_after_a_delivery_nothing_watches_any_more() -> None:
         assert not stream.writer.transport.is_closing()
 
 
-async def test_a_sending_that_fails_fails_at_once_and_is_not_watched() -> None:
+async def test_a_failed_send_raises_at_once_and_is_not_watched() -> None:
     async def fails() -> None:
         raise OSError("no")
 

@@ -54,7 +54,7 @@ async def test_a_refused_token_is_permanent_at_once_and_reported_once() -> None:
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
-async def test_a_token_from_the_environment_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_from_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLNG_SIDECAR_TOKEN", "right")
     async with (
         gateway_and_simulator(sidecar_token="right") as (url, _),
@@ -74,7 +74,7 @@ async def test_a_key_that_slng_refuses_is_permanent() -> None:
         assert simulator.log.dials == 1
 
 
-async def test_a_mistaken_encoding_is_refused_in_the_sidecar_s_words() -> None:
+async def test_an_invalid_encoding_is_refused_with_the_sidecar_s_message() -> None:
     async with gateway_and_simulator() as (url, _):
         tts = SlngTTSService(sidecar_url=url, sample_rate=-1)
         async with running_pipeline(tts) as pipeline:
@@ -85,7 +85,7 @@ async def test_a_mistaken_encoding_is_refused_in_the_sidecar_s_words() -> None:
 
 
 @pytest.mark.usefixtures("short_outage")
-async def test_a_sidecar_that_stays_away_is_one_error_and_then_a_permanent_one() -> None:
+async def test_a_sidecar_that_stays_away_is_reported_once_and_then_as_permanent() -> None:
     stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{free_port()}")
     async with running_pipeline(stt) as pipeline:
         await pipeline.until(lambda: len(pipeline.up(ErrorFrame)) == 2)
@@ -120,7 +120,7 @@ async def test_a_sidecar_that_comes_back_after_all_is_used_again() -> None:
 
 
 @pytest.mark.usefixtures("short_outage")
-async def test_contexts_that_wait_for_a_sidecar_end_when_it_is_given_up() -> None:
+async def test_contexts_that_wait_for_a_sidecar_end_when_the_service_gives_up() -> None:
     tts = SlngTTSService(sidecar_url=f"http://127.0.0.1:{free_port()}")
     async with running_pipeline(tts) as pipeline:
         await pipeline.send(TTSSpeakFrame("n1"))
@@ -144,7 +144,7 @@ async def listening(handler: Any, **options: Any) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
-async def test_a_websocket_server_that_is_no_sidecar_is_called_that() -> None:
+async def test_a_websocket_server_that_is_no_sidecar_is_reported_as_such() -> None:
     async def handler(websocket: ServerConnection) -> None:
         await websocket.wait_closed()
 
@@ -156,7 +156,7 @@ async def test_a_websocket_server_that_is_no_sidecar_is_called_that() -> None:
             assert not stt.is_usable
 
 
-async def test_a_listener_that_hangs_up_is_a_sidecar_that_is_not_there_yet() -> None:
+async def test_a_listener_that_hangs_up_counts_as_a_sidecar_that_has_not_started() -> None:
     """Docker's port proxy takes connections while the container behind it is still starting."""
     hung_up = asyncio.Semaphore(0)
 
@@ -174,7 +174,7 @@ async def test_a_listener_that_hangs_up_is_a_sidecar_that_is_not_there_yet() -> 
             assert stt.is_usable
 
 
-async def test_messages_that_make_no_sense_do_not_end_the_conversation() -> None:
+async def test_invalid_messages_do_not_end_the_session() -> None:
     async def handler(websocket: ServerConnection) -> None:
         for message in (
             "{",
@@ -205,7 +205,7 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         assert not pipeline.up(ErrorFrame)
 
 
-async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
+async def test_a_unix_socket_works_too(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     async with (
         running_simulator(SimulatorOptions.fast()) as simulator,

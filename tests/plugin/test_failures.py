@@ -24,19 +24,19 @@ from slng_sidecar.protocol.errors import STATUS_OF_CODE, GatewayError
         ("draining", ErrorCategory.CONNECTIVITY, False),
     ],
 )
-def test_a_fatal_error_is_sorted_by_its_code(code: str, category: ErrorCategory, permanent: bool) -> None:
+def test_a_fatal_error_is_classified_by_its_code(code: str, category: ErrorCategory, permanent: bool) -> None:
     failure = failure_of(GatewayError(code, "text").as_message())
     assert (failure.category, failure.permanent, failure.message) == (category, permanent, "text")
 
 
 @pytest.mark.parametrize("code", STATUS_OF_CODE)
-def test_an_error_that_ends_nothing_never_costs_the_service_its_usability(code: str) -> None:
+def test_an_error_that_is_not_fatal_leaves_the_service_usable(code: str) -> None:
     failure = failure_of(GatewayError(code, "text", fatal=False).as_message())
     assert not failure.permanent
     assert not failure.category.is_permanent
 
 
-def test_upstream_s_status_tells_what_a_code_does_not() -> None:
+def test_the_upstream_status_classifies_what_the_code_does_not() -> None:
     error = GatewayError("something_new", "text", status=402, upstream={"status": 402})
     assert failure_of(error.as_message()).category is ErrorCategory.QUOTA
 
@@ -48,7 +48,7 @@ def test_a_refusal_is_read_from_its_body() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"detail": "Not Found"}', None])
-def test_what_is_no_sidecar_is_called_that(body: bytes | None) -> None:
+def test_a_server_that_is_no_sidecar_is_reported_as_such(body: bytes | None) -> None:
     failure = failure_of_reply(404, body, "http://127.0.0.1:1")
     assert "http://127.0.0.1:1 answered 404 and is no slng-sidecar" in failure.message
     assert failure.permanent

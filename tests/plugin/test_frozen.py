@@ -144,7 +144,7 @@ async def speak_until_full(pipeline: RunningPipeline, transport: asyncio.Transpo
 
 
 @pytest.mark.parametrize(("kind", "back"), [("unix", "replaced"), ("tcp", "thawed")])
-async def test_a_full_socket_is_noticed_and_what_was_spoken_meanwhile_is_transcribed_once(
+async def test_a_full_socket_is_detected_and_speech_meanwhile_is_transcribed_once(
     kind: str, back: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transports: list[asyncio.Transport]
 ) -> None:
     monkeypatch.setattr(sending, "SEND_TIMEOUT", SHORT)
@@ -171,7 +171,7 @@ async def test_a_full_socket_is_noticed_and_what_was_spoken_meanwhile_is_transcr
 
 
 @pytest.mark.parametrize(("kind", "frame"), [("unix", EndFrame), ("tcp", CancelFrame)])
-async def test_a_pipeline_ends_though_the_socket_is_full(
+async def test_a_pipeline_ends_although_the_socket_is_full(
     kind: str,
     frame: type[Frame],
     tmp_path: Path,
@@ -195,7 +195,7 @@ async def test_a_pipeline_ends_though_the_socket_is_full(
         assert transports[0].is_closing()
 
 
-async def test_a_frozen_sidecar_that_answers_no_ping_is_noticed_and_the_text_said_once(
+async def test_a_frozen_sidecar_that_answers_no_ping_is_detected_and_the_text_spoken_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_PING_INTERVAL", SHORT)
@@ -214,7 +214,7 @@ async def test_a_frozen_sidecar_that_answers_no_ping_is_noticed_and_the_text_sai
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
-async def test_an_end_frame_waits_no_outage_for_what_a_frozen_sidecar_was_to_say(
+async def test_an_end_frame_does_not_wait_for_the_text_of_a_frozen_sidecar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
     for name in ("_PING_INTERVAL", "_PING_TIMEOUT", "_OPEN_TIMEOUT"):
@@ -232,7 +232,7 @@ async def test_an_end_frame_waits_no_outage_for_what_a_frozen_sidecar_was_to_say
         assert not [each for each in warnings if "timed out" in each]
 
 
-async def test_an_http_request_to_a_frozen_sidecar_is_one_error_and_the_next_sentence_is_said(
+async def test_an_http_request_to_a_frozen_sidecar_is_one_error_and_the_next_sentence_is_spoken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_tts, "_READ_TIMEOUT", SHORT)
@@ -250,5 +250,5 @@ async def test_an_http_request_to_a_frozen_sidecar_is_one_error_and_the_next_sen
             assert error.category is ErrorCategory.CONNECTIVITY
 
 
-def test_a_frozen_sidecar_is_noticed_before_audio_is_given_up() -> None:
+def test_a_frozen_sidecar_is_detected_before_audio_is_dropped() -> None:
     assert connection._PING_INTERVAL + connection._PING_TIMEOUT < stt._KEEP_SECONDS

@@ -106,7 +106,7 @@ def set_up(monkeypatch: pytest.MonkeyPatch, sidecar: str, **settings: str) -> No
         monkeypatch.setenv(name, value)
 
 
-async def test_a_bot_of_0_7_0_runs_on_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bot_for_0_7_0_runs_on_this_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = bot("written_for_0_7_0", tmp_path)
     model = "simulator/signal:1"
     async with serving("--simulate", cwd=tmp_path) as sidecar:
@@ -137,7 +137,7 @@ async def test_a_bot_of_0_7_0_runs_on_ours(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("way", ["websocket", "http"])
-async def test_a_bot_of_0_4_0_runs_on_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+async def test_a_bot_for_0_4_0_runs_on_this_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     module = bot("written_for_0_4_0", tmp_path)
     model = "slng/simulator/signal:1"
     async with serving("--simulate", cwd=tmp_path) as sidecar:
@@ -161,7 +161,7 @@ async def test_a_bot_of_0_4_0_runs_on_ours(tmp_path: Path, monkeypatch: pytest.M
         assert [each["config"]["speed"] for each in opened(log, "tts")] == [1.1, 0.9]
 
 
-def test_the_bot_of_0_7_0_is_one_of_the_official_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bot_for_0_7_0_runs_on_the_official_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, "http://127.0.0.1:1")
     module = bot("written_for_0_7_0")
     for service in (module.ears(), module.mouth()):

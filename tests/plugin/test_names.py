@@ -25,7 +25,7 @@ def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_there_are_sources_to_check() -> None:
     assert len(MODULES) > 8
     assert "_turn_context_id" in PIPECAT
 

@@ -52,12 +52,12 @@ def test_an_address_is_a_unix_socket(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["127.0.0.1:8765", "localhost", "unix:relative.sock", "ftp://h", "http://", "http://h?x=1"]
 )
-def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_address_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match=r"sidecar_url .*(http://127\.0\.0\.1:8765|unix:/run)"):
         Address.of(text)
 
 
-def test_the_address_comes_from_the_environment_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_comes_from_the_environment_if_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Address.of(None).url == "http://127.0.0.1:8765"
     monkeypatch.setenv("SLNG_SIDECAR_URL", "http://sidecar:1")
     assert Address.of(None).url == "http://sidecar:1"
@@ -77,14 +77,16 @@ def test_the_address_comes_from_the_environment_where_none_is_given(monkeypatch:
         ({"sidecar_url": "sidecar"}, "sidecar_url 'sidecar' is no address"),
     ],
 )
-def test_what_cannot_work_is_refused_in_plain_words(service: Service, arguments: dict[str, Any], says: str) -> None:
+def test_arguments_that_cannot_work_are_refused_with_an_explanation(
+    service: Service, arguments: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
         service(**arguments)
     assert says in str(refusal.value)
     assert "k-secret" not in str(refusal.value)
 
 
-def test_byok_is_judged_by_the_model_of_the_settings() -> None:
+def test_byok_is_checked_against_the_model_of_the_settings() -> None:
     with pytest.raises(ValueError, match="BYOK"):
         SlngSTTService(
             model="deepgram/nova:3", provider_key="k", settings=SlngSTTSettings(model="slng/deepgram/nova:3-en")
@@ -92,12 +94,12 @@ def test_byok_is_judged_by_the_model_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["mp3", "opus", "flac"])
-def test_stt_takes_no_encoding_that_pipecat_s_audio_is_not(encoding: str) -> None:
+def test_stt_refuses_an_encoding_that_pipecat_does_not_send(encoding: str) -> None:
     with pytest.raises(ValueError, match="cannot work: Pipecat's audio is PCM"):
         SlngSTTService(encoding=encoding)
 
 
-def test_tts_takes_no_encoding_that_nobody_can_decode() -> None:
+def test_tts_refuses_an_encoding_that_cannot_be_decoded() -> None:
     with pytest.raises(ValueError, match="cannot work: nobody on the way can decode it"):
         SlngTTSService(encoding="flac")
 
@@ -107,7 +109,7 @@ def test_a_confidence_scope_that_does_not_exist_is_refused() -> None:
         SlngSTTService(confidence_scope="some")
 
 
-def test_all_of_0_4_0_is_taken() -> None:
+def test_every_argument_of_0_4_0_is_accepted() -> None:
     common: dict[str, Any] = {
         "api_key": "k", "model": "deepgram/x:1", "sample_rate": 16_000, "region_override": "eu-north-1",
         "world_part_override": "eu", "provider_key": "p", "language": Language.DE,
@@ -117,7 +119,7 @@ def test_all_of_0_4_0_is_taken() -> None:
     SlngHttpTTSService(**common, base_url="https://api.slng.ai", voice="v", speed=1.1, aiohttp_session=None)
 
 
-def test_all_of_0_7_0_is_taken() -> None:
+def test_every_argument_of_0_7_0_is_accepted() -> None:
     common: dict[str, Any] = {
         "api_key": "k", "world_part": WorldPart.IN, "base_url": "in.api.slng.ai", "model": "deepgram/x:1",
         "encoding": "linear16", "sample_rate": None, "provider_key": "p", "external_agent_id": "a",
@@ -155,12 +157,12 @@ def test_a_key_that_is_not_needed_is_mentioned_once_and_never_shown(
         ("slng/deepgram/nova:3-multi", None),
     ],
 )
-def test_english_is_asked_for_unless_the_model_names_another_language(model: str, language: Language | None) -> None:
+def test_english_is_requested_unless_the_model_names_another_language(model: str, language: Language | None) -> None:
     assert SlngSTTService(model=model)._settings.language == language
     assert SlngSTTService(model=model, language=Language.FR)._settings.language == Language.FR
 
 
-def test_settings_win_over_arguments() -> None:
+def test_settings_take_precedence_over_arguments() -> None:
     stt = SlngSTTService(enable_partials=True, settings=SlngSTTSettings(enable_partials=False, language="hi"))
     assert (stt._settings.enable_partials, stt._settings.enable_vad, stt._settings.language) == (False, True, "hi")
     tts = SlngTTSService(voice="a", settings=SlngTTSSettings(voice="b", speed=1.5))

@@ -75,7 +75,7 @@ async def _connected(service: AIService) -> None:
         pytest.param("true", id="with word times"),
     ],
 )
-async def test_what_was_spoken_just_before_a_kill_and_meanwhile_is_transcribed_once(times: str) -> None:
+async def test_speech_just_before_a_kill_and_meanwhile_is_transcribed_once(times: str) -> None:
     port = free_port()
     stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
     events = note_events(stt)
@@ -101,7 +101,7 @@ async def test_what_was_spoken_just_before_a_kill_and_meanwhile_is_transcribed_o
             assert events == ["on_connected", "on_disconnected", "on_connection_error", "on_connected"]
 
 
-async def test_a_context_that_was_not_heard_yet_is_said_once_after_a_kill() -> None:
+async def test_a_context_without_audio_yet_is_spoken_once_after_a_kill() -> None:
     port = free_port()
     tts = SlngTTSService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
     async with (
@@ -119,7 +119,7 @@ async def test_a_context_that_was_not_heard_yet_is_said_once_after_a_kill() -> N
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
-async def test_a_context_that_was_heard_in_part_ends_with_the_kill_and_the_turn_goes_on() -> None:
+async def test_a_context_that_was_played_in_part_ends_with_the_kill_and_the_turn_continues() -> None:
     port = free_port()
     tts = SlngTTSService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
     async with (
@@ -145,7 +145,7 @@ async def test_a_context_that_was_heard_in_part_ends_with_the_kill_and_the_turn_
             ]  # fmt: skip
 
 
-async def test_a_sidecar_that_starts_later_than_the_bot_costs_one_error_and_no_word() -> None:
+async def test_a_sidecar_that_starts_later_than_the_bot_causes_one_error_and_loses_no_word() -> None:
     port = free_port()
     stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
     tts = SlngTTSService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)

@@ -42,7 +42,7 @@ def waiting(stream: Sender) -> int:
     return stream.transport.get_write_buffer_size()
 
 
-async def test_a_send_that_nobody_takes_ends_in_time() -> None:
+async def test_a_send_to_a_peer_that_reads_nothing_ends_in_time() -> None:
     async with connected(Sender) as stream:
         began = asyncio.get_running_loop().time()
         with StallGuard(stream) as outgoing, contextlib.suppress(ConnectionError):
@@ -53,7 +53,7 @@ async def test_a_send_that_nobody_takes_ends_in_time() -> None:
         assert asyncio.get_running_loop().time() - began >= SECONDS
 
 
-async def test_bytes_that_no_send_waits_for_are_watched_as_well() -> None:
+async def test_bytes_that_no_send_waits_for_are_watched_too() -> None:
     async with connected(Sender) as stream:
         with StallGuard(stream) as outgoing:
             while not waiting(stream):
@@ -83,7 +83,7 @@ async def test_a_slow_peer_that_goes_on_reading_is_waited_for(waits: bool) -> No
         assert waits or sizes == {True}
 
 
-async def test_what_still_waits_at_the_end_is_dropped() -> None:
+async def test_bytes_that_still_wait_at_the_end_are_dropped() -> None:
     async with connected(Sender) as stream:
         with StallGuard(stream) as outgoing:
             while not waiting(stream):

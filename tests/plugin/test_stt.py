@@ -88,7 +88,7 @@ async def test_settings_change_at_their_place_in_the_audio_and_nothing_is_lost()
         assert [config_of(record)["language"] for record in simulator.log.of("stt")] == ["en", "de"]
 
 
-async def test_an_update_of_the_model_takes_the_language_of_the_model() -> None:
+async def test_an_updated_model_brings_its_own_language() -> None:
     async with gateway_and_simulator() as (url, simulator):
         stt = SlngSTTService(sidecar_url=url)
         async with running_pipeline(stt) as pipeline:
@@ -104,7 +104,7 @@ async def test_an_update_of_the_model_takes_the_language_of_the_model() -> None:
         assert "language" not in config_of(second)
 
 
-async def test_a_refused_update_leaves_the_old_settings_and_says_so() -> None:
+async def test_a_refused_update_keeps_the_old_settings_and_is_reported() -> None:
     async with gateway_and_simulator() as (url, _):
         stt = SlngSTTService(sidecar_url=url)
         async with running_pipeline(stt) as pipeline:
@@ -145,7 +145,7 @@ async def test_the_filter_s_scope_can_be_narrowed() -> None:
         assert not pipeline.down(InterimTranscriptionFrame)
 
 
-async def test_no_final_after_the_user_speaks_again_is_called_finalized() -> None:
+async def test_no_final_after_the_user_speaks_again_is_marked_finalized() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(final_ms=300)) as (url, _),
         running_pipeline(SlngSTTService(sidecar_url=url)) as pipeline,

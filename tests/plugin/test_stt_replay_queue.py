@@ -42,7 +42,7 @@ def said(queue: SttReplayQueue) -> list[str]:
     return found
 
 
-def test_everything_is_sent_once_and_in_its_order() -> None:
+def test_everything_is_sent_once_and_in_order() -> None:
     queue = new_queue()
     assert queue.opening() == ("m", EN.init)
     fill(queue, 1, 2)
@@ -54,7 +54,7 @@ def test_everything_is_sent_once_and_in_its_order() -> None:
     assert said(queue) == []
 
 
-def test_a_new_connection_gets_what_is_not_covered_from_the_byte_on() -> None:
+def test_a_new_connection_gets_the_audio_from_the_first_uncovered_byte_on() -> None:
     queue = new_queue()
     queue.opening()
     fill(queue, 1, 5)
@@ -79,7 +79,7 @@ def test_positions_count_from_the_first_byte_of_each_connection() -> None:
     assert said(queue) == ["5"]
 
 
-def test_a_finalize_without_an_answer_is_asked_again_at_its_place() -> None:
+def test_an_unanswered_finalize_is_sent_again_at_its_place() -> None:
     queue = new_queue()
     queue.opening()
     fill(queue, 1, 2)
@@ -109,7 +109,7 @@ def test_a_new_connection_begins_with_the_settings_of_its_first_audio() -> None:
     assert said(queue) == ["3"]
 
 
-def test_the_oldest_audio_is_given_up_beyond_the_bound_and_counted_while_there_is_no_sidecar() -> None:
+def test_the_oldest_audio_beyond_the_limit_is_dropped_and_counted_as_lost_without_a_sidecar() -> None:
     queue = new_queue(keep_seconds=0.1)
     queue.opening()
     fill(queue, 1, 20)
@@ -127,7 +127,7 @@ def test_the_oldest_audio_is_given_up_beyond_the_bound_and_counted_while_there_i
     assert queue.take_lost_ms() == 40
 
 
-def test_giving_up_keeps_the_newest_settings() -> None:
+def test_dropping_queued_messages_keeps_the_newest_settings() -> None:
     queue = new_queue()
     queue.opening()
     fill(queue, 1, 2)

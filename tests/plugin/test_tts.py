@@ -73,7 +73,7 @@ async def test_each_turn_is_one_context_with_all_its_sentences() -> None:
         assert simulator.log.of("tts")[0].types.count("flush") == 3
 
 
-async def test_everything_that_was_set_arrives_upstream() -> None:
+async def test_every_setting_arrives_upstream() -> None:
     async with gateway_and_simulator() as (url, simulator):
         tts = SlngTTSService(
             sidecar_url=url, model="deepgram/aura:2", voice="v", speed=1.2, sample_rate=24_000, language="de",
@@ -164,7 +164,7 @@ async def test_a_voice_changes_with_the_next_sentence_of_the_same_turn() -> None
         assert (second["config"]["speed"], second["config"]["language"]) == (1.5, "de")
 
 
-async def test_a_refused_update_leaves_the_old_voice_and_says_so() -> None:
+async def test_a_refused_update_keeps_the_old_voice_and_is_reported() -> None:
     async with gateway_and_simulator() as (url, _):
         tts = SlngTTSService(sidecar_url=url)
         async with running_pipeline(tts) as pipeline:
@@ -176,7 +176,7 @@ async def test_a_refused_update_leaves_the_old_voice_and_says_so() -> None:
             assert tts.is_usable
 
 
-async def test_text_that_was_never_heard_is_not_reported_as_spoken() -> None:
+async def test_text_without_audio_is_not_reported_as_spoken() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(first_audio_ms=60_000)) as (url, _),
         running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
@@ -188,7 +188,7 @@ async def test_text_that_was_never_heard_is_not_reported_as_spoken() -> None:
         assert texts(pipeline) == []
 
 
-async def test_text_is_reported_with_its_sound_and_in_order() -> None:
+async def test_text_is_reported_with_its_audio_and_in_order() -> None:
     async with (
         gateway_and_simulator() as (url, _),
         running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
@@ -216,7 +216,7 @@ async def test_an_upstream_that_dies_in_mid_sentence_is_one_error_and_ends_the_c
         assert heard_in(pipeline.after(TTSStoppedFrame, TTSAudioRawFrame)) == whole(50, 52)
 
 
-async def test_the_rest_of_a_turn_that_broke_off_is_said() -> None:
+async def test_the_rest_of_a_turn_that_broke_off_is_spoken() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(pace=4)) as (url, simulator),
         running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
@@ -232,7 +232,7 @@ async def test_the_rest_of_a_turn_that_broke_off_is_said() -> None:
         assert len(pipeline.up(ErrorFrame)) == 1
 
 
-async def test_text_outside_a_turn_is_said_and_ends() -> None:
+async def test_text_outside_a_turn_is_spoken_and_ends() -> None:
     async with (
         gateway_and_simulator() as (url, _),
         running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline,
@@ -283,7 +283,7 @@ async def test_a_slow_first_byte_is_waited_for() -> None:
         assert not pipeline.up(ErrorFrame)
 
 
-async def test_an_end_frame_lets_what_was_sent_be_said() -> None:
+async def test_an_end_frame_waits_until_the_sent_text_is_spoken() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(upgrade_ms=100, ready_ms=100)) as (url, _):
         async with running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
             await pipeline.send(TTSSpeakFrame(said(1, 5)))

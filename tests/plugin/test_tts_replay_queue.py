@@ -33,7 +33,7 @@ def spoken(queue: TtsReplayQueue, context_id: str, *texts: str, flush: bool = Tr
     return utterance
 
 
-def test_everything_is_sent_once_and_in_its_order() -> None:
+def test_everything_is_sent_once_and_in_order() -> None:
     queue = TtsReplayQueue(ONE)
     assert queue.opening() == ("m", ONE.init)
     spoken(queue, "a", "x", "y")
@@ -52,7 +52,7 @@ def test_a_second_utterance_of_a_context_has_an_id_of_its_own() -> None:
     assert spoken(queue, "a", "z").id == "a"
 
 
-def test_what_was_not_heard_goes_again_with_the_settings_that_it_had() -> None:
+def test_text_without_audio_is_sent_again_with_its_own_settings() -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     spoken(queue, "a", "x")
@@ -64,7 +64,7 @@ def test_what_was_not_heard_goes_again_with_the_settings_that_it_had() -> None:
     assert said(queue) == ["text a x", "flush a", "update", "text b y", "flush b"]
 
 
-def test_what_was_heard_in_part_does_not_go_again() -> None:
+def test_text_with_some_audio_is_not_sent_again() -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     first = spoken(queue, "a", "x")
@@ -77,7 +77,7 @@ def test_what_was_heard_in_part_does_not_go_again() -> None:
     assert said(queue) == ["text b y", "flush b"]
 
 
-def test_what_went_out_twice_in_vain_is_given_up() -> None:
+def test_text_that_was_sent_twice_in_vain_is_dropped() -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     utterance = spoken(queue, "a", "x")
@@ -88,7 +88,7 @@ def test_what_went_out_twice_in_vain_is_given_up() -> None:
     assert queue.take_broken() == [utterance]
 
 
-def test_what_never_went_out_is_not_given_up_however_often_the_sidecar_is_away() -> None:
+def test_text_that_was_never_sent_is_kept_through_any_number_of_outages() -> None:
     queue = TtsReplayQueue(ONE)
     spoken(queue, "a", "x")
     for _ in range(5):
@@ -97,7 +97,7 @@ def test_what_never_went_out_is_not_given_up_however_often_the_sidecar_is_away()
     assert said(queue) == ["text a x", "flush a"]
 
 
-def test_a_clear_overtakes_what_waits_and_takes_its_own_texts_back() -> None:
+def test_a_clear_overtakes_queued_messages_and_removes_its_own_texts() -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     first = spoken(queue, "a", "x", flush=False)
@@ -108,14 +108,14 @@ def test_a_clear_overtakes_what_waits_and_takes_its_own_texts_back() -> None:
     assert said(queue) == ["clear a", "text b y", "flush b"]
 
 
-def test_nothing_is_said_of_an_utterance_that_was_cleared_before_it_went_out() -> None:
+def test_nothing_is_sent_of_an_utterance_that_was_cleared_before_it_was_sent() -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     queue.clear(spoken(queue, "a", "x"))
     assert said(queue) == []
 
 
-def test_giving_up_keeps_the_newest_settings() -> None:
+def test_dropping_queued_messages_keeps_the_newest_settings() -> None:
     queue = TtsReplayQueue(ONE)
     utterance = spoken(queue, "a", "x")
     queue.update({"type": "update"}, TWO)
@@ -133,7 +133,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_whatever_happens_each_connection_hears_a_sound_conversation(steps: list[tuple[str, int]]) -> None:
+def test_whatever_happens_each_connection_gets_a_valid_conversation(steps: list[tuple[str, int]]) -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     utterances: dict[int, Utterance] = {}

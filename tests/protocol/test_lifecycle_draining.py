@@ -43,7 +43,7 @@ def kinds(said: list[Said]) -> list[str]:
     return [what[1]["type"] if what[0] == "down" and isinstance(what[1], dict) else what[0] for what in said]
 
 
-def test_an_stt_session_in_which_nobody_speaks_closes_after_what_is_left() -> None:
+def test_a_quiet_stt_session_closes_after_its_last_transcripts() -> None:
     talk = hearing()
     talk.client(SPOKEN, SECOND)
     assert talk.drain(30) == [draining(30), up(CLOSE)]
@@ -69,7 +69,7 @@ def test_an_stt_session_ends_with_the_answer_to_a_finalize() -> None:
     assert said[-1] == up(CLOSE)
 
 
-def test_a_client_that_sends_no_more_is_not_waited_for() -> None:
+def test_a_client_that_sends_nothing_more_does_not_delay_the_drain() -> None:
     talk = hearing()
     talk.client(SPOKEN)
     talk.drain(30)
@@ -92,7 +92,7 @@ def test_a_plain_stt_client_learns_of_the_drain_by_the_close_alone() -> None:
     assert talk.drain(30) == [up(CLOSE), retire(0), goodbye(1012)]
 
 
-def test_a_tts_session_that_says_nothing_closes_at_once() -> None:
+def test_a_tts_session_without_text_closes_at_once() -> None:
     talk = speaking()
     assert talk.drain(30) == [draining(30), retire(0), goodbye(1012)]
 
@@ -137,7 +137,7 @@ def test_a_plain_turn_is_finished() -> None:
     assert talk.upstream({"type": "audio_end"})[-1] == goodbye(1012)
 
 
-def test_a_session_that_is_opened_meanwhile_can_still_say_goodbye() -> None:
+def test_a_session_opened_during_the_drain_can_still_speak() -> None:
     talk = Conversation(TtsMachine(TtsOptions(model="a/b:c"), ExtendedTts("1", "1")))
     assert talk.drain(30) == [draining(30)]
     assert talk.client(TTS_INIT) == [dial(0)]
@@ -149,7 +149,7 @@ def test_a_session_that_is_opened_meanwhile_can_still_say_goodbye() -> None:
     assert talk.upstream({"type": "audio_end"})[-1] == goodbye(1012)
 
 
-def test_a_session_that_is_opened_meanwhile_and_says_nothing_ends_after_a_second() -> None:
+def test_a_session_opened_during_the_drain_without_text_ends_after_a_second() -> None:
     for machine, init in (
         (TtsMachine(TtsOptions(model="a/b:c"), ExtendedTts("1", "1")), TTS_INIT),
         (SttMachine(SttOptions(model="a/b:c"), ExtendedStt("1", "1")), STT_INIT),

@@ -48,7 +48,7 @@ def test_a_message_is_written_compactly_and_in_utf8() -> None:
     assert dump({"type": "text", "text": "Grüße 👋"}) == '{"type":"text","text":"Grüße 👋"}'
 
 
-def test_half_a_character_is_written_so_that_it_can_be_sent() -> None:
+def test_a_lone_surrogate_is_written_so_that_it_can_be_sent() -> None:
     text = dump({"text": "é\ud800"})
 
     text.encode()
@@ -56,7 +56,7 @@ def test_half_a_character_is_written_so_that_it_can_be_sent() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))
-def test_what_was_read_can_be_written_sent_and_read_again(value: dict[str, Any]) -> None:
+def test_a_message_survives_reading_writing_and_reading_again(value: dict[str, Any]) -> None:
     message = parse_object(json.dumps(value))
 
     assert strictly(dump(message)) == message
@@ -67,7 +67,7 @@ def test_any_text_survives_the_wire(message: dict[str, str]) -> None:
     assert strictly(dump(message)) == message
 
 
-def test_what_json_has_no_word_for_is_read_as_nothing() -> None:
+def test_a_number_that_json_cannot_express_is_read_as_null() -> None:
     assert parse_object('{"a":NaN,"b":[Infinity,-Infinity]}') == {"a": None, "b": [None, None]}
 
 
@@ -93,7 +93,7 @@ def test_a_number_beyond_floats_is_not_written_as_infinity(number: str) -> None:
         ("[" * 100_000, "nested"),
     ],
 )
-def test_what_is_no_object_is_refused_by_saying_what_it_is(text: str, said: str) -> None:
+def test_a_value_that_is_no_object_is_refused_with_its_kind(text: str, said: str) -> None:
     with pytest.raises(GatewayError, match=said) as caught:
         parse_object(text)
 
@@ -101,7 +101,7 @@ def test_what_is_no_object_is_refused_by_saying_what_it_is(text: str, said: str)
     assert not caught.value.fatal
 
 
-def test_a_number_too_long_to_read_is_refused_for_what_it_is() -> None:
+def test_a_number_too_long_to_read_is_refused_as_such() -> None:
     with pytest.raises(GatewayError) as caught:
         parse_object('{"a":' + "1" * 5000 + "}")
 
@@ -116,7 +116,7 @@ def test_types_are_compared_in_lower_case(message: dict[str, Any], kind: str) ->
 
 
 @given(st.text() | json_values.map(json.dumps) | odd_objects.map(json.dumps))
-def test_any_text_means_something_or_is_refused(text: str) -> None:
+def test_any_text_is_understood_or_refused(text: str) -> None:
     with contextlib.suppress(GatewayError):
         parse_stt(text)
     with contextlib.suppress(GatewayError):
@@ -184,14 +184,14 @@ def test_a_numeric_status_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("status", range(400, 600))
-def test_a_bare_status_says_whether_it_can_be_tried_again(status: int) -> None:
+def test_a_bare_status_decides_whether_a_retry_makes_sense(status: int) -> None:
     error = parse_error({"code": status, "message": "m"})
 
     assert error.retryable is (status >= 500 or status in (408, 409, 425, 429))
 
 
 @pytest.mark.parametrize("status", [403, 404, 405, 504])
-def test_a_bare_status_of_upstream_is_not_taken_for_a_fault_of_the_clients_origin_or_route(status: int) -> None:
+def test_a_bare_status_of_upstream_is_not_attributed_to_the_clients_origin_or_route(status: int) -> None:
     assert parse_error({"code": status}).code not in (
         "forbidden_origin",
         "not_found",
@@ -238,7 +238,7 @@ def test_a_partial_with_little() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", 7, ["x"]])
-def test_a_text_that_stands_only_in_the_alternative_is_found(text: object) -> None:
+def test_a_text_that_is_only_in_the_alternative_is_found(text: object) -> None:
     channel = {"alternatives": [{"transcript": "inner"}]}
 
     assert transcript({"type": "final_transcript", "transcript": text, "channel": channel}).text == "inner"
@@ -335,7 +335,7 @@ def test_words_without_times_are_no_words(words: object) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, "true", []])
-def test_from_finalize_that_is_no_truth_value_says_nothing(value: object) -> None:
+def test_a_from_finalize_that_is_no_boolean_is_ignored(value: object) -> None:
     assert transcript({"type": "final_transcript", "from_finalize": value}).from_finalize is None
 
 
@@ -417,7 +417,7 @@ def test_audio_is_not_read_from_messages_of_other_types() -> None:
         ({"type": "event", "event_type": "final"}, "audio_end"),
     ],
 )
-def test_every_form_of_a_turns_end_is_one(message: dict[str, Any], form: str) -> None:
+def test_every_form_of_a_turns_end_is_understood(message: dict[str, Any], form: str) -> None:
     assert tts(message) == Terminal(form, message)
 
 

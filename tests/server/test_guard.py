@@ -58,7 +58,7 @@ async def upgrade_status(url: str, headers: dict[str, str], query: str = "") -> 
         {"headers": {"Authorization": "Bearer some-key"}, "params": {"token": TOKEN}},
     ],
 )
-async def test_the_token_is_taken_in_each_of_its_places(shown: dict[str, Any]) -> None:
+async def test_the_token_is_accepted_in_each_of_its_places(shown: dict[str, Any]) -> None:
     async with serving(sidecar_token=TOKEN) as (_, _, client):
         assert (await client.get("/v1/status", **shown)).status_code == 200
 
@@ -162,14 +162,14 @@ async def test_a_second_host_header_does_not_hide_the_first() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost", "LOCALHOST:1", "127.8.9.1", "[::1]:8765", "[::1]"])
-async def test_this_machines_own_names_are_taken(host: str) -> None:
+async def test_this_machines_own_names_are_allowed(host: str) -> None:
     async with serving() as (_, _, client):
         assert (await client.get("/v1/status", headers={"Host": host})).status_code == 200
         page = {"Host": host, "Origin": f"http://{host}"}
         assert (await client.get("/v1/status", headers=page)).status_code == 200
 
 
-async def test_a_service_name_a_pod_and_a_probe_get_through() -> None:
+async def test_a_service_name_a_pod_address_and_a_probe_are_allowed() -> None:
     """``sidecar:8765`` in Compose, an address that Prometheus found, and a kubelet's probe, which names any host."""
     async with serving(sidecar_allowed_hosts="sidecar,10.1.2.3", sidecar_token=None) as (url, _, client):
         for host in ("sidecar:8765", "sidecar", "10.1.2.3:8765"):
@@ -183,7 +183,7 @@ async def test_a_service_name_a_pod_and_a_probe_get_through() -> None:
         assert await upgrade_status(url, shown) == 101
 
 
-async def test_an_origin_that_was_allowed_is_let_in_and_still_needs_the_token() -> None:
+async def test_an_allowed_origin_still_needs_the_token() -> None:
     origin = {"Origin": "https://my.example"}
     async with serving(sidecar_allowed_origins="https://my.example", sidecar_token=TOKEN) as (url, _, _):
         assert await upgrade_status(url, origin) == 401
@@ -210,7 +210,7 @@ async def test_no_state_is_changed_by_get() -> None:
         assert not list(simulator.log.of("http"))
 
 
-async def test_what_was_refused_is_counted_by_its_code() -> None:
+async def test_refused_requests_are_counted_by_their_code() -> None:
     async with serving(sidecar_token=TOKEN) as (url, _, client):
         await client.get("/v1/status")
         await client.get("/v1/status", headers={"Origin": "https://evil.example"})

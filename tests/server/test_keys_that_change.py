@@ -17,7 +17,7 @@ def put(path: Path, key: str) -> None:
     path.with_suffix(".new").replace(path)
 
 
-async def test_new_sessions_take_the_new_key_and_a_running_one_keeps_its_own(
+async def test_new_sessions_use_the_new_key_and_a_running_one_keeps_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "key"
@@ -40,7 +40,7 @@ async def test_new_sessions_take_the_new_key_and_a_running_one_keeps_its_own(
         assert keys == ["Bearer key-before", "Bearer key-before", "Bearer key-after"]
 
 
-async def test_the_new_token_holds_at_once_and_the_old_one_no_more(
+async def test_the_new_token_is_valid_at_once_and_the_old_one_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "token"

@@ -95,7 +95,7 @@ async def test_without_a_limit_of_its_own_one_client_may_have_all_places() -> No
         assert "(SIDECAR_MAX_SESSIONS)" in await refusal(session(url, ONE))
 
 
-async def test_all_who_use_the_unix_socket_are_one_client(tmp_path: Path) -> None:
+async def test_all_clients_of_the_unix_socket_count_as_one(tmp_path: Path) -> None:
     path = tmp_path / "s"
     settings = {"sidecar_uds": path, "slng_api_key": KEY, "sidecar_max_sessions_per_client": 1}
     async with running_simulator() as simulator, running_gateway(simulator.url, **settings):

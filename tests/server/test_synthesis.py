@@ -21,7 +21,7 @@ LONG = " ".join(f"n{n}" for n in range(1, 60))
 
 
 @pytest.mark.parametrize("form", ["wav", "wav_exact", "pcm"])
-async def test_text_and_voice_go_over_the_bridge_and_what_it_returns_is_decoded(form: str) -> None:
+async def test_text_and_voice_go_over_the_bridge_and_its_reply_is_decoded(form: str) -> None:
     options = SimulatorOptions.fast(http_format=form)
     async with gateway_and_simulator(options) as (url, simulator), http_client(url) as http:
         reply = await http.post(PATH, json={"text": "n1 n2", "voice": "v"}, headers=PCM)
@@ -80,7 +80,7 @@ async def test_the_region_wins_over_the_world_part(overrides: dict[str, Any], qu
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-async def test_a_gateway_without_a_bridge_is_asked_once_an_hour(status: int) -> None:
+async def test_a_gateway_without_a_bridge_is_tried_once_an_hour(status: int) -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         simulator.inject(do="refuse", kind="http", status=status, times=0)
         for _ in range(3):
@@ -92,7 +92,7 @@ async def test_a_gateway_without_a_bridge_is_asked_once_an_hour(status: int) -> 
         assert 'slng_sidecar_session_events_total{kind="tts",reason="http_bridge_missing"} 1.0' in metrics
 
 
-async def test_a_regional_gateway_is_spoken_to_by_websocket() -> None:
+async def test_a_regional_gateway_is_used_over_websockets() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(regional=True)) as (url, simulator),
         http_client(url) as http,
@@ -101,7 +101,7 @@ async def test_a_regional_gateway_is_spoken_to_by_websocket() -> None:
         assert [record.kind for record in simulator.log.records] == ["http", "tts"]
 
 
-async def test_a_misspelt_model_does_not_cost_the_others_their_bridge() -> None:
+async def test_a_misspelt_model_leaves_the_bridge_to_the_other_models() -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         reply = await http.post("/v1/bridges/unmute/tts/slng/deepgram/orra:2-en", json={"text": "n1"})
         assert reply.status_code == 404
@@ -121,7 +121,7 @@ def test_a_gateway_without_a_bridge_is_tried_again_after_an_hour() -> None:
 
 
 @pytest.mark.parametrize("config", [{"language": "en"}, {"speed": 1.5}, {"pronunciation": {"name": "x"}}, {"own": 1}])
-async def test_what_the_bridge_does_not_take_goes_by_websocket_or_is_refused_by_name(config: dict[str, Any]) -> None:
+async def test_settings_that_the_bridge_lacks_go_over_websockets_or_are_refused_by_name(config: dict[str, Any]) -> None:
     body = {"text": "n1", "config": config}
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         reply = await http.post(PATH, json=body)
@@ -135,7 +135,7 @@ async def test_what_the_bridge_does_not_take_goes_by_websocket_or_is_refused_by_
         assert simulator.log.dials == 0
 
 
-async def test_a_missing_bridge_is_an_error_with_the_remedy_if_no_other_way_is_allowed() -> None:
+async def test_a_missing_bridge_is_an_error_with_the_remedy_if_only_the_bridge_is_allowed() -> None:
     options = SimulatorOptions.fast(regional=True)
     async with gateway_and_simulator(options, slng_http_tts="bridge") as (url, simulator), http_client(url) as http:
         reply = await http.post(PATH, json={"text": "n1"})
@@ -148,7 +148,7 @@ async def test_a_missing_bridge_is_an_error_with_the_remedy_if_no_other_way_is_a
     ("status", "code"),
     [(400, "config_error"), (401, "auth_error"), (403, "auth_error"), (402, None), (422, None), (429, "rate_limit")],
 )
-async def test_refusals_keep_their_status_and_are_not_tried_the_other_way(status: int, code: str | None) -> None:
+async def test_refusals_keep_their_status_and_are_not_retried_over_websockets(status: int, code: str | None) -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         simulator.inject(do="refuse", kind="http", status=status, body={"error": "because so"})
         reply = await http.post(PATH, json={"text": "n1"})
@@ -160,7 +160,7 @@ async def test_refusals_keep_their_status_and_are_not_tried_the_other_way(status
 
 
 @pytest.mark.parametrize("way", ["auto", "bridge"])
-async def test_a_provider_s_refusal_of_the_client_s_key_says_whose_key_it_was(way: str) -> None:
+async def test_a_provider_s_refusal_of_the_client_s_key_names_whose_key_it_was(way: str) -> None:
     async with gateway_and_simulator(slng_http_tts=way) as (url, simulator), http_client(url) as http:
         reply = await http.post(EXTERNAL, json={"text": "n1"}, headers={"X-Slng-Provider-Key": BAD_PROVIDER_KEY})
         assert (reply.status_code, reply.headers["x-slng-auth-source"]) == (401, "client_key")
@@ -180,7 +180,7 @@ async def test_a_provider_s_refusal_of_the_client_s_key_says_whose_key_it_was(wa
         ({"truncate_bytes": 20}, "before its samples"),
     ],
 )
-async def test_what_is_no_wav_and_no_pcm_is_refused_by_name(profile: dict[str, Any], name: str) -> None:
+async def test_a_reply_that_is_neither_wav_nor_pcm_is_refused_by_name(profile: dict[str, Any], name: str) -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, simulator), http_client(url) as http:
         reply = await http.post(PATH, json={"text": "n1"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "unsupported_audio_format")
@@ -189,13 +189,13 @@ async def test_what_is_no_wav_and_no_pcm_is_refused_by_name(profile: dict[str, A
 
 
 @pytest.mark.parametrize("profile", [{"break_bytes": 30_000}, {"http_format": "wav_exact", "truncate_bytes": 30_000}])
-async def test_a_reply_that_breaks_off_is_no_short_file_with_a_clean_end(profile: dict[str, Any]) -> None:
+async def test_a_reply_that_breaks_off_does_not_end_cleanly(profile: dict[str, Any]) -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, _), http_client(url) as http:
         with pytest.raises(httpx.RemoteProtocolError):
             await http.post(PATH, json={"text": LONG})
 
 
-async def test_a_connection_lost_before_the_first_audio_costs_one_more_try() -> None:
+async def test_a_connection_lost_before_the_first_audio_is_retried_once() -> None:
     # The body breaks off within the WAV header: no sound was delivered.
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         simulator.inject(do="profile", kind="http", set={"break_bytes": 30}, times=1)
@@ -240,7 +240,7 @@ async def test_the_first_bytes_leave_before_upstream_has_finished() -> None:
         assert simulator.log.of("http")[0].ended is None
 
 
-async def test_a_client_that_goes_ends_the_request_upstream_at_once() -> None:
+async def test_a_client_that_leaves_ends_the_request_upstream_at_once() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(pace=1)) as (url, simulator), http_client(url) as http:
         async with http.stream("POST", PATH, json={"text": LONG}) as reply:
             await anext(reply.aiter_raw())
@@ -250,7 +250,7 @@ async def test_a_client_that_goes_ends_the_request_upstream_at_once() -> None:
         assert (await http.get("/v1/status")).json()["sessions"] == []
 
 
-async def test_a_client_that_goes_before_the_first_audio_ends_it_as_well() -> None:
+async def test_a_client_that_leaves_before_the_first_audio_ends_the_request_too() -> None:
     options = SimulatorOptions.fast(first_audio_ms=60_000)
     async with gateway_and_simulator(options) as (url, simulator), http_client(url) as http:
         asking = asyncio.create_task(http.post(PATH, json={"text": "n1"}))
@@ -302,7 +302,7 @@ async def test_every_speech_reply_reports_where_its_time_went(way: str) -> None:
         assert 0 <= spent["overhead"] < 200
 
 
-async def test_redirects_are_not_followed_with_our_key() -> None:
+async def test_redirects_are_not_followed_with_the_operators_key() -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         elsewhere = {"Location": f"{simulator.http_url}{PATH}?elsewhere=1"}
         simulator.inject(do="refuse", kind="http", status=307, headers=elsewhere)
@@ -310,7 +310,9 @@ async def test_redirects_are_not_followed_with_our_key() -> None:
         assert len(simulator.log.records) == 1
 
 
-async def test_no_proxy_is_taken_from_the_environment_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_the_environment_is_used_only_if_the_setting_allows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[bytes] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -331,7 +333,7 @@ async def test_no_proxy_is_taken_from_the_environment_unless_asked_for(monkeypat
             assert asked[0].startswith(b"POST http://127.0.0.1:")
 
 
-async def test_errors_of_the_body_shape_are_json_of_the_contract() -> None:
+async def test_errors_in_the_shape_of_the_body_are_json_of_the_contract() -> None:
     async with gateway_and_simulator() as (url, _), http_client(url) as http:
         reply = await http.post(PATH, files={"audio": b"RIFF"})
         assert (reply.status_code, json.loads(reply.content)["error"]["code"]) == (415, "bad_request")

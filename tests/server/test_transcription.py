@@ -115,7 +115,7 @@ async def test_the_first_words_come_before_the_file_is_all_sent() -> None:
 
 
 @pytest.mark.parametrize("kind", ["multipart", "raw", "curl", "chunked"])
-async def test_slng_s_shape_takes_a_form_or_the_file_alone(kind: str) -> None:
+async def test_slng_s_shape_accepts_a_form_or_the_file_alone(kind: str) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, len(WAV), 999):
             yield WAV[at : at + 999]
@@ -148,7 +148,7 @@ async def test_samples_without_a_header_are_accepted_if_they_are_described(conte
         assert heard(simulator) == SOUND
 
 
-async def test_fields_may_stand_behind_the_file_if_none_stands_before_it() -> None:
+async def test_fields_may_follow_the_file_if_none_precedes_it() -> None:
     file = ("hello.wav", WAV, "audio/wav")
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         parts: dict[str, Any] = {"file": file, "model": (None, "slng/simulator/signal:1"), "language": (None, "fr")}
@@ -163,7 +163,7 @@ async def test_fields_may_stand_behind_the_file_if_none_stands_before_it() -> No
         assert "'language' before the file" in reply.json()["error"]["message"]
 
 
-async def test_fields_that_nothing_is_done_about_are_named() -> None:
+async def test_ignored_fields_are_named() -> None:
     async with gateway_and_simulator() as (url, _), http_client(url) as http:
         reply = await http.post(OPENAI, **form(prompt="n1", temperature="0.5"))
         assert reply.headers["x-ignored"] == "prompt, temperature"
@@ -188,7 +188,7 @@ async def test_files_of_any_kind_reach_upstream_as_mono_at_its_rate(form_: str, 
         assert (init["config"]["sample_rate"], init["config"]["encoding"]) == (RATE, "linear16")
 
 
-async def test_a_wav_that_says_4_gb_and_brings_1_kb_is_its_1_kb() -> None:
+async def test_a_wav_that_claims_4_gb_and_holds_1_kb_is_read_as_1_kb() -> None:
     lie = wav_header(RATE)[:40] + struct.pack("<I", 4_000_000_000)
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         assert (await http.post(SLNG, content=lie + SOUND[:1_024])).status_code == 200
@@ -206,7 +206,7 @@ async def test_a_wav_that_says_4_gb_and_brings_1_kb_is_its_1_kb() -> None:
         (wav_header(RATE, data_size=0), 400, "bad_request"),
     ],
 )
-async def test_what_is_no_audio_is_refused_before_any_dial(file: bytes, status: int, code: str) -> None:
+async def test_a_file_that_is_not_audio_is_refused_before_any_dial(file: bytes, status: int, code: str) -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         for reply in (await http.post(OPENAI, **form(file)), await http.post(SLNG, content=file)):
             assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
@@ -238,7 +238,7 @@ async def test_what_is_no_audio_is_refused_before_any_dial(file: bytes, status: 
         ({"data": {f"f{n}": "x" for n in range(101)}, "files": {"file": WAV}}, 413, "100 fields"),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_read_is_refused_by_name_before_any_dial(
+async def test_an_unreadable_file_is_refused_by_name_before_any_dial(
     request_: dict[str, Any], status: int, says: str
 ) -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
@@ -375,7 +375,7 @@ class TestUpstreamFailures:
             assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_closed")
             assert "could not be sent again" in reply.json()["error"]["message"]
 
-    async def test_an_upstream_that_stays_away_is_an_error_and_of_a_stream_a_visible_one(self) -> None:
+    async def test_an_upstream_that_stays_away_is_an_error_that_a_stream_shows_too(self) -> None:
         async with gateway_and_simulator(sidecar_reconnect_seconds=0.5) as (url, simulator), http_client(url) as http:
             for number in range(2, 40):
                 simulator.inject(do="refuse", kind="stt", status=503, connection=number)
@@ -398,7 +398,7 @@ class TestUpstreamFailures:
             assert (reply.status_code, reply.json()["error"]["code"]) == (504, "upstream_timeout")
             assert "SIDECAR_TRANSCRIPT_TIMEOUT" in reply.json()["error"]["message"]
 
-    async def test_an_error_of_upstream_s_fails_the_request(self) -> None:
+    async def test_an_error_of_upstream_fails_the_request(self) -> None:
         async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
             simulator.inject(do="error", when="audio", kind="stt", code="rate_limit", message="slow down")
             reply = await http.post(OPENAI, **form())
@@ -410,7 +410,7 @@ class TestUpstreamFailures:
             assert (await http.post(OPENAI, **form())).json()["text"] == TEXT
 
 
-async def test_words_that_the_filter_drops_are_left_out_and_verbose_says_so() -> None:
+async def test_words_that_the_filter_drops_are_left_out_and_counted_in_verbose_json() -> None:
     options = SimulatorOptions.fast(confidence=0.3)
     async with gateway_and_simulator(options) as (url, _), http_client(url) as http:
         reply = await http.post(OPENAI, **form(response_format="verbose_json"))

@@ -21,7 +21,7 @@ def no_second(over_limit: str) -> SimulatorOptions:
 
 @OVER_LIMIT
 @pytest.mark.parametrize(("kind", "model", "init"), [("stt", NOVA, STT_INIT), ("tts", AURA, TTS_INIT)])
-async def test_a_session_that_upstream_has_no_slot_for_gets_an_error(
+async def test_a_session_without_an_upstream_slot_gets_an_error(
     kind: str, model: str, init: dict[str, Any], over_limit: str
 ) -> None:
     async with (
@@ -74,7 +74,7 @@ async def test_a_voice_changes_if_upstream_has_no_second_slot(over_limit: str) -
         assert last["voice"] == "other"
 
 
-async def test_words_that_upstream_writes_as_a_number_come_as_it_writes_them() -> None:
+async def test_words_that_upstream_writes_as_a_number_are_delivered_as_a_number() -> None:
     options = SimulatorOptions.fast(speech="tone", script=("ten apples", "ten more"))
     async with (
         gateway_and_simulator(options) as (url, _),

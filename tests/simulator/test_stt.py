@@ -70,7 +70,7 @@ async def test_a_word_that_a_connection_received_in_part_is_a_fragment() -> None
         assert client.transcripts() == ["frag:1 n2 frag:3"]
 
 
-async def test_close_gives_the_finals_that_are_left_and_then_closes() -> None:
+async def test_close_sends_the_remaining_finals_and_then_closes() -> None:
     async with fast(final_ms=50) as simulator, stt(simulator) as client:
         await _say(client, 1)
         await client.send(FINALIZE)
@@ -118,7 +118,7 @@ async def test_enable_vad_and_other_options_are_silently_accepted() -> None:
 
 
 @pytest.mark.parametrize("config", [{"encoding": "mulaw"}, {"encoding": "alaw"}, {"sample_rate": 4000}])
-async def test_refuses_audio_that_slng_does_not_take(config: dict[str, Any]) -> None:
+async def test_audio_that_slng_does_not_accept_is_refused(config: dict[str, Any]) -> None:
     async with fast() as simulator, dialled(simulator, "stt", NOVA) as client:
         await client.send({"type": "init", "config": config})
         assert (await client.until("error"))["data"]["code"] == "config_error"
@@ -148,7 +148,7 @@ async def _partials(simulator: Simulator, model: str, **config: Any) -> int:
         return len(client.of("partial_transcript"))
 
 
-async def test_partials_come_if_they_are_requested_and_the_route_has_them() -> None:
+async def test_partials_are_sent_if_requested_and_supported_by_the_route() -> None:
     async with fast() as simulator:
         assert await _partials(simulator, NOVA, enable_partials=True) > 0
         assert await _partials(simulator, NOVA) == 0
@@ -166,7 +166,7 @@ async def test_partials_grow_and_never_follow_their_final() -> None:
         await client.nothing_for(0.05)
 
 
-async def test_a_partial_that_took_long_is_not_sent_after_its_final(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_partial_is_not_sent_after_its_final(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answered = asyncio.Event(), asyncio.Event()
 
     async def words(_recognizer: SignalRecognizer, utterance: RecognizedUtterance) -> Sequence[RecognizedWord]:
@@ -195,7 +195,7 @@ async def test_an_empty_final_can_answer_and_the_words_come_later() -> None:
         assert client.transcripts() == ["", "n1"]
 
 
-async def test_a_finalize_may_stay_without_an_answer() -> None:
+async def test_a_finalize_may_stay_unanswered() -> None:
     async with fast(finalize_answer="none") as simulator, stt(simulator) as client:
         await _say(client, 1)
         await client.send(FINALIZE)
@@ -219,7 +219,7 @@ async def test_an_unrelated_final_can_come_before_the_answer() -> None:
         assert client.transcripts() == ["mm-hm", "n1"]
 
 
-async def test_gradium_gives_a_sentence_in_nine_finals() -> None:
+async def test_gradium_sends_a_sentence_in_nine_finals() -> None:
     async with fast() as simulator, stt(simulator, "gradium/stt:default") as client:
         await _say(client, *range(1, 12))
         await client.send(CLOSE)
@@ -228,7 +228,7 @@ async def test_gradium_gives_a_sentence_in_nine_finals() -> None:
         assert " ".join(client.transcripts()) == " ".join(f"n{i}" for i in range(1, 12))
 
 
-async def test_sarvam_writes_ten_as_a_number_and_gives_no_confidence() -> None:
+async def test_sarvam_writes_ten_as_a_number_and_sends_no_confidence() -> None:
     script = ("ten apples",)
     async with fast(speech="tone", script=script) as simulator, stt(simulator, "sarvam/saaras:v3") as client:
         await client.send(tone(500, 16_000), FINALIZE)
@@ -277,7 +277,7 @@ async def test_word_times_can_be_left_out() -> None:
         assert "words" not in await client.until("final_transcript")
 
 
-async def test_compressed_audio_is_taken_and_scripted() -> None:
+async def test_compressed_audio_is_accepted_and_answered_by_the_script() -> None:
     async with fast(script=("one", "two")) as simulator, stt(simulator, encoding="opus") as client:
         await client.send(b"abc", b"def", FINALIZE)
         assert (await client.until("final_transcript"))["transcript"] == "one"
@@ -297,7 +297,7 @@ async def test_the_signals_own_model_is_exact_whatever_the_speech_option() -> No
         assert (await client.until("final_transcript"))["transcript"] == "n1"
 
 
-async def test_audio_that_came_is_on_record() -> None:
+async def test_received_audio_is_recorded() -> None:
     async with fast() as simulator, stt(simulator) as client:
         await _say(client, 1, 2)
         await client.send(FINALIZE)

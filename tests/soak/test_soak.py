@@ -324,7 +324,7 @@ async def speak_over_http(soak: Soak, model: str, rng: random.Random) -> str:
         await soak.forget(ids)
 
 
-async def test_nothing_of_fifty_sessions_under_random_faults_stays_behind() -> None:
+async def test_fifty_sessions_under_random_faults_leave_nothing_behind() -> None:
     sets = [part for name, value in MANNERS.items() for part in ("--set", f"{name}={value}")]
     async with started("simulate", "--port", "0", "--speech", "signal", *sets) as running:
         simulator = (await running.says(r"at (ws://\S+)")).group(1)

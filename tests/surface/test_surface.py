@@ -17,12 +17,12 @@ from surface.wire import wire
 
 
 @pytest.mark.parametrize("subject", [name for name in SUBJECTS if name != "asyncapi"])
-def test_it_is_as_recorded(subject: str) -> None:
+def test_the_surface_is_as_recorded(subject: str) -> None:
     found = list(differences(recorded(subject), SUBJECTS[subject](recorded(subject))))
     assert not found, explain(subject, found)
 
 
-def test_asyncapi_has_all_that_is_recorded() -> None:
+def test_asyncapi_has_everything_that_is_recorded() -> None:
     found = [
         each
         for each in differences(recorded("asyncapi"), SUBJECTS["asyncapi"]({}))

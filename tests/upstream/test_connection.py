@@ -12,7 +12,7 @@ from support.running import AURA, KEY, NOVA, STT_INIT, TTS_INIT, gateway_and_sim
 
 
 @pytest.mark.parametrize(("kind", "model", "init"), [("stt", NOVA, STT_INIT), ("tts", AURA, TTS_INIT)])
-async def test_an_idle_connection_is_kept_alive_by_messages_as_pings_do_not_count(
+async def test_messages_keep_an_idle_connection_alive_since_pings_do_not_count(
     kind: str, model: str, init: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_KEEPALIVE_SECONDS", 0.1)
@@ -27,7 +27,7 @@ async def test_an_idle_connection_is_kept_alive_by_messages_as_pings_do_not_coun
         assert record.open
 
 
-async def test_a_client_is_read_no_faster_than_upstream_takes_it() -> None:
+async def test_a_client_is_read_no_faster_than_upstream_reads() -> None:
     piece, sent = bytes(65_536), 0
     async with (
         gateway_and_simulator(sidecar_send_timeout=60, sidecar_close_timeout=0.3) as (url, simulator),

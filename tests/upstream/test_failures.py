@@ -75,7 +75,7 @@ def test_the_gateway_is_named(status: int) -> None:
     assert HOST in refused(status, b"", TARGET).message
 
 
-def test_upstreams_own_words_for_a_400_are_kept_word_for_word() -> None:
+def test_upstreams_message_for_a_400_is_kept_word_for_word() -> None:
     words = "BYOK is only supported for external STT/TTS routes"
 
     assert refused(400, json.dumps({"error": words}).encode(), TARGET).message == words
@@ -97,7 +97,7 @@ def test_upstreams_own_words_for_a_400_are_kept_word_for_word() -> None:
         ("Größe 中".encode(), "Größe 中"),
     ],
 )
-def test_what_upstream_says_is_quoted_in_one_line(body: bytes, said: str) -> None:
+def test_upstreams_message_is_quoted_in_one_line(body: bytes, said: str) -> None:
     message = refused(500, body, TARGET).message
 
     assert said in message
@@ -118,12 +118,12 @@ def test_a_long_body_is_cut() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 3000, b"1" * 4096])
-def test_a_body_that_cannot_be_read_as_json_is_survived(body: bytes) -> None:
+def test_a_body_that_is_not_json_causes_no_exception(body: bytes) -> None:
     assert refused(502, body, TARGET).status == 502
 
 
 @given(st.integers(100, 599), st.binary(max_size=200))
-def test_any_answer_is_explained(status: int, body: bytes) -> None:
+def test_any_reply_is_explained(status: int, body: bytes) -> None:
     error = refused(status, body, TARGET)
 
     assert error.message.isprintable()
@@ -197,7 +197,7 @@ def test_no_failure_repeats_a_key(make: type[Exception]) -> None:
     assert PROVIDER_KEY not in said
 
 
-def test_an_answer_without_a_body_is_explained_too() -> None:
+def test_a_reply_without_a_body_is_explained_too() -> None:
     assert dial_failure(InvalidStatus(Response(503, "Busy", Headers(), b"")), TARGET, 15).code == "not_ready"
 
 
@@ -219,7 +219,7 @@ def test_a_close_without_a_reason_is_reported_with_its_code() -> None:
     assert closed(close(1000), TARGET).error.message == f"{HOST} closed the connection (code 1000)."
 
 
-def test_a_connection_that_just_ended_was_lost() -> None:
+def test_a_connection_that_ended_without_a_close_was_lost() -> None:
     ended = closed(ConnectionClosedError(None, None), TARGET)
     error = ended.error
 
@@ -251,7 +251,7 @@ def test_a_quote_is_one_short_line_without_keys(before: str, after: str) -> None
     assert len(line) <= 300
 
 
-def test_a_quote_that_is_cut_says_so() -> None:
+def test_a_quote_that_is_cut_is_marked() -> None:
     assert quote("x" * 301, ()) == "x" * 299 + "…"
     assert quote("x" * 300, ()) == "x" * 300
 
@@ -284,10 +284,10 @@ def test_a_key_in_json_is_found_however_it_is_written(key: str, how: str) -> Non
     assert told == {"type": "ready", "n": "a\\u0041\n/", "x": "the [key][key]."}
 
 
-def test_what_holds_no_key_is_left_as_it_is() -> None:
+def test_a_text_without_a_key_is_left_unchanged() -> None:
     text = '{"x":"\\u0041\\/\\\\ sk-odd"}'
     assert without_keys(text, (KEY, ODD)) is text
 
 
-def test_of_a_key_that_begins_with_another_key_nothing_is_left() -> None:
+def test_a_key_that_begins_with_another_key_is_removed_completely() -> None:
     assert without_keys(f"{KEY}-of-provider", (KEY, f"{KEY}-of-provider")) == "[key]"

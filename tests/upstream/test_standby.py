@@ -66,7 +66,7 @@ async def say(talk: Talk, context_id: str, text: str) -> None:
     )
 
 
-async def test_the_next_session_of_a_shape_finds_a_connection_that_is_ready() -> None:
+async def test_the_next_session_of_a_shape_gets_a_ready_connection() -> None:
     async with both() as (url, simulator):
         async with talking(url, "stt", NOVA) as first:
             cold = await ready_ms(first, STT_INIT)
@@ -90,7 +90,7 @@ async def test_the_messages_of_a_standby_connection_belong_to_its_session() -> N
             await until_ready(url, 3)
 
 
-async def test_a_standby_connection_that_is_still_opening_is_waited_for_and_not_dialled_again() -> None:
+async def test_a_session_waits_for_a_standby_connection_that_is_still_opening() -> None:
     async with (
         both() as (url, simulator),
         talking(url, "stt", NOVA) as first,
@@ -157,7 +157,7 @@ async def test_a_drop_under_audio_is_repaired_by_a_standby_connection() -> None:
         assert " ".join(talk.finals()).split() == [f"n{number}" for number in range(1, 12)]
 
 
-async def test_a_session_with_a_session_id_takes_only_standby_connections_of_its_own() -> None:
+async def test_a_session_with_a_session_id_uses_only_its_own_standby_connections() -> None:
     async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
         async with talking(url, "tts", AURA) as other:
             await ready_ms(other, TTS_INIT)
@@ -182,7 +182,7 @@ async def test_a_session_can_ask_for_a_standby_connection_of_its_own() -> None:
         assert await status(url) == {"shapes": 0, "ready": 0, "opening": 0}
 
 
-async def test_none_are_held_unless_asked_for() -> None:
+async def test_no_standby_connections_are_opened_unless_configured() -> None:
     async with both(0, upgrade_ms=0, ready_ms=0) as (url, simulator):
         async with talking(url, "tts", AURA) as talk:
             await ready_ms(talk, TTS_INIT)

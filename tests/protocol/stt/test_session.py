@@ -15,7 +15,7 @@ from support.plain_stt import CLOSE, FINALIZE, INIT, SECOND, final, live, new, o
 # Opening
 
 
-def test_init_is_what_upstream_gets_first_word_for_word() -> None:
+def test_upstream_gets_the_init_first_and_unchanged() -> None:
     talk = new()
     init = {"type": "init", "config": {"language": "de", "enable_partials": True, "x": [1, None]}, "extra": "é"}
 
@@ -43,7 +43,7 @@ def test_audio_before_ready_is_held_and_goes_up_in_order_after_it() -> None:
     assert talk.client(b"four") == [up(b"four")]
 
 
-def test_what_was_held_goes_up_only_once() -> None:
+def test_held_audio_goes_up_only_once() -> None:
     talk = opening()
     talk.client(b"one")
     talk.ready()
@@ -82,7 +82,7 @@ def test_a_finalize_whose_audio_was_all_dropped_is_answered_at_once() -> None:
     assert talk.ready()[1:] == [down(final("", from_finalize=True)), up(whole)]
 
 
-def test_a_message_larger_than_the_bound_is_dropped_as_a_whole() -> None:
+def test_a_message_larger_than_the_limit_is_dropped_as_a_whole() -> None:
     talk = opening(replay_seconds=1)
 
     assert talk.client(bytes(SECOND + 2)) == [refusal("audio_overflow")]
@@ -100,7 +100,7 @@ def test_a_message_larger_than_the_bound_is_dropped_as_a_whole() -> None:
         ({"encoding": "mp3"}, 16_000),
     ],
 )
-def test_a_second_of_audio_is_counted_by_the_init(config: dict[str, Any], bytes_per_second: int) -> None:
+def test_the_init_decides_how_many_bytes_a_second_has(config: dict[str, Any], bytes_per_second: int) -> None:
     talk = new(replay_seconds=1)
     talk.client({"type": "init", "config": config})
 
@@ -126,7 +126,7 @@ def test_an_init_without_a_config_is_enough() -> None:
     "config",
     [[], "linear16", 1, {"sample_rate": "16000"}, {"sample_rate": 0}, {"sample_rate": True}, {"encoding": 16}],
 )
-def test_an_init_that_cannot_be_meant_ends_the_session_before_a_dial(config: Any) -> None:
+def test_an_invalid_init_ends_the_session_before_a_dial(config: Any) -> None:
     talk = new()
 
     assert talk.client({"type": "init", "config": config}) == [fatal("config_error"), goodbye(1008)]
@@ -134,14 +134,14 @@ def test_an_init_that_cannot_be_meant_ends_the_session_before_a_dial(config: Any
 
 
 @pytest.mark.parametrize("nesting", range(940, 1000))
-def test_an_init_nested_deeply_is_taken_or_refused(nesting: int) -> None:
+def test_a_deeply_nested_init_is_accepted_or_refused(nesting: int) -> None:
     machine = SttMachine(SttOptions(), PlainStt())
     machine.started(0)
 
     assert machine.client_text('{"type":"init","config":{"x":' + "[" * nesting + "]" * nesting + "}}", 0)
 
 
-def test_a_number_that_json_has_no_word_for_does_not_go_up_as_one() -> None:
+def test_a_number_that_json_cannot_express_does_not_go_up_as_one() -> None:
     talk = new()
 
     said = talk.client('{"type":"init","config":{"speed":1e999,"gain":NaN}}')  # what goes up is read strictly
@@ -172,7 +172,7 @@ def test_a_message_before_init_is_refused_and_ignored(kind: str) -> None:
     assert talk.ready() == [down({"type": "ready", "session_id": "s1"})]
 
 
-def test_a_client_that_never_says_init_is_sent_away() -> None:
+def test_a_client_that_never_sends_init_is_disconnected() -> None:
     talk = new(init_timeout=30)
 
     assert talk.wait(29.9) == []
@@ -189,7 +189,7 @@ def test_no_deadline_but_that_of_rotation_runs_while_all_is_well() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[1]", "null", "{", '"x"', "NaN"])
-def test_what_is_no_message_is_refused_and_the_session_goes_on(text: str) -> None:
+def test_an_invalid_message_is_refused_and_the_session_goes_on(text: str) -> None:
     talk = live()
 
     assert talk.client(text) == [refusal("bad_request")]
@@ -215,7 +215,7 @@ def test_an_unknown_message_is_ignored_and_counted(message: dict[str, Any]) -> N
     assert talk.machine.counts["unknown_client_message"] == 1
 
 
-def test_a_keepalive_of_the_client_ends_here() -> None:
+def test_a_keepalive_of_the_client_is_not_passed_on() -> None:
     assert live().client({"type": "keepalive"}) == []
 
 
@@ -236,7 +236,7 @@ def test_close_without_speech_ends_at_once() -> None:
     assert live().client(CLOSE) == [up(CLOSE), retire(0), goodbye(1000)]
 
 
-def test_an_upstream_that_does_not_close_is_not_waited_for() -> None:
+def test_the_wait_for_upstream_to_close_is_bounded() -> None:
     talk = live(close_timeout=5)
     talk.client(b"one", CLOSE)
 
@@ -283,7 +283,7 @@ def test_close_before_init_just_ends() -> None:
     assert new().client(CLOSE) == [goodbye(1000)]
 
 
-def test_nothing_is_taken_after_close() -> None:
+def test_messages_after_close_are_ignored() -> None:
     talk = live()
     talk.client(b"one", CLOSE)
 
@@ -292,14 +292,14 @@ def test_nothing_is_taken_after_close() -> None:
     assert talk.machine.counts["message_after_close"] == 3
 
 
-def test_a_client_that_goes_takes_its_upstream_along() -> None:
+def test_a_client_that_leaves_ends_its_upstream_connection_too() -> None:
     for talk in (opening(), live()):
         assert talk.client_goes() == [retire(0)]
         assert talk.machine.deadline is None
     assert new().client_goes() == []
 
 
-def test_a_client_that_goes_after_the_end_changes_nothing() -> None:
+def test_a_client_that_leaves_after_the_end_changes_nothing() -> None:
     talk = opening()
     talk.lost(1011)
 
@@ -318,7 +318,7 @@ def test_a_client_that_goes_after_the_end_changes_nothing() -> None:
         (GatewayError("upstream_timeout", "slow"), 1011),
     ],
 )
-def test_an_upstream_that_does_not_open_ends_the_session_and_the_code_says_whose_fault(
+def test_an_upstream_that_does_not_open_ends_the_session_with_a_code_that_shows_whose_fault_it_is(
     close: Close | GatewayError, close_code: int
 ) -> None:
     talk = opening()
@@ -329,7 +329,7 @@ def test_an_upstream_that_does_not_open_ends_the_session_and_the_code_says_whose
     assert talk.wait(1000) == []
 
 
-def test_news_of_a_connection_after_the_end_is_ignored() -> None:
+def test_events_of_a_connection_after_the_end_are_ignored() -> None:
     talk = live()
     talk.client_goes()
 

@@ -15,7 +15,7 @@ from support.extended_stt import FINALIZE, INIT, final, finalized, live, sent, s
 # Coverage
 
 
-def test_word_times_say_what_is_covered() -> None:
+def test_word_times_show_which_audio_is_covered() -> None:
     talk = live()
     talk.client(speech(1000))
 
@@ -100,7 +100,7 @@ def test_words_that_a_replay_repeats_are_removed() -> None:
     assert talk.machine.counts["repeated_words"] == 1
 
 
-def test_an_outage_longer_than_the_ring_says_what_it_cost() -> None:
+def test_an_outage_longer_than_the_replay_buffer_reports_the_lost_audio() -> None:
     talk = live(replay_seconds=1)
     talk.client(speech(500))
     talk.lost()
@@ -129,7 +129,7 @@ def test_a_lost_upstream_is_tried_at_once_and_then_after_growing_delays_until_th
     assert said[-2:] == [fatal("upstream_unreachable"), goodbye(1011)]
 
 
-def test_a_refusal_that_trying_again_cannot_change_ends_the_session() -> None:
+def test_a_refusal_that_a_retry_cannot_change_ends_the_session() -> None:
     talk = live()
     talk.lost()
 
@@ -146,7 +146,7 @@ def test_a_fatal_error_answers_what_is_open_first() -> None:
     assert said == [finalized("a", "timeout", 0), fatal("auth_error"), goodbye(1008)]
 
 
-def test_three_short_lives_in_a_row_end_the_session() -> None:
+def test_three_short_connections_in_a_row_end_the_session() -> None:
     talk = live()
     for _ in range(2):
         talk.lost()
@@ -216,7 +216,7 @@ def test_each_finalize_has_one_outcome() -> None:
     assert "finalize_id" not in late
 
 
-def test_a_finalize_is_asked_again_after_a_drop() -> None:
+def test_a_finalize_is_sent_again_after_a_drop() -> None:
     talk = live()
     pcm = speech(500)
     talk.client(pcm, {**FINALIZE, "id": "a"})
@@ -226,7 +226,7 @@ def test_a_finalize_is_asked_again_after_a_drop() -> None:
     assert told(talk.upstream(final("one", (0.0, 0.5))), "finalized")[0]["outcome"] == "final"
 
 
-def test_a_finalize_whose_time_has_run_out_is_not_asked_again() -> None:
+def test_an_expired_finalize_is_not_sent_again() -> None:
     # Its answer would be taken for that of the next one, and audio that was not transcribed yet for covered.
     talk = live(finalize_timeout=3)
     talk.client(speech(500), {"type": "finalize", "id": "a"})
@@ -254,7 +254,7 @@ def test_finals_of_one_sentence_wait_for_each_other_if_the_route_splits_them() -
     assert told(said, "finalized")[0]["outcome"] == "final"
 
 
-def test_no_audio_is_called_covered_before_its_final_is_delivered() -> None:
+def test_no_audio_is_reported_as_covered_before_its_final_is_delivered() -> None:
     # A client that is cut off meanwhile would not send it again.
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
@@ -266,7 +266,7 @@ def test_no_audio_is_called_covered_before_its_final_is_delivered() -> None:
     assert [(f["transcript"], f["covered_ms"]) for f in told(said, "final_transcript")] == [("two", 600)]
 
 
-def test_a_finalize_that_is_answered_while_a_final_waits_covers_nothing_of_that() -> None:
+def test_a_finalize_answered_while_a_final_is_held_covers_nothing_of_that_final() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
     assert talk.upstream(final("one", (0.0, 0.4))) == []
@@ -274,7 +274,7 @@ def test_a_finalize_that_is_answered_while_a_final_waits_covers_nothing_of_that(
     assert talk.client({**FINALIZE, "id": "b"}) == [finalized("b", "empty", 0)]
 
 
-def test_a_final_waits_for_another_one_no_longer_than_its_finalize() -> None:
+def test_a_final_is_held_no_longer_than_its_finalize_waits() -> None:
     talk = live(finalize_timeout=3)
     talk.client(speech(500), {**FINALIZE, "id": "a"}, speech(500), {**FINALIZE, "id": "b"}, speech(500))
     talk.wait(2.9)
@@ -289,7 +289,7 @@ def test_a_final_waits_for_another_one_no_longer_than_its_finalize() -> None:
     assert said[2] == finalized("b", "timeout", 200)
 
 
-def test_a_final_that_waits_for_another_one_is_the_answer_once_upstream_has_no_more_to_say() -> None:
+def test_a_held_final_is_the_answer_once_upstream_has_no_more_words() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
     assert talk.upstream(final("one", (0.0, 0.4))) == []
@@ -300,7 +300,7 @@ def test_a_final_that_waits_for_another_one_is_the_answer_once_upstream_has_no_m
     assert told(said, "finalized")[0]["outcome"] == "final"
 
 
-def test_a_final_that_waits_for_another_one_is_the_answer_once_what_follows_is_of_later_audio() -> None:
+def test_a_held_final_is_the_answer_once_a_final_of_later_audio_follows() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
     # Half a second before the finalize sounds like speech that is not transcribed yet.

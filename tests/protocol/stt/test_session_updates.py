@@ -45,7 +45,7 @@ def test_two_hundred_ms_of_silence_is_the_cut_and_the_old_finals_come_first() ->
     assert retire(0) in said
 
 
-def test_without_silence_the_quietest_moment_of_what_is_held_back_is_the_cut() -> None:
+def test_without_silence_the_quietest_moment_of_the_held_audio_is_the_cut() -> None:
     talk = live()
     talk.client(speech(1000), update(language="de"))
     talk.ready()
@@ -62,7 +62,7 @@ def test_without_silence_the_quietest_moment_of_what_is_held_back_is_the_cut() -
     assert sent(said, 0)[:6400] == whole[:6400]
 
 
-def test_a_refused_update_leaves_the_old_settings_in_force() -> None:
+def test_a_refused_update_leaves_the_old_settings_in_effect() -> None:
     talk = live()
     talk.client(speech(100), {"type": "update", "id": "u", "config": {"language": "xx"}, "model": "deepgram/nova:3"})
 
@@ -73,7 +73,7 @@ def test_a_refused_update_leaves_the_old_settings_in_force() -> None:
     assert talk.client(pcm := speech(20)) == [up(pcm, 0)]
 
 
-def test_what_cannot_be_updated_is_rejected_by_name() -> None:
+def test_a_field_that_cannot_be_updated_is_rejected_by_name() -> None:
     talk = live()
 
     said = talk.client(

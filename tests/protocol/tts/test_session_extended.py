@@ -33,21 +33,21 @@ from support.extended_tts import (
 # Opening
 
 
-def test_our_own_fields_of_init_do_not_go_upstream() -> None:
+def test_the_sidecars_own_fields_of_init_do_not_go_upstream() -> None:
     talk = opening({**INIT, "deliver": "as-is", "standby": True, "future": 1})
 
     assert talk.inits == [{**INIT, "future": 1}]
 
 
 @pytest.mark.parametrize("config", [None, {}, {"encoding": None, "sample_rate": None}])
-def test_an_encoding_and_a_rate_are_always_asked_for(config: Any) -> None:
+def test_an_encoding_and_a_rate_are_always_requested(config: Any) -> None:
     talk = opening({"type": "init", "config": config})
 
     assert talk.inits[0]["config"] == {"encoding": "linear16", "sample_rate": 24_000}
 
 
 @pytest.mark.parametrize(("encoding", "installed"), [("mp3", False), ("opus", False), ("flac", True)])
-def test_what_cannot_be_decoded_is_refused_by_name_at_init(
+def test_an_encoding_that_cannot_be_decoded_is_refused_by_name_at_init(
     encoding: str, installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not installed:
@@ -62,7 +62,7 @@ def test_what_cannot_be_decoded_is_refused_by_name_at_init(
 
 
 @pytest.mark.parametrize("deliver", ["mp3", 7, ["linear16"]])
-def test_an_unknown_way_to_deliver_is_refused(deliver: Any) -> None:
+def test_an_unknown_delivery_format_is_refused(deliver: Any) -> None:
     assert new().client({**INIT, "deliver": deliver}) == [fatal("config_error"), goodbye(1008)]
 
 
@@ -131,7 +131,7 @@ def test_a_context_is_framed_by_its_start_and_its_end() -> None:
     assert talk.upstream(MS, AUDIO_END) == [down(MS), end("a", ms=3, first=200)]
 
 
-def test_what_texts_say_besides_goes_up_without_the_name() -> None:
+def test_other_fields_of_a_text_go_up_without_the_context_id() -> None:
     talk = live()
 
     assert talk.client(text("a", "one", pronunciation={"name": "p"})) == [
@@ -212,7 +212,7 @@ def test_an_unknown_message_is_ignored_and_counted(message: dict[str, Any]) -> N
     assert talk.machine.counts["unknown_client_message"] == 1
 
 
-def test_what_else_upstream_says_is_not_passed_on() -> None:
+def test_other_messages_of_upstream_are_not_passed_on() -> None:
     assert speaking().upstream({"type": "segment_end"}, {"type": "Metadata"}) == []
 
 
@@ -252,11 +252,11 @@ def test_clearing_a_context_that_waits_leaves_the_spoken_one_whole() -> None:
     assert talk.wait(QUIET) == [words("three"), up(FLUSH)]
 
 
-def test_clearing_what_is_not_there_is_answered_all_the_same() -> None:
+def test_clearing_an_unknown_context_is_answered_too() -> None:
     assert live().client(clear("x"), CLEAR) == [down({**CLEARED, "context_id": "x"}), down(CLEARED)]
 
 
-def test_a_context_takes_another_connection_that_is_ready_while_one_is_cleared() -> None:
+def test_a_context_uses_another_ready_connection_while_one_is_cleared() -> None:
     talk = speaking()
     talk.client(update("u", voice="w"), text("b", "two"), flush("b"))
     assert talk.ready() == [updated("u", {"voice": "w"})]

@@ -48,7 +48,7 @@ def test_a_context_lost_within_its_audio_fails_with_what_was_delivered() -> None
     assert talk.ready()[1:] == [words("two", 1), up(FLUSH, 1)]
 
 
-def test_a_loss_with_nobody_waiting_is_no_news() -> None:
+def test_a_loss_that_nobody_waits_for_is_not_reported() -> None:
     talk = speaking()
 
     assert talk.lost() == [refusal("upstream_closed"), end("a", "failed", 1, 0)]

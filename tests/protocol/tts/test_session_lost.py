@@ -42,7 +42,7 @@ def test_a_session_of_one_turn_dials_once_on_a_route_that_takes_one_turn() -> No
     assert talk.client(CLOSE) == [goodbye(1000)]
 
 
-def test_a_connection_kept_ready_for_the_next_turn_is_not_missed_when_it_goes() -> None:
+def test_the_loss_of_a_connection_kept_for_the_next_turn_is_not_noticed() -> None:
     talk = speaking(model="soniox/tts-rt:v1")
     talk.upstream(AUDIO_END)
 
@@ -75,7 +75,7 @@ def test_the_age_of_a_standby_connection_counts() -> None:
     assert talk.wait(1) == [retire(0)]
 
 
-def test_an_old_connection_says_its_turn_to_the_end() -> None:
+def test_an_old_connection_finishes_its_turn() -> None:
     talk = live(rotate_seconds=1500, terminal_timeout=10_000)
     talk.wait(1400)
     talk.client(text("one"), FLUSH)
@@ -154,7 +154,7 @@ def test_each_turn_may_be_sent_again_once() -> None:
         talk.wait(QUIET)
 
 
-def test_a_turn_lost_while_it_grows_goes_on_growing() -> None:
+def test_a_turn_lost_before_its_flush_can_get_more_text() -> None:
     talk = live()
     talk.client(text("one"))
     talk.lost()
@@ -211,7 +211,7 @@ def test_a_loss_with_nobody_waiting_does_not_count_as_an_outage() -> None:
     assert talk.lost(GatewayError("not_ready", "busy", status=503)) == [dial(2)]
 
 
-def test_three_short_lives_in_a_row_end_the_session() -> None:
+def test_three_short_connections_in_a_row_end_the_session() -> None:
     talk = live()
     talk.client(*[text("one"), FLUSH] * 5)
     assert talk.lost() == [dial(1)]
@@ -223,7 +223,7 @@ def test_three_short_lives_in_a_row_end_the_session() -> None:
     assert "3 connections in a row" in talk.errors[-1]["message"]
 
 
-def test_short_lives_that_end_with_their_turn_by_design_do_not_count() -> None:
+def test_short_connections_that_end_with_their_turn_by_design_do_not_count() -> None:
     talk = live()
     for _ in range(10):
         talk.client(text("one"), FLUSH)
@@ -242,7 +242,7 @@ def test_ready_is_sent_once_however_many_connections_there_are() -> None:
     assert talk.ready() == [up(text("one"), 1)]
 
 
-def test_news_of_an_earlier_connection_is_ignored() -> None:
+def test_events_of_an_earlier_connection_are_ignored() -> None:
     talk = live()
     talk.client(text("one"), FLUSH)
     talk.lost()
@@ -254,7 +254,7 @@ def test_news_of_an_earlier_connection_is_ignored() -> None:
     assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
 
 
-def test_an_idle_connection_that_is_lost_or_expires_is_not_seen() -> None:
+def test_the_client_does_not_notice_that_an_idle_connection_is_lost_or_expires() -> None:
     talk = speaking()
     talk.upstream(AUDIO_END)
     talk.wait(120)
@@ -296,7 +296,7 @@ def test_a_spent_session_is_replaced_and_the_turn_sent_again() -> None:
         {"status_code": 422, "message": "that language is not for this voice"},
     ],
 )
-def test_an_error_that_saying_again_cannot_help_fails_the_turn_at_once(error: dict[str, Any]) -> None:
+def test_an_error_that_a_retry_cannot_change_fails_the_turn_at_once(error: dict[str, Any]) -> None:
     talk = live()
     talk.client(text("one"), FLUSH, text("two"))
 
@@ -339,7 +339,7 @@ def test_a_turn_that_failed_before_its_flush_has_one_terminal() -> None:
     assert talk.client(text("two"), FLUSH) == [dial(1)]
 
 
-def test_a_turn_that_failed_before_its_flush_has_one_terminal_whatever_else_it_says() -> None:
+def test_a_turn_that_failed_before_its_flush_has_one_terminal_whatever_text_follows() -> None:
     talk, said = failed_before_its_flush()
 
     said += talk.client(text("the rest"), FLUSH, text("new"), FLUSH)
@@ -372,7 +372,7 @@ def test_a_turn_that_failed_can_be_cleared_and_the_next_is_whole() -> None:
     assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END)]
 
 
-def test_the_flush_of_a_turn_that_idled_away_draws_no_second_terminal() -> None:
+def test_the_flush_of_a_turn_that_ended_by_itself_causes_no_second_terminal() -> None:
     talk = live(context_idle=60)
     talk.client(text("one"))
     talk.upstream(b"1")

@@ -40,7 +40,7 @@ def test_a_turn_ends_in_the_form_that_the_client_is_promised(
 
 @pytest.mark.parametrize("again", [AUDIO_END, FLUSHED, {"type": "done"}])
 @pytest.mark.parametrize("first", [AUDIO_END, FLUSHED])
-def test_a_turn_ends_once_however_often_upstream_says_it(first: dict[str, Any], again: dict[str, Any]) -> None:
+def test_a_turn_ends_once_however_many_terminals_upstream_sends(first: dict[str, Any], again: dict[str, Any]) -> None:
     talk = speaking()
 
     assert talk.upstream(first) == [down(first)]
@@ -79,7 +79,7 @@ def test_a_terminal_without_audio_ends_the_turn_too() -> None:
     assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]
 
 
-def test_a_segments_end_before_the_flush_is_not_the_turns() -> None:
+def test_the_end_of_a_segment_before_the_flush_is_not_that_of_the_turn() -> None:
     talk = live()
     talk.client(text("one"))
 
@@ -106,7 +106,7 @@ def test_a_second_ready_is_not_passed_on() -> None:
 
 
 @pytest.mark.parametrize("said", ["", "nonsense", "[]", "1"])
-def test_what_upstream_says_without_sense_is_counted_and_not_passed_on(said: str) -> None:
+def test_an_invalid_message_of_upstream_is_counted_and_not_passed_on(said: str) -> None:
     talk = speaking()
 
     assert talk.upstream(said) == []
@@ -127,7 +127,7 @@ def test_audio_that_cannot_be_decoded_fails_the_turn(broken: str) -> None:
 # Several turns
 
 
-def test_turns_go_up_one_at_a_time_with_quiet_between() -> None:
+def test_turns_go_up_one_at_a_time_with_a_pause_between_them() -> None:
     talk = live()
 
     assert talk.client(text("one"), FLUSH, text("two"), FLUSH, text("three")) == [up(text("one")), up(FLUSH)]
@@ -140,7 +140,7 @@ def test_turns_go_up_one_at_a_time_with_quiet_between() -> None:
     assert talk.client(FLUSH) == [up(FLUSH)]
 
 
-def test_a_turn_that_comes_within_the_quiet_waits_for_its_end() -> None:
+def test_a_turn_that_comes_within_the_pause_waits_for_its_end() -> None:
     talk = speaking()
     talk.upstream(AUDIO_END)
     talk.wait(0.06)
@@ -150,7 +150,7 @@ def test_a_turn_that_comes_within_the_quiet_waits_for_its_end() -> None:
     assert talk.wait(0.02) == [up(text("two")), up(FLUSH)]
 
 
-def test_a_turn_that_comes_after_the_quiet_goes_up_at_once() -> None:
+def test_a_turn_that_comes_after_the_pause_goes_up_at_once() -> None:
     talk = speaking()
     talk.upstream(AUDIO_END)
     talk.wait(QUIET)
@@ -159,7 +159,7 @@ def test_a_turn_that_comes_after_the_quiet_goes_up_at_once() -> None:
     assert len(talk.inits) == 1
 
 
-def test_a_late_second_terminal_prolongs_the_quiet() -> None:
+def test_a_late_second_terminal_prolongs_the_pause() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
     talk.upstream(AUDIO_END)
@@ -170,7 +170,7 @@ def test_a_late_second_terminal_prolongs_the_quiet() -> None:
     assert talk.wait(0.01) == [up(text("two")), up(FLUSH)]
 
 
-def test_a_second_terminal_later_than_the_quiet_cuts_no_turn_without_audio() -> None:
+def test_a_second_terminal_after_the_pause_cuts_no_turn_without_audio() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
     talk.upstream(AUDIO_END)
@@ -243,7 +243,7 @@ def test_a_second_flush_does_not_end_the_next_turn_too() -> None:
 
 
 @pytest.mark.parametrize(("form", "told"), [("upstream", AUDIO_END), ("flushed", FLUSHED)])
-def test_a_flush_of_nothing_is_answered_here(form: str, told: dict[str, Any]) -> None:
+def test_a_flush_without_text_is_answered_by_the_sidecar(form: str, told: dict[str, Any]) -> None:
     assert live(terminal_form=form).client(FLUSH) == [down(told)]
 
 
@@ -296,7 +296,7 @@ def test_inline_a_pipelined_turn_waits_as_well() -> None:
 # Nothing to say
 
 
-def test_a_turn_of_spaces_ends_here() -> None:
+def test_a_turn_of_spaces_is_ended_by_the_sidecar() -> None:
     talk = live()
 
     assert talk.client(text(" \n")) == []
@@ -319,7 +319,7 @@ def test_spaces_alone_do_not_keep_the_machine_awake() -> None:
     assert talk.wait(1)[-1] == down(AUDIO_END)
 
 
-def test_a_turn_of_spaces_between_two_ends_in_its_order() -> None:
+def test_a_turn_of_spaces_between_two_others_ends_in_order() -> None:
     talk = live()
     talk.client(text("one"), FLUSH, text(" "), FLUSH, text("three"), FLUSH)
 

@@ -29,7 +29,7 @@ from support.extended_tts import (
 )
 
 
-def test_an_update_dials_at_once_and_is_answered_when_that_is_ready() -> None:
+def test_an_update_dials_at_once_and_is_answered_when_the_connection_is_ready() -> None:
     talk = live()
 
     assert talk.client(update("u", voice="w", config={"speed": 1.2})) == [dial(1)]
@@ -72,7 +72,7 @@ def test_a_context_whose_update_brought_no_text_ends_with_its_flush() -> None:
     assert talk.client(flush("a")) == [end("a", ms=1, first=0)]
 
 
-def test_updates_without_text_between_collapse_and_all_are_answered() -> None:
+def test_updates_without_text_between_them_are_merged_and_all_are_answered() -> None:
     talk = live()
 
     assert talk.client(update("u", voice="w")) == [dial(1)]
@@ -81,7 +81,7 @@ def test_updates_without_text_between_collapse_and_all_are_answered() -> None:
     assert talk.ready() == [updated("u", {"voice": "w"}), updated("v", {"voice": "x", "speed": 2}), retire(0)]
 
 
-def test_updates_with_text_between_stay_apart() -> None:
+def test_updates_with_text_between_them_stay_separate() -> None:
     talk = live()
     talk.client(update("u", voice="w"), text("a", "one"), flush("a"))
 
@@ -101,7 +101,7 @@ def test_an_update_that_changes_nothing_is_answered_at_once(wanted: dict[str, An
     assert talk.upstream(MS, AUDIO_END) == [down(MS), end("a", ms=2, first=0)]
 
 
-def test_the_possible_fields_of_an_update_are_applied_and_the_rest_named() -> None:
+def test_the_valid_fields_of_an_update_are_applied_and_the_rest_is_named() -> None:
     talk = live()
     talk.client(update("u", voice="v", config={"sample_rate": 8000, "encoding": "mulaw", "speed": 2}))
 
@@ -129,7 +129,7 @@ def test_another_model_is_dialled_and_a_hosted_one_refused_to_a_client_with_its_
     assert "nonsense" in said[1]["rejected"]["model"]
 
 
-def test_refused_settings_leave_the_old_ones_in_force() -> None:
+def test_refused_settings_leave_the_old_ones_in_effect() -> None:
     talk = live()
     talk.client(update("u", voice="w", config={"encoding": "mulaw"}))
 
@@ -139,7 +139,7 @@ def test_refused_settings_leave_the_old_ones_in_force() -> None:
     assert talk.client(text("a", "one"), flush("a")) == [words("one"), up(FLUSH)]
 
 
-def test_texts_that_wait_for_refused_settings_are_said_with_the_previous_ones() -> None:
+def test_texts_that_wait_for_refused_settings_are_spoken_with_the_previous_ones() -> None:
     talk = speaking()
     talk.client(update("u", voice="w"), text("b", "two"), flush("b"))
 
@@ -152,7 +152,7 @@ def test_texts_that_wait_for_refused_settings_are_said_with_the_previous_ones() 
     assert talk.wait(QUIET) == [words("two", 0), up(FLUSH, 0)]
 
 
-def test_a_later_update_stands_without_what_was_refused_before_it() -> None:
+def test_a_later_update_is_applied_without_the_fields_refused_before_it() -> None:
     talk = live()
     talk.client(update("u", voice="w"), text("a", "one"), flush("a"))
     talk.client(update("v", config={"speed": 2}), text("b", "two"), flush("b"))
@@ -203,7 +203,7 @@ def test_a_connection_without_a_turn_makes_room_if_upstream_has_no_slot() -> Non
     assert talk.ready() == [updated("u", {"voice": "w"})]
 
 
-def test_an_update_to_settings_that_stand_is_applied_at_once() -> None:
+def test_an_update_to_the_current_settings_is_applied_at_once() -> None:
     talk = live()
     talk.client(text("a", "one"), update("u", voice="w"))
 
@@ -223,7 +223,7 @@ def test_an_update_is_answered_if_the_session_ends_before() -> None:
     assert said[1:] == [retire(0), retire(1), goodbye(1000)]
 
 
-def test_an_update_before_ready_holds_for_the_texts_after_it() -> None:
+def test_an_update_before_ready_applies_to_the_texts_after_it() -> None:
     talk = opening()
     assert talk.client(text("a", "one"), flush("a"), update("u", voice="w"), text("b", "two"), flush("b")) == [dial(1)]
 

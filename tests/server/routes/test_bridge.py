@@ -119,7 +119,7 @@ async def test_a_wrong_address_is_refused_by_name(method: str, path: str, status
         assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
 
 
-async def test_upstream_s_refusal_keeps_its_status() -> None:
+async def test_a_refusal_of_upstream_keeps_its_status() -> None:
     options = SimulatorOptions.fast(keys=("another",))
     async with gateway_and_simulator(options) as (url, _), http_client(url) as http:
         reply = await http.post(PATH, json={"text": "n1"})
@@ -180,7 +180,7 @@ async def test_a_failure_after_the_first_audio_breaks_the_body_off() -> None:
         assert len(fault.fired) == 1
 
 
-async def test_a_client_that_goes_ends_the_synthesis_at_once() -> None:
+async def test_a_client_that_leaves_ends_the_synthesis_at_once() -> None:
     options = SimulatorOptions.fast(pace=1, chunk_ms=20)
     async with gateway_and_simulator(options, **OVER_WEBSOCKET) as (url, simulator), http_client(url) as http:
         async with http.stream("POST", PATH, json={"text": " ".join(f"n{n}" for n in range(1, 60))}) as reply:
@@ -216,7 +216,7 @@ async def test_many_at_once_each_get_their_own_audio() -> None:
         assert [whole_words(reply.content[44:], 24000) for reply in replies] == [[n, n + 1] for n in range(1, 41)]
 
 
-async def test_the_gateway_says_that_it_lives_and_what_it_does() -> None:
+async def test_health_metrics_and_status_are_served() -> None:
     async with gateway_and_simulator() as (url, _), http_client(url) as http:
         assert (await http.get("/healthz")).json()["status"] == "ok"
         assert (await http.get("/readyz")).status_code == 200

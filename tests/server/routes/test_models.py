@@ -23,7 +23,7 @@ from support.http import http_client
 from support.running import AURA, KEY, NOVA, gateway_and_simulator, running_gateway
 
 
-async def test_the_catalogue_and_the_configured_ones_are_listed_as_openai_lists_models() -> None:
+async def test_the_models_of_the_catalogue_and_of_the_settings_are_listed_as_openai_lists_models() -> None:
     settings: dict[str, Any] = {"slng_tts_model": "acme/house:1", "sidecar_model_aliases": "fast=slng/x/y:1"}
     async with gateway_and_simulator(**settings) as (url, _), http_client(url) as http:
         reply = await http.get("/v1/models")
@@ -115,7 +115,7 @@ async def test_all_pages_are_read_once_in_five_minutes() -> None:
         (Response("[" + " " * 9_000_000), 502, "too long"),
     ],
 )
-async def test_what_is_no_catalogue_is_an_error_and_asked_for_again(reply: Response, status: int, says: str) -> None:
+async def test_an_invalid_catalogue_is_an_error_and_requested_again(reply: Response, status: int, says: str) -> None:
     async with catalogue_of(Scripted(reply, page(1))) as models:
         with pytest.raises(GatewayError, match=says) as caught:
             await models()
@@ -140,13 +140,13 @@ async def test_an_endless_catalogue_fails_all_waiting_requests(monkeypatch: pyte
         assert len(upstream.asked) < 5
 
 
-async def test_items_that_name_no_model_are_passed_over() -> None:
+async def test_items_that_name_no_model_are_skipped() -> None:
     items = [{"code": "a/b"}, {"name": "x"}, "a/c", {"code": 5}, {"code": "c/d", "provider_code": 7}]
     async with catalogue_of(Scripted(JSONResponse(items))) as models:
         assert [model["id"] for model in await models()] == ["a/b", "c/d"]
 
 
-async def test_a_catalogue_that_repeats_the_key_is_freed_of_it() -> None:
+async def test_the_key_is_removed_from_a_catalogue_that_repeats_it() -> None:
     listed = JSONResponse({"data": [{"code": f"a/{KEY}", "provider_code": f"of {KEY}"}]})
     async with catalogue_of(Scripted(listed)) as models:
         assert await models() == [{"id": "a/[key]", "object": "model", "created": 0, "owned_by": "of [key]"}]

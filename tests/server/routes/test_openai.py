@@ -35,7 +35,7 @@ LONG = " ".join(f"n{n}" for n in range(1, 60))
         ({}, "audio/pcm", "audio/pcm;rate=24000"),
     ],
 )
-async def test_a_wav_comes_unless_pcm_is_asked_for(asked: dict[str, Any], accept: str, media_type: str) -> None:
+async def test_a_wav_comes_unless_pcm_is_requested(asked: dict[str, Any], accept: str, media_type: str) -> None:
     async with gateway_and_simulator() as (url, _), http_client(url) as http:
         body = {"model": "tts-1", "input": "n1 n2", "voice": "alloy", **asked}
         reply = await http.post(PATH, json=body, headers={"Accept": accept})
@@ -45,7 +45,7 @@ async def test_a_wav_comes_unless_pcm_is_asked_for(asked: dict[str, Any], accept
         assert whole_words(reply.content[44 if media_type == "audio/wav" else 0 :], 24_000) == [1, 2]
 
 
-async def test_pcm_is_24_khz_unless_asked_otherwise_whatever_upstream_returns() -> None:
+async def test_pcm_is_24_khz_by_default_whatever_upstream_returns() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(http_rate=48_000)) as (url, _), http_client(url) as http:
         wav = await http.post(PATH, json={"input": LONG})
         assert wav.headers["x-sample-rate"] == "48000"
@@ -82,7 +82,7 @@ async def test_names_of_models_and_voices_are_aliases_defaults_or_themselves(
 
 
 @pytest.mark.parametrize("value", ["fast", "fast=aura", "=x/y"])
-def test_an_alias_that_names_no_model_is_a_setting_s_error(value: str) -> None:
+def test_an_alias_that_names_no_model_is_an_error_in_the_settings(value: str) -> None:
     if value == "=x/y":
         assert load_settings(slng_api_key="k", sidecar_model_aliases=value)
         return
@@ -90,7 +90,7 @@ def test_an_alias_that_names_no_model_is_a_setting_s_error(value: str) -> None:
         load_settings(slng_api_key="k", sidecar_model_aliases=value)
 
 
-async def test_language_and_speed_go_upstream_and_openai_s_own_speed_of_one_costs_nothing() -> None:
+async def test_language_and_speed_go_upstream_and_openai_s_default_speed_changes_nothing() -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         await http.post(PATH, json={"input": "n1", "speed": 1.0})
         assert [record.kind for record in simulator.log.records] == ["http"]
@@ -100,7 +100,7 @@ async def test_language_and_speed_go_upstream_and_openai_s_own_speed_of_one_cost
         assert init["config"] == {"sample_rate": 16_000, "encoding": "linear16", "language": "es", "speed": 1.5}
 
 
-async def test_fields_that_nothing_is_done_about_are_named() -> None:
+async def test_ignored_fields_are_named() -> None:
     async with gateway_and_simulator() as (url, _), http_client(url) as http:
         odd = {"instructions": "Sing.", "user": "u", "x\r\ny": 1, "é": 2}
         reply = await http.post(PATH, json={"input": "n1", **odd})
@@ -137,9 +137,7 @@ TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "
 
 @pytest.mark.parametrize("name", SUFFIX)
 @pytest.mark.parametrize("way", ["bridge", "websocket"])
-async def test_every_format_is_as_long_as_the_same_in_pcm_to_the_millisecond(
-    name: str, way: str, tmp_path: Path
-) -> None:
+async def test_every_format_is_as_long_as_pcm_to_the_millisecond(name: str, way: str, tmp_path: Path) -> None:
     need("ffmpeg")
     async with gateway_and_simulator(slng_http_tts=way) as (url, _), http_client(url) as http:
         pcm = (await http.post(PATH, json={"input": LONG, "response_format": "pcm"})).content

@@ -64,7 +64,7 @@ async def test_turns_audio_and_characters_are_counted_by_model() -> None:
         assert found.value("slng_sidecar_upstream_open_seconds_count", kind="tts") == 1
 
 
-async def test_finalizes_and_what_was_repaired_are_counted() -> None:
+async def test_finalizes_and_repaired_audio_are_counted() -> None:
     async with serving() as (url, simulator, client):
         pcm = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
         async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
@@ -85,7 +85,7 @@ async def test_finalizes_and_what_was_repaired_are_counted() -> None:
         assert heard == pytest.approx(2 * len(pcm) / 32_000, abs=0.01)
 
 
-async def test_models_without_end_do_not_fill_the_memory() -> None:
+async def test_any_number_of_models_does_not_fill_the_memory() -> None:
     async with serving() as (url, _, client):
         for number in range(105):
             async with talking(url, "tts", f"a/b:{number}") as talk:
@@ -100,7 +100,7 @@ async def test_models_without_end_do_not_fill_the_memory() -> None:
         assert len(models) <= 101
 
 
-async def test_http_speech_is_counted_whichever_way_it_goes() -> None:
+async def test_http_speech_is_counted_over_either_upstream_api() -> None:
     for way in ("bridge", "websocket"):
         async with serving(slng_http_tts=way) as (_, _, client):
             await client.post(f"/v1/bridges/unmute/tts/{AURA}", json={"text": "n1 n2"})
@@ -125,7 +125,7 @@ async def test_the_event_loop_is_watched() -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_what_went_wrong_stands_in_the_status_without_words() -> None:
+async def test_the_status_names_the_last_error_without_its_words() -> None:
     async with serving(SimulatorOptions.fast(keys=("another",))) as (url, _, client):
         async with talking(url, "stt", NOVA) as talk:
             await talk.send(STT_INIT)

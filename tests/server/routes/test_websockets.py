@@ -135,7 +135,7 @@ async def test_the_client_s_bearer_goes_upstream_if_passthrough_is_on() -> None:
         (NOVA, {"Host": "rebound.example:8765"}, 403, "forbidden_origin", "SIDECAR_ALLOWED_HOSTS"),
     ],
 )
-async def test_what_cannot_be_is_refused_at_the_upgrade_before_any_dial(
+async def test_an_invalid_request_is_refused_at_the_upgrade_before_any_dial(
     model: str, headers: dict[str, str], status: int, code: str, says: str
 ) -> None:
     async with gateway_and_simulator() as (url, simulator):
@@ -151,7 +151,7 @@ async def test_what_cannot_be_is_refused_at_the_upgrade_before_any_dial(
         assert simulator.log.dials == 0
 
 
-async def test_an_unknown_path_is_refused_with_the_paths_there_are() -> None:
+async def test_an_unknown_path_is_refused_with_the_existing_paths() -> None:
     async with gateway_and_simulator() as (url, _):
         with pytest.raises(InvalidStatus) as caught:
             async with talking(url, "vad", AURA):
@@ -160,7 +160,7 @@ async def test_an_unknown_path_is_refused_with_the_paths_there_are() -> None:
         assert "/v1/bridges/unmute/stt/{model}" in _error_of(caught.value)["message"]
 
 
-async def test_a_session_too_many_is_refused_and_its_place_comes_free_again() -> None:
+async def test_one_session_too_many_is_refused_until_a_place_is_free() -> None:
     async with gateway_and_simulator(sidecar_max_sessions=1) as (url, simulator):
         async with talking(url, "stt", NOVA) as first:
             await first.send(STT_INIT)
@@ -176,7 +176,7 @@ async def test_a_session_too_many_is_refused_and_its_place_comes_free_again() ->
             await second.until("ready")
 
 
-async def test_a_required_token_is_taken_in_each_of_its_places_and_nothing_else_is() -> None:
+async def test_a_required_token_is_accepted_in_each_of_its_places_and_nothing_else_is() -> None:
     async with gateway_and_simulator(sidecar_token="local-secret") as (url, simulator):
         for headers, query in (
             ({"Authorization": "Bearer local-secret"}, ""),
@@ -242,7 +242,7 @@ async def test_deepgram_s_own_results_become_the_bridge_s_messages() -> None:
         ({"type": "init"}, "already had its init"),
     ],
 )
-async def test_nonsense_draws_a_named_error_and_the_session_goes_on(message: Any, says: str) -> None:
+async def test_an_invalid_stt_message_causes_a_named_error_and_the_session_goes_on(message: Any, says: str) -> None:
     async with gateway_and_simulator() as (url, _), talking(url, "stt", NOVA) as talk:
         await talk.send(STT_INIT)
         await talk.until("ready")
@@ -307,7 +307,7 @@ async def test_an_unreachable_upstream_is_reported_by_name() -> None:
         assert "127.0.0.1:9" in error["message"]
 
 
-async def test_a_drop_of_upstream_is_not_noticed_and_loses_no_word() -> None:
+async def test_the_client_does_not_notice_a_drop_of_upstream_and_loses_no_word() -> None:
     async with gateway_and_simulator() as (url, simulator), talking(url, "stt", NOVA) as talk:
         fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=600)
         await talk.send(STT_INIT)
@@ -347,7 +347,7 @@ async def test_the_terminal_comes_in_the_form_that_the_operator_asked_for(form: 
 
 
 @pytest.mark.parametrize("model", ["slng/rime/arcana:3-en", "soniox/tts-rt:v1"])
-async def test_routes_that_die_with_every_turn_look_like_one_session(model: str) -> None:
+async def test_routes_that_close_with_every_turn_look_like_one_session(model: str) -> None:
     async with gateway_and_simulator() as (url, simulator), talking(url, "tts", model) as talk:
         await talk.send(TTS_INIT)
         for number in (1, 2, 3):
@@ -358,7 +358,7 @@ async def test_routes_that_die_with_every_turn_look_like_one_session(model: str)
         assert simulator.log.dials == 3
 
 
-async def test_a_drop_before_the_first_audio_is_not_noticed() -> None:
+async def test_the_client_does_not_notice_a_drop_before_the_first_audio() -> None:
     async with gateway_and_simulator() as (url, simulator), talking(url, "tts", AURA) as talk:
         fault = simulator.inject(do="drop", kind="tts", when="flush")
         await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
@@ -392,7 +392,7 @@ async def test_audio_in_base64_comes_as_binary(form: str) -> None:
         assert whole_words(talk.audio) == [1, 2]
 
 
-async def test_tts_nonsense_draws_a_named_error_and_the_session_goes_on() -> None:
+async def test_an_invalid_tts_message_causes_a_named_error_and_the_session_goes_on() -> None:
     async with gateway_and_simulator(sidecar_max_text=100) as (url, _), talking(url, "tts", AURA) as talk:
         await talk.send({"type": "text", "text": "n1"})
         assert "first message" in (await talk.until("error"))["message"]
@@ -407,7 +407,7 @@ async def test_tts_nonsense_draws_a_named_error_and_the_session_goes_on() -> Non
         assert whole_words(talk.audio) == [5]
 
 
-async def test_a_message_over_the_bound_closes_with_1009() -> None:
+async def test_a_message_over_the_limit_closes_with_1009() -> None:
     async with gateway_and_simulator(sidecar_max_message=100_000) as (url, _), talking(url, "stt", NOVA) as talk:
         await talk.send(STT_INIT)
         await talk.until("ready")
@@ -415,7 +415,7 @@ async def test_a_message_over_the_bound_closes_with_1009() -> None:
         assert (await talk.until_closed())[0] == 1009
 
 
-async def test_a_client_that_goes_ends_its_upstream_connection() -> None:
+async def test_a_client_that_leaves_ends_its_upstream_connection() -> None:
     async with gateway_and_simulator() as (url, simulator):
         async with talking(url, "stt", NOVA) as talk:
             await talk.send(STT_INIT)

@@ -67,7 +67,7 @@ async def test_a_context_spans_an_update_and_nothing_of_it_is_lost() -> None:
         assert voices == [None, "other"]
 
 
-async def test_an_update_to_another_model_dials_that() -> None:
+async def test_an_update_to_another_model_dials_that_model() -> None:
     async with extended() as (talk, simulator):
         await talk.send({"type": "update", "id": "u", "model": "cartesia/sonic:3.5"})
         await talk.until("updated")
@@ -76,7 +76,7 @@ async def test_an_update_to_another_model_dials_that() -> None:
         assert [record.model for record in simulator.log.of("tts")] == [AURA, "cartesia/sonic:3.5"]
 
 
-async def test_what_upstream_refuses_leaves_the_old_settings_in_force() -> None:
+async def test_settings_that_upstream_refuses_leave_the_old_ones_in_effect() -> None:
     async with extended() as (talk, _):
         await talk.until("ready")
         await talk.send({"type": "update", "id": "u", "config": {"pronunciation": {"name": "unknown"}}})
@@ -100,7 +100,7 @@ async def test_clearing_one_context_leaves_the_next_whole() -> None:
         assert await hear(talk, "b") == ("completed", ["n100", "n101"])
 
 
-async def test_a_drop_before_the_audio_is_reported_and_costs_nothing() -> None:
+async def test_a_drop_before_the_audio_is_reported_and_loses_nothing() -> None:
     async with extended() as (talk, simulator):
         simulator.inject(do="drop", kind="tts", when="flush")
         await say(talk, "a", "n1 n2")
@@ -138,7 +138,7 @@ def types(simulator: Simulator, at: int) -> list[str]:
 
 
 @pytest.mark.parametrize("encoding", ["mulaw", "alaw"])
-async def test_telephony_audio_comes_decoded(encoding: str) -> None:
+async def test_telephony_audio_is_delivered_decoded(encoding: str) -> None:
     async with extended(init={"type": "init", "config": {"encoding": encoding, "sample_rate": 16_000}}) as (talk, _):
         await say(talk, "a", "n1 n2 n3")
         assert await hear(talk, "a") == ("completed", ["n1", "n2", "n3"])
@@ -146,7 +146,7 @@ async def test_telephony_audio_comes_decoded(encoding: str) -> None:
         assert (start["encoding"], start["sample_rate"], start["channels"]) == ("linear16", 16_000, 1)
 
 
-async def test_what_cannot_be_decoded_is_refused_before_a_dial() -> None:
+async def test_an_encoding_that_cannot_be_decoded_is_refused_before_a_dial() -> None:
     async with extended(init={"type": "init", "config": {"encoding": "flac"}}) as (talk, simulator):
         assert (await talk.until("error"))["code"] == "unsupported_audio_format"
         assert (await talk.until_closed())[0] == 1008
