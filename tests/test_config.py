@@ -149,7 +149,7 @@ def test_every_setting_is_described_and_named_like_its_variable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("SLNG_WORLD_PART", "mars", "us-east"),
         ("SLNG_BASE_URL", "ftp://x", "base URL"),
@@ -177,13 +177,15 @@ def test_every_setting_is_described_and_named_like_its_variable() -> None:
         ("SIDECAR_UDS_MODE", "01777", "such as 0660"),
     ],
 )
-def test_an_invalid_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+def test_an_invalid_value_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
     monkeypatch.setenv(name, value)
 
     text = complaint()
 
     assert f"{name}={value}: " in text
-    assert said in text
+    assert expected in text
 
 
 def test_all_errors_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ async def decoded(
     file: bytes, expected: Expected | None = None, *, piece: int = 10_000, max_seconds: float = 100
 ) -> tuple[int, bytes]:
     """Decode a file that comes in pieces; give its rate and sound."""
-    sound = []
+    pieces = []
     async with asyncio.timeout(30), Decoding(RATE, max_seconds) as job:
         job.start(expected or Expected())
 
@@ -40,12 +40,12 @@ async def decoded(
         putting = asyncio.create_task(put())
         try:
             while (data := await job.next()) is not None:
-                sound.append(data)
+                pieces.append(data)
         finally:
             await putting
-    assert job.samples == sum(map(len, sound)) // 2
+    assert job.samples == sum(map(len, pieces)) // 2
     assert not [thread for thread in threading.enumerate() if thread.name == "decoding"]
-    return job.sample_rate, b"".join(sound)
+    return job.sample_rate, b"".join(pieces)
 
 
 def tone(rate: int, seconds: float = 1.5, channels: int = 1) -> Any:

@@ -49,16 +49,16 @@ def test_quiet_samples_are_not_mistaken_for_mp3_frames(quiet: bytes) -> None:
 
 
 def test_one_mp3_frame_header_among_samples_is_a_coincidence() -> None:
-    sound = b"\xff\xfb\x50\xc4" + PCM * 4
+    data = b"\xff\xfb\x50\xc4" + PCM * 4
 
-    assert read(sound, 2, 100) == (24_000, sound)
+    assert read(data, 2, 100) == (24_000, data)
 
 
 def test_two_mp3_frame_headers_of_different_streams_are_a_coincidence() -> None:
     # Layer III at 44.1 kHz, whose frame would end where a header of layer II at 48 kHz stands.
-    sound = b"\xff\xfb\x50\xc4".ljust(208, b"\x01") + b"\xff\xfd\x54\xc4" + PCM
+    data = b"\xff\xfb\x50\xc4".ljust(208, b"\x01") + b"\xff\xfd\x54\xc4" + PCM
 
-    assert read(sound) == (24_000, sound)
+    assert read(data) == (24_000, data)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ FILES = {name: encoded(name) for name in ("mp3", "opus")}
 
 
 def decoded(encoding: str, data: bytes, piece: int, rate: int = RATE) -> tuple[bytes, int]:
-    sound = StreamDecoder(encoding, rate)
-    parts = [sound.feed(data[at : at + piece]) for at in range(0, len(data), piece)]
-    return b"".join([*parts, sound.end()]), sound.skipped
+    decoder = StreamDecoder(encoding, rate)
+    parts = [decoder.feed(data[at : at + piece]) for at in range(0, len(data), piece)]
+    return b"".join([*parts, decoder.end()]), decoder.skipped
 
 
 @pytest.mark.parametrize("encoding", FILES)
@@ -45,9 +45,9 @@ def test_message_boundaries_do_not_change_the_audio(encoding: str, piece: int) -
 
 @pytest.mark.parametrize("encoding", FILES)
 def test_audio_is_returned_while_more_is_to_come(encoding: str) -> None:
-    sound = StreamDecoder(encoding, RATE)
+    decoder = StreamDecoder(encoding, RATE)
     half = len(FILES[encoding]) // 2
-    assert 0.3 < len(sound.feed(FILES[encoding][:half])) / 2 / RATE < 0.7
+    assert 0.3 < len(decoder.feed(FILES[encoding][:half])) / 2 / RATE < 0.7
 
 
 @pytest.mark.parametrize("encoding", FILES)

@@ -96,10 +96,10 @@ async def test_a_page_of_another_origin_reads_nothing_and_triggers_nothing() -> 
         await page.goto(elsewhere)
         assert not await connects(page, url)
         assert not await connects(page, url, "slng-sidecar.v1")
-        said = '{"text": "n1"}'
+        output = '{"text": "n1"}'
         assert "Failed to fetch" in await fetched(page, f"{url}/v1/status")
-        assert "Failed to fetch" in await fetched(page, f"{url}{TTS}", method="POST", body=said)
-        assert await fetched(page, f"{url}{TTS}", method="POST", body=said, mode="no-cors") == "opaque"
+        assert "Failed to fetch" in await fetched(page, f"{url}{TTS}", method="POST", body=output)
+        assert await fetched(page, f"{url}{TTS}", method="POST", body=output, mode="no-cors") == "opaque"
         assert await page.evaluate(SUBMIT, url + TTS)
         assert simulator.log.dials == 0
         assert not simulator.log.of("http")

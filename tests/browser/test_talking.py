@@ -30,17 +30,17 @@ async def bot_process(*arguments: str, until: str, **env: str) -> AsyncIterator[
         env={**environment(**env), "OPENAI_API_KEY": "", "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None
-    said = ""
+    output = ""
     reading: asyncio.Task[bytes] | None = None
     try:
         async with asyncio.timeout(WAIT):
-            while until not in said:
+            while until not in output:
                 line = await process.stdout.readline()
-                assert line, said
-                said += line.decode()
+                assert line, output
+                output += line.decode()
         # It goes on to log, and a full pipe would stop it.
         reading = asyncio.create_task(process.stdout.read())
-        yield said
+        yield output
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
@@ -77,5 +77,5 @@ async def test_a_question_into_the_microphone_is_answered_by_the_loudspeaker(tmp
 
 
 async def test_daily_without_its_package_names_what_to_install() -> None:
-    async with bot_process("-t", "daily", "--port", str(free_port()), until="Daily disabled") as said:
-        assert re.search(r"install pipecat-ai\[daily\]", said)
+    async with bot_process("-t", "daily", "--port", str(free_port()), until="Daily disabled") as output:
+        assert re.search(r"install pipecat-ai\[daily\]", output)

@@ -77,16 +77,16 @@ class Checkout:
     @contextlib.contextmanager
     def running(self, line: str) -> Iterator[None]:
         """Run a line in the foreground until the bot answers and while the block runs; end it by Ctrl-C."""
-        with (self.folder / "said").open("w+") as said:
+        with (self.folder / "output").open("w+") as output:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self.env, stdout=said, stderr=subprocess.STDOUT,
+                ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self.env, stdout=output, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
             try:
                 until = time.monotonic() + 120
                 while not self._answers():
-                    assert process.poll() is None, (self.folder / "said").read_text()
-                    assert time.monotonic() < until, (self.folder / "said").read_text()
+                    assert process.poll() is None, (self.folder / "output").read_text()
+                    assert time.monotonic() < until, (self.folder / "output").read_text()
                     time.sleep(0.2)
                 yield
             finally:

@@ -19,7 +19,7 @@ from pipecat.frames.frames import ErrorFrame, TTSAudioRawFrame, TTSSpeakFrame, V
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from support.bots import SIGNAL, free_port, speak_at_pace
 from support.numbered_signal import words
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import running_pipeline
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
@@ -99,29 +99,29 @@ async def later(seconds: float, *calls: Any) -> AsyncIterator[None]:
         await task
 
 
-async def hear_through(containers: Containers, fault: contextlib.AbstractAsyncContextManager[None]) -> None:
+async def transcribe_through(containers: Containers, fault: contextlib.AbstractAsyncContextManager[None]) -> None:
     """Speak for some seconds with the fault in the middle; every word must be told, once."""
     stt = SlngSTTService(sidecar_url=containers.url, model=SIGNAL)
     async with running_pipeline(stt) as pipeline:
         async with fault:
             await speak_at_pace(pipeline, audio_frames(range(1, 25)))
         await pipeline.send(VADUserStoppedSpeakingFrame())
-        await pipeline.until(partial(was_spoken, pipeline, "n24"))
-        assert spoken(pipeline) == words(1, 24)
+        await pipeline.until(partial(was_transcribed, pipeline, "n24"))
+        assert transcribed(pipeline) == words(1, 24)
 
 
 async def test_a_restarted_upstream_loses_no_word(containers: Containers) -> None:
-    await hear_through(containers, later(1, partial(containers.simulator.restart, timeout=0)))
+    await transcribe_through(containers, later(1, partial(containers.simulator.restart, timeout=0)))
 
 
 async def test_a_frozen_upstream_loses_no_word(containers: Containers) -> None:
-    await hear_through(containers, later(1, containers.simulator.pause, 2.0, containers.simulator.unpause))
+    await transcribe_through(containers, later(1, containers.simulator.pause, 2.0, containers.simulator.unpause))
 
 
 async def test_a_cut_network_loses_no_word(containers: Containers) -> None:
     network = containers.network
     reconnect = partial(network.connect, containers.simulator, aliases=["upstream"])
-    await hear_through(
+    await transcribe_through(
         containers, later(1, partial(network.disconnect, containers.simulator, force=True), 1.0, reconnect)
     )
 
@@ -132,8 +132,8 @@ async def test_a_killed_sidecar_loses_no_word_and_causes_one_error(containers: C
         async with later(1, containers.sidecar.kill, containers.sidecar.start):
             await speak_at_pace(pipeline, audio_frames(range(1, 25)))
         await pipeline.send(VADUserStoppedSpeakingFrame())
-        await pipeline.until(partial(was_spoken, pipeline, "n24"))
-        assert spoken(pipeline) == words(1, 24)
+        await pipeline.until(partial(was_transcribed, pipeline, "n24"))
+        assert transcribed(pipeline) == words(1, 24)
         assert len(pipeline.up(ErrorFrame)) == 1
 
 
@@ -141,7 +141,7 @@ async def test_sigterm_under_load_cuts_no_utterance(containers: Containers) -> N
     bots = [SlngTTSService(sidecar_url=containers.url, model=SIGNAL) for _ in range(10)]
     stt = SlngSTTService(sidecar_url=containers.url, model=SIGNAL)
     async with contextlib.AsyncExitStack() as stack:
-        ear = await stack.enter_async_context(running_pipeline(stt))
+        listening = await stack.enter_async_context(running_pipeline(stt))
         pipelines = [await stack.enter_async_context(running_pipeline(bot)) for bot in bots]
         for pipeline in pipelines:
             await pipeline.send(TTSSpeakFrame(" ".join(words(1, 25))))
@@ -149,13 +149,13 @@ async def test_sigterm_under_load_cuts_no_utterance(containers: Containers) -> N
             await pipeline.until(partial(pipeline.down, TTSAudioRawFrame))
         # A voice without a pause, which therefore has no quiet second before its end.
         async with later(1, partial(containers.sidecar.kill, "SIGTERM")):
-            await speak_at_pace(ear, audio_frames(range(1, 25)))
-        await ear.send(VADUserStoppedSpeakingFrame())
-        await ear.until(partial(was_spoken, ear, "n24"))
-        assert spoken(ear) == words(1, 24)
+            await speak_at_pace(listening, audio_frames(range(1, 25)))
+        await listening.send(VADUserStoppedSpeakingFrame())
+        await listening.until(partial(was_transcribed, listening, "n24"))
+        assert transcribed(listening) == words(1, 24)
         for pipeline in pipelines:
             await pipeline.until(partial(have_ended, pipeline, 1))
-            assert heard(pipeline) == list(range(1, 26))
+            assert played(pipeline) == list(range(1, 26))
         assert (await asyncio.to_thread(containers.sidecar.wait, timeout=60))["StatusCode"] == 0
         assert b"draining: 11 sessions" in containers.sidecar.logs()
 

@@ -82,7 +82,7 @@ def closed(schema: Any) -> Any:
 # What the code can say and take
 
 
-def said_by(module: ModuleType, dialect: str) -> set[str]:
+def types_sent_by(module: ModuleType, dialect: str) -> set[str]:
     """Give the types that stand in a dialect's code."""
     (cls,) = (node for node in ast.parse(inspect.getsource(module)).body
               if isinstance(node, ast.ClassDef) and node.name == dialect)  # fmt: skip
@@ -95,7 +95,7 @@ def said_by(module: ModuleType, dialect: str) -> set[str]:
     }
 
 
-def taken_by(module: ModuleType, function: str, *, extended: bool) -> set[str]:
+def types_accepted_by(module: ModuleType, function: str, *, extended: bool) -> set[str]:
     """Give the types that a session compares a client's message with, but for those that it refuses by name."""
     (code,) = (node for node in ast.walk(ast.parse(inspect.getsource(module)))
                if isinstance(node, ast.FunctionDef) and node.name == function)  # fmt: skip
@@ -125,10 +125,10 @@ PASSED = {
 @pytest.mark.parametrize("kind", ["stt", "tts"])
 def test_the_document_has_every_message_of_the_code_and_no_other(kind: str, extended: bool) -> None:
     dialect = ("Extended" if extended else "Plain") + kind.capitalize()
-    said = said_by(stt_dialects if kind == "stt" else tts_dialects, dialect) | PASSED[dialect]
-    assert messages_of(kind, "send", extended=extended).keys() == said
+    sent = types_sent_by(stt_dialects if kind == "stt" else tts_dialects, dialect) | PASSED[dialect]
+    assert messages_of(kind, "send", extended=extended).keys() == sent
     module = transcripts if kind == "stt" else contexts
-    taken = taken_by(module, "_message", extended=extended) | ({"audio"} if kind == "stt" else set())
+    taken = types_accepted_by(module, "_message", extended=extended) | ({"audio"} if kind == "stt" else set())
     assert {"init", "close", "keepalive"} < taken
     assert messages_of(kind, "receive", extended=extended).keys() == taken
 
@@ -172,13 +172,13 @@ class Checked:
 
     def __init__(self, talk: Talk, kind: str, *, extended: bool) -> None:
         self.talk = talk
-        self.said: set[str] = set()
+        self.sent: set[str] = set()
         self._up = messages_of(kind, "receive", extended=extended)
         self._down = messages_of(kind, "send", extended=extended)
 
     async def send(self, *messages: dict[str, Any] | bytes) -> None:
         for message in messages:
-            self.said.add(_check(message, self._up))
+            self.sent.add(_check(message, self._up))
         await self.talk.send(*messages)
 
     def check(self) -> set[str]:
@@ -244,7 +244,7 @@ async def test_an_extended_stt_session_matches_the_document() -> None:
         await session.send({"type": "close"})
         assert await talk.until_closed() == (1000, "")
         assert session.check() == messages_of("stt", "send", extended=True).keys()
-        assert session.said == messages_of("stt", "receive", extended=True).keys() - {"stop"}
+        assert session.sent == messages_of("stt", "receive", extended=True).keys() - {"stop"}
 
 
 async def test_a_plain_stt_session_matches_the_document() -> None:
@@ -265,7 +265,7 @@ async def test_a_plain_stt_session_matches_the_document() -> None:
         await session.send({"type": "stop"})
         assert await talk.until_closed() == (1000, "")
         assert session.check() == messages_of("stt", "send", extended=False).keys()
-        assert session.said == messages_of("stt", "receive", extended=False).keys() - {"close"}
+        assert session.sent == messages_of("stt", "receive", extended=False).keys() - {"close"}
 
 
 async def test_an_extended_tts_session_matches_the_document() -> None:
@@ -292,7 +292,7 @@ async def test_an_extended_tts_session_matches_the_document() -> None:
         await session.send(TTS_INIT, {"type": "close"})
         assert await talk.until_closed() == (1000, "")
         assert session.check() == messages_of("tts", "send", extended=True).keys()
-        assert session.said == messages_of("tts", "receive", extended=True).keys() - {"stop"}
+        assert session.sent == messages_of("tts", "receive", extended=True).keys() - {"stop"}
 
 
 async def test_a_plain_tts_session_matches_the_document() -> None:
@@ -312,7 +312,7 @@ async def test_a_plain_tts_session_matches_the_document() -> None:
         await session.send({"type": "stop"})
         assert await talk.until_closed() == (1000, "")
         assert session.check() == messages_of("tts", "send", extended=False).keys()
-        assert session.said == messages_of("tts", "receive", extended=False).keys() - {"close"}
+        assert session.sent == messages_of("tts", "receive", extended=False).keys() - {"close"}
 
 
 @pytest.mark.parametrize("kind", ["stt", "tts"])

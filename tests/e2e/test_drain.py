@@ -16,7 +16,7 @@ from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.engines import signal as speech
 from support.bots import SIGNAL, simulator_process
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import running_pipeline
 from support.processes import Running, serving
 from support.running import TTS_INIT, talking
@@ -48,10 +48,10 @@ async def test_speech_and_transcription_under_way_are_finished_before_the_proces
             await sidecar.says("draining: 2 sessions")
             assert await ready_status(sidecar.url) == 503
             await pipeline.send(*audio_frames(range(8, 12)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n11"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n11"))
             await pipeline.until(partial(have_ended, pipeline, 1))
-            assert spoken(pipeline) == [f"n{number}" for number in range(1, 12)]
-            assert heard(pipeline) == list(range(1, 40))
+            assert transcribed(pipeline) == [f"n{number}" for number in range(1, 12)]
+            assert played(pipeline) == list(range(1, 40))
             assert await sidecar.ends() == 0
             await pipeline.until(lambda: len(pipeline.up(ErrorFrame)) == 2)
             assert all("shutting down" in frame.error for frame in pipeline.up(ErrorFrame))
@@ -67,11 +67,11 @@ async def test_a_bot_that_shuts_down_at_the_same_time_can_still_speak() -> None:
         await speaking.until("ready")
         terminate(sidecar)
         await sidecar.says("draining: 1 sessions")
-        async with talking(sidecar.url, "tts", SIGNAL) as goodbye:
-            await goodbye.send(TTS_INIT, {"type": "text", "text": "n20 n21"}, {"type": "flush"})
-            await goodbye.until("audio_end")
-            assert goodbye.audio
-            assert (await goodbye.until_closed())[0] == 1012
+        async with talking(sidecar.url, "tts", SIGNAL) as late:
+            await late.send(TTS_INIT, {"type": "text", "text": "n20 n21"}, {"type": "flush"})
+            await late.until("audio_end")
+            assert late.audio
+            assert (await late.until_closed())[0] == 1012
         await speaking.until("audio_end")
         assert (await speaking.until_closed())[0] == 1012
         assert await sidecar.ends() == 0

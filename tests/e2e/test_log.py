@@ -13,7 +13,7 @@ from support.processes import Running, serving
 from support.running import STT_INIT, TTS_INIT, talking
 
 CALL = {"X-SLNG-Session-Id": "call-7", "X-SLNG-Agent-Id": "agent-1"}
-SOUND = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
+PCM = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
 
 
 def events(sidecar: Running, **fields: Any) -> list[dict[str, Any]]:
@@ -28,11 +28,11 @@ async def test_a_call_with_a_drop_logs_each_change_of_state_once() -> None:
         serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url, SIDECAR_LOG_FORMAT="json") as sidecar,
     ):
         async with talking(sidecar.url, "stt", SIGNAL, headers=CALL, subprotocol="slng-sidecar.v1") as talk:
-            await talk.send(STT_INIT, SOUND, {"type": "finalize", "id": "f"})
+            await talk.send(STT_INIT, PCM, {"type": "finalize", "id": "f"})
             await talk.until("finalized")
             await simulator.inject(do="drop", when="audio", kind="stt")
             await simulator.inject(do="refuse", status=503, kind="stt")
-            await talk.send(SOUND)
+            await talk.send(PCM)
             while (await talk.until("status"))["state"] != "connected":
                 pass
             await talk.send({"type": "close"})

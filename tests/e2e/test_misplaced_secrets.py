@@ -112,10 +112,10 @@ def test_libraries_do_not_log_secrets_of_the_environment(
         except ValueError:
             logging.getLogger("a.library").exception("failed")
         print("the rest is logged", file=sys.stderr)
-    said = capsys.readouterr().err
-    assert "cannot use" in said
-    assert "isn't valid" in said
-    assert "1f0c9b7e5d" not in said
+    logged = capsys.readouterr().err
+    assert "cannot use" in logged
+    assert "isn't valid" in logged
+    assert "1f0c9b7e5d" not in logged
 
 
 def test_libraries_do_not_log_the_keys_sent_to_a_collector(capsys: pytest.CaptureFixture[str]) -> None:

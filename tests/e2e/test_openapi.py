@@ -49,11 +49,11 @@ class _running:
 
     def __enter__(self) -> str:
         assert self._process.stderr is not None
-        said = ""
-        while (found := re.search(self._says, said)) is None:
+        output = ""
+        while (found := re.search(self._says, output)) is None:
             line = self._process.stderr.readline()
-            assert line, said
-            said += line
+            assert line, output
+            output += line
         return found.group(1)
 
     def __exit__(self, *error: object) -> None:

@@ -17,8 +17,8 @@ from support.redaction import (
     KNOWN,
     LEAKY,
     MISPLACED,
+    PCM,
     SECRETS,
-    SOUND,
     WAV,
     WORDS,
     World,
@@ -94,7 +94,7 @@ async def refused(
     model, question, query = rest.partition("?")
     with world.refusals():
         async with talking(world.sidecar.url, kind, model, headers or authorized(), question + query) as talk:
-            await world.say_all(talk, kind, extended=False)
+            await world.send_all(talk, kind, extended=False)
 
 
 async def send_raw(world: World, request: str) -> None:
@@ -148,12 +148,14 @@ async def test_keys_that_clients_misplace_are_not_leaked() -> None:
         openai = {"input": WORDS, "model": KNOWN, "voice": KNOWN, "api_key": KNOWN}
         await world.ask("POST", "/v1/audio/speech", json=openai)
         await world.ask("POST", "/v1/audio/speech", json={**openai, "response_format": KNOWN, "speed": KNOWN})
-        hearing = "/v1/audio/transcriptions"
+        transcriptions = "/v1/audio/transcriptions"
         file = {"file": (KNOWN, WAV, f"audio/{MISPLACED}")}
-        await world.ask("POST", hearing, data={"model": KNOWN, "language": KNOWN, KNOWN: KNOWN}, files=file)
-        await world.ask("POST", hearing, data={"response_format": KNOWN}, files=file)
-        await world.ask("POST", hearing, files={KNOWN: (KNOWN, SOUND)})
-        await world.ask("POST", hearing, content=KNOWN, headers=authorized(**{"Content-Type": f"x; boundary={KNOWN}"}))
+        await world.ask("POST", transcriptions, data={"model": KNOWN, "language": KNOWN, KNOWN: KNOWN}, files=file)
+        await world.ask("POST", transcriptions, data={"response_format": KNOWN}, files=file)
+        await world.ask("POST", transcriptions, files={KNOWN: (KNOWN, PCM)})
+        await world.ask(
+            "POST", transcriptions, content=KNOWN, headers=authorized(**{"Content-Type": f"x; boundary={KNOWN}"})
+        )
         await world.ask("GET", f"/v1/models/{KNOWN}")
         await send_raw(world, f"{MISPLACED} {MISPLACED}\r\n\r\n")
         await send_raw(world, f"GET /{MISPLACED} HTTP/1.1\r\n{MISPLACED}\r\n\r\n")

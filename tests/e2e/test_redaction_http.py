@@ -1,4 +1,4 @@
-"""No key comes out in a log, a reply, a metric, a page or a trace, and no spoken word but in a reply: HTTP.
+"""No key comes out in a log, a reply, a metric, a page or a trace, and no speaking word but in a reply: HTTP.
 
 See ``test_redaction.py``, which does the same with sessions.
 """
@@ -19,8 +19,8 @@ from support.redaction import (
     CORES,
     EXTERNAL,
     LEAKY,
+    PCM,
     SECRETS,
-    SOUND,
     WAV,
     WORDS,
     World,
@@ -34,7 +34,7 @@ from support.running import STT_INIT, TTS_INIT, talking
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-async def say(world: World, model: str = EXTERNAL, **headers: str) -> None:
+async def request_speech(world: World, model: str = EXTERNAL, **headers: str) -> None:
     """Ask for speech in each form."""
     given = authorized(**headers)
     async with asyncio.TaskGroup() as tasks:
@@ -45,7 +45,7 @@ async def say(world: World, model: str = EXTERNAL, **headers: str) -> None:
             tasks.create_task(world.ask("POST", "/v1/audio/speech", json=asked, headers=given))
 
 
-async def hear(world: World, model: str = EXTERNAL, **headers: str) -> None:
+async def request_transcripts(world: World, model: str = EXTERNAL, **headers: str) -> None:
     """Ask for transcripts in each form."""
     given, file = authorized(**headers), ("hello.wav", WAV)
     openai, slng = "/v1/audio/transcriptions", f"/v1/bridges/unmute/stt/{model}"
@@ -80,17 +80,17 @@ async def fail_in_session(world: World, model: str, fault: dict[str, Any]) -> No
     # A gateway without the HTTP bridge, so that speech takes the WebSocket one.
     await world.simulator.inject(do="refuse", status=405, kind="http", model=model, times=0)
     await world.simulator.inject(**knowing(fault), kind="tts", model=model, times=0)
-    await asyncio.gather(hear(world, model), say(world, model))
+    await asyncio.gather(request_transcripts(world, model), request_speech(world, model))
 
 
 async def fail_in_reply(world: World, model: str, fault: dict[str, Any]) -> None:
     await world.simulator.inject(**knowing(fault), kind="http", model=model, times=0)
-    await say(world, model)
+    await request_speech(world, model)
 
 
 async def test_failing_http_requests_leak_no_secret() -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT="json") as world:
-        await asyncio.gather(hear(world), say(world))
+        await asyncio.gather(request_transcripts(world), request_speech(world))
         assert world.found["replies"].count("n424242 n434343") >= 5, "nothing was heard"
         # First, as a gateway that has answered 404 or 405 is not asked over HTTP again.
         for faults, fail in ((IN_REPLIES, fail_in_reply), (IN_SESSIONS, fail_in_session)):
@@ -108,7 +108,7 @@ class Parrot:
     """An upstream that answers each request with a refusal made of all that it was shown, in each way in turn."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.requests: list[str] = []
         self.way = 0
 
 
@@ -132,15 +132,15 @@ WAYS = 8
 
 @contextlib.contextmanager
 def parrot() -> Iterator[tuple[str, Parrot]]:
-    heard = Parrot()
+    server = Parrot()
 
     class Handler(QuietHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace")
             keys = [self.headers.get(name, "") for name in ("Authorization", "X-Slng-Provider-Key")]
-            heard.heard.append(f"{self.path} {self.headers} {body}")
+            server.requests.append(f"{self.path} {self.headers} {body}")
             shown = " ".join([*keys, WORDS, body])
-            status, kind, data = refusal(heard.way, shown)
+            status, kind, data = refusal(server.way, shown)
             self.send_response(status, shown)
             for name, value in (("Content-Type", kind), ("Content-Length", str(len(data.encode())))):
                 self.send_header(name, value)
@@ -153,7 +153,7 @@ def parrot() -> Iterator[tuple[str, Parrot]]:
         do_POST = do_GET
 
     with http_server(Handler) as url:
-        yield url, heard
+        yield url, server
 
 
 @pytest.mark.parametrize("whose", ["ours", "the client's"])
@@ -165,19 +165,19 @@ async def test_an_upstream_that_repeats_its_requests_leaks_no_secret(whose: str)
     # With the token as bearer the key is ours, passthrough or not.
     kinds = [{}, {"X-Slng-Provider-Key": CLIENT_KEY}] if whose == "ours" else [shown, {}]
     settings = ours if whose == "ours" else theirs
-    with parrot() as (upstream, heard):
+    with parrot() as (upstream, server):
         async with leaky_world(upstream=upstream, **settings) as world:
             for way in range(WAYS):
-                heard.way = way
+                server.way = way
                 for headers in kinds:
                     await asyncio.gather(
                         world.converse("stt", headers=headers),
                         world.converse("tts", headers=headers, extended=True),
-                        say(world, **headers),
-                        hear(world, **headers),
+                        request_speech(world, **headers),
+                        request_transcripts(world, **headers),
                         world.ask("GET", "/v1/models", headers=authorized(**headers)),
                     )
-        everything = "".join(heard.heard)
+        everything = "".join(server.requests)
     world.assert_searchable("not opened", *(["a spare of"] if whose == "ours" else []))
     assert world.found["replies"].count("[key]") > 5 * WAYS
     assert '"object":"list"' in world.found["replies"]
@@ -193,12 +193,12 @@ async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> Non
         await world.simulator.inject(**knowing({"do": "send", "when": "ready", "message": LEAKY}), kind="stt")
         await world.simulator.inject(**knowing({"do": "close", "when": "now", "code": 4001, "reason": LEAKY}), times=0)
         async with (
-            talking(world.sidecar.url, "stt", EXTERNAL, authorized()) as heard,
-            talking(world.sidecar.url, "tts", EXTERNAL, authorized(), subprotocol="slng-sidecar.v1") as spoken,
+            talking(world.sidecar.url, "stt", EXTERNAL, authorized()) as transcribing,
+            talking(world.sidecar.url, "tts", EXTERNAL, authorized(), subprotocol="slng-sidecar.v1") as speaking,
         ):
-            await heard.send(STT_INIT, SOUND)
-            await spoken.send(TTS_INIT, {"type": "text", "text": f"{WORDS} " * 200}, {"type": "flush"})
-            await spoken.until("ready")
+            await transcribing.send(STT_INIT, PCM)
+            await speaking.send(TTS_INIT, {"type": "text", "text": f"{WORDS} " * 200}, {"type": "flush"})
+            await speaking.until("ready")
             await world.simulator.forget_faults()
             # Upstream is silent from here on, so that all of this is still going on in the end.
             for kind in ("stt", "tts"):
@@ -211,7 +211,12 @@ async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> Non
             await world.look()
             world.sidecar.process.terminate()
             await asyncio.gather(*requests)
-            world.take(await heard.until_closed(), heard.messages, await spoken.until_closed(), spoken.messages)
+            world.take(
+                await transcribing.until_closed(),
+                transcribing.messages,
+                await speaking.until_closed(),
+                speaking.messages,
+            )
             assert await world.sidecar.ends() == 0
     world.assert_searchable("draining", "a spare of", "stopping")
     assert "'draining'" in world.found["replies"] or '"draining"' in world.found["replies"]

@@ -28,9 +28,9 @@ async def test_without_redaction_the_search_finds_every_secret_in_every_place(fo
             )
         await asyncio.gather(world.converse("stt", extended=True), world.converse("tts"))
     found = {(leak.place, leak.secret) for leak in world.leaks()}
-    told = {"the misplaced key", "the first word", "the second word"}
+    delivered = {"the misplaced key", "the first word", "the second word"}
     assert found == {
-        (place, secret) for place in PLACES for secret in CORES if not (place == "replies" and secret in told)
+        (place, secret) for place in PLACES for secret in CORES if not (place == "replies" and secret in delivered)
     }
 
 

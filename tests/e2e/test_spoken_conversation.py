@@ -39,27 +39,27 @@ class Visitor:
     def __init__(self, room: RoomTransport) -> None:
         self._room = room
         self._speech: asyncio.Queue[bytes] = asyncio.Queue()
-        self._heard = 0
+        self._played = 0
 
     async def be_there(self) -> None:
         """Send what is said, and silence in between."""
         while True:
             pcm = self._speech.get_nowait() if not self._speech.empty() else bytes(int(RATE * 0.02) * 2)
-            await self._room.say(pcm, RATE)
+            await self._room.speak(pcm, RATE)
             await asyncio.sleep(0.02 if not any(pcm) else 0)
 
-    async def say(self, text: str) -> None:
+    async def speak(self, text: str) -> None:
         self._speech.put_nowait(at_speaking_level(await asyncio.to_thread(speak, text)))
 
-    async def hears(self) -> str:
+    async def next_answer(self) -> str:
         """Wait until the bot has spoken and been silent for a second; give its words."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(WAIT):
-            while len(self._room.heard()) == self._heard or loop.time() - self._room.last_sound < 1:
+            while len(self._room.played()) == self._played or loop.time() - self._room.last_audio < 1:
                 await asyncio.sleep(0.1)
-        sound = self._room.heard()[self._heard :]
-        self._heard += len(sound)
-        return await asyncio.to_thread(lambda: recognize(_at_rate(sound, self._room.out_rate)))
+        audio = self._room.played()[self._played :]
+        self._played += len(audio)
+        return await asyncio.to_thread(lambda: recognize(_at_rate(audio, self._room.out_rate)))
 
 
 def _at_rate(pcm: bytes, rate: int) -> bytes:
@@ -92,16 +92,16 @@ async def visited_bot(monkeypatch: pytest.MonkeyPatch, **settings: str) -> Async
 @pytest.mark.timeout(120)
 async def test_a_spoken_question_gets_a_spoken_answer_and_the_voice_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     async with visited_bot(monkeypatch) as visitor:
-        assert "ask me something" in await visitor.hears()
-        await visitor.say("Please call the front desk and ask for a quiet room.")
-        assert "call the front desk and ask for a quiet room" in await visitor.hears()
-        await visitor.say("Please change your voice.")
-        assert "voice" in await visitor.hears()
+        assert "ask me something" in await visitor.next_answer()
+        await visitor.speak("Please call the front desk and ask for a quiet room.")
+        assert "call the front desk and ask for a quiet room" in await visitor.next_answer()
+        await visitor.speak("Please change your voice.")
+        assert "voice" in await visitor.next_answer()
 
 
 @pytest.mark.timeout(120)
 async def test_the_bot_asks_again_if_a_transcript_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     async with visited_bot(monkeypatch, SIDECAR_CONFIDENCE_THRESHOLD="1") as visitor:
-        await visitor.hears()
-        await visitor.say("Please call the front desk and ask for a quiet room.")
-        assert "again" in await visitor.hears()
+        await visitor.next_answer()
+        await visitor.speak("Please call the front desk and ask for a quiet room.")
+        assert "again" in await visitor.next_answer()

@@ -37,9 +37,9 @@ async def test_a_killed_upstream_loses_nothing_of_the_transcript(tmp_path: Path)
     pcm = b"".join([await asyncio.to_thread(speak, sentence) + pause for sentence in SENTENCES])
     undisturbed = (await asyncio.to_thread(recognize, pcm)).split()
     path = tmp_path / "long.wav"
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
-        sound.writeframes(pcm)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(pcm)
     async with started("simulate", "--port", "0") as first:
         upstream = (await first.says(r"at (ws://\S+)")).group(1)
         port = upstream.rpartition(":")[2]

@@ -18,8 +18,8 @@ MOMENTS = (
     "during drain",
 )
 BOTH = ("stt", "tts")
-_OWN = ("ends", "silent", "may_fail", "unsaid", "apart", "between", "pause", "not_at")
-DIAL, STREAM, MANNER, READY = "dial", "stream", "manner", "ready"
+_OWN = ("ends", "silent", "may_fail", "unreported", "apart", "between", "pause", "not_at")
+DIAL, STREAM, PROFILE, READY = "dial", "stream", "profile", "ready"
 _HAPPENS: dict[str, dict[str, str]] = {
     # Where each kind of fault cannot occur, and why.
     DIAL: dict.fromkeys(
@@ -27,7 +27,7 @@ _HAPPENS: dict[str, dict[str, str]] = {
         "it happens only while a connection opens",
     ),
     STREAM: {"dialling": "there is no WebSocket connection yet"},
-    MANNER: dict.fromkeys(("dialling", "before ready"), "it shows only after ready"),
+    PROFILE: dict.fromkeys(("dialling", "before ready"), "it shows only after ready"),
     READY: dict.fromkeys(
         ("dialling", "mid utterance", "after flush or finalize", "during a clear", "during drain"),
         "it happens only before ready",
@@ -60,7 +60,7 @@ class Case:
     ends: tuple[str, ...] = ()
     silent: bool = False
     may_fail: bool = False
-    unsaid: bool = False
+    unreported: bool = False
     apart: bool = False
     between: str = ""
     pause: float = 0
@@ -84,9 +84,9 @@ def _stream(number: str, name: str, kinds: tuple[str, ...] = BOTH, **fields: Any
     return Case(number, name, kinds, STREAM, fields, **own)
 
 
-def _manner(number: str, name: str, kind: str, **profile: Any) -> Case:
+def _profile(number: str, name: str, kind: str, **profile: Any) -> Case:
     own = {field: profile.pop(field) for field in _OWN if field in profile}
-    return Case(number, name, (kind,), MANNER, {"do": "profile", "when": "upgrade", "times": 0, "set": profile}, **own)
+    return Case(number, name, (kind,), PROFILE, {"do": "profile", "when": "upgrade", "times": 0, "set": profile}, **own)
 
 
 def _ready(number: str, name: str, ends: tuple[str, ...] = (), **profile: Any) -> Case:
@@ -113,38 +113,38 @@ CASES = (
     _dial("4", "404, unknown model", ("config_error",), do="refuse", status=404, body={"error": "no such model"}),
     _dial("4", "502, model not deployed", ("backend_connection_failed",), do="refuse", status=502, body={"error": ""}),
     _stream("9", "close 1008: the language is not supported", ("stt",), do="close", code=1008, reason="language"),
-    _manner("10", "no partials", "stt", partials=False),
-    _manner("11", "a final 400 ms after its finalize", "stt", final_ms=400),
+    _profile("10", "no partials", "stt", partials=False),
+    _profile("11", "a final 400 ms after its finalize", "stt", final_ms=400),
     # It may be taken for the last answer, and the session's end does not wait for the next one.
-    _manner("11", "another final before the answer", "stt", stray_final="frag:0", silent=True, unsaid=True),
-    _manner("11", "an empty final first", "stt", finalize_answer="empty"),
-    _manner("11", "no answer to a finalize", "stt", finalize_answer="none", silent=True),
-    _manner("12", "nine finals for a sentence", "stt", finals=9),
-    _manner("13", "Deepgram's Results instead of the bridge's", "stt", results=True, from_finalize=True),
-    _manner("14", "utterance_end", "stt", utterance_end=True),
+    _profile("11", "another final before the answer", "stt", stray_final="frag:0", silent=True, unreported=True),
+    _profile("11", "an empty final first", "stt", finalize_answer="empty"),
+    _profile("11", "no answer to a finalize", "stt", finalize_answer="none", silent=True),
+    _profile("12", "nine finals for a sentence", "stt", finals=9),
+    _profile("13", "Deepgram's Results instead of the bridge's", "stt", results=True, from_finalize=True),
+    _profile("14", "utterance_end", "stt", utterance_end=True),
     _stream("15", "dropped at once on close", ("stt",), do="drop", when="close",
             not_at=AT_CLOSE),
-    *(_manner("17", f"terminal: {terminal}", "tts", terminal=terminal)
+    *(_profile("17", f"terminal: {terminal}", "tts", terminal=terminal)
       for terminal in ("flushed", "both", "flushed_first", "twice", "done", "event", "is_final")),
-    _manner("17", "a terminal before the flush", "tts", segment_terminal=True, apart=True),
-    _manner("17", "no terminal", "tts", terminal="none", may_fail=True),
-    _manner("18", "a stray terminal after 60 ms", "tts", stray_terminal_ms=60),
-    _manner("19", "close 1000 after each turn", "tts", after_turn="close"),
+    _profile("17", "a terminal before the flush", "tts", segment_terminal=True, apart=True),
+    _profile("17", "no terminal", "tts", terminal="none", may_fail=True),
+    _profile("18", "a stray terminal after 60 ms", "tts", stray_terminal_ms=60),
+    _profile("19", "close 1000 after each turn", "tts", after_turn="close"),
     _stream("19", "close 1011 before the audio", ("tts",), do="close", code=1011, when="text",
             not_at=AT_A_TEXT),
-    _manner("20", "a session that takes one turn", "tts", after_turn="spent", clear_spends=True),
+    _profile("20", "a session that takes one turn", "tts", after_turn="spent", clear_spends=True),
     _stream("21", "an error with a message only", do="error", message="expired", shape="message", may_fail=True),
-    _manner("22", "cleared after 400 ms, audio after it", "tts", clear_ms=400, late_audio_ms=100),
-    _manner("22", "no cleared", "tts", clear_answer="none"),
-    _manner("22", "a terminal instead of cleared", "tts", clear_answer="audio_end"),
+    _profile("22", "cleared after 400 ms, audio after it", "tts", clear_ms=400, late_audio_ms=100),
+    _profile("22", "no cleared", "tts", clear_answer="none"),
+    _profile("22", "a terminal instead of cleared", "tts", clear_answer="audio_end"),
     *(_stream("24", f"close {code}", do="close", code=code) for code in (1001, 1011, 1012, 1013)),
     _stream("+", "close 1009, a message larger than upstream takes", do="close", code=1009),
     _stream("24", "close 1008", do="close", code=1008, reason="max connection duration"),
-    *(_manner("24", "an idle timer that counts messages only", kind, idle_s=FACTOR, pause=1.6 * FACTOR)
+    *(_profile("24", "an idle timer that counts messages only", kind, idle_s=FACTOR, pause=1.6 * FACTOR)
       for kind in BOTH),
     *(_stream("25", f"an error in shape {shape}", do="error", code="backend_error", message="failed", shape=shape)
       for shape in ("data", "top", "status_int", "status_str", "capitalised", "typeless", "data_text")),
-    *(_manner("26", f"audio as base64: {form}", "tts", audio_form=form)
+    *(_profile("26", f"audio as base64: {form}", "tts", audio_form=form)
       for form in ("audio_chunk", "Audio", "chunk", "data.audio", "typeless")),
     _dial("27", "429, too many connections", ("rate_limit",), do="refuse", status=429, body={"error": "busy"}),
     _stream("27", "rate_limit", do="error", code="rate_limit", message="busy", then_close=1013),
@@ -153,17 +153,17 @@ CASES = (
          {"do": "error", "when": "init", "code": "rate_limit", "message": "busy"}, ("rate_limit",)),
     _ready("28", "ready after 600 ms", ready_ms=600),
     _ready("28", "upgrade after 600 ms", upgrade_ms=600),
-    _manner("28", "late first audio, then 4 times real time", "tts", first_audio_ms=400, pace=4),
+    _profile("28", "late first audio, then 4 times real time", "tts", first_audio_ms=400, pace=4),
     _ready("28", "ready after the deadline", ("upstream_timeout",), ready_ms=TOO_LATE),
     _ready("28", "upgrade after the deadline", ("upstream_timeout",), upgrade_ms=TOO_LATE),
-    _manner("28", "the first audio after the deadline", "tts", first_audio_ms=TOO_LATE, may_fail=True),
-    _manner("28", "the terminal after the deadline", "tts", terminal_ms=TOO_LATE),
+    _profile("28", "the first audio after the deadline", "tts", first_audio_ms=TOO_LATE, may_fail=True),
+    _profile("28", "the terminal after the deadline", "tts", terminal_ms=TOO_LATE),
     # So late that the first half's words come before the session's end, and the second half's after it.
-    _manner("28", "a final after its finalize's deadline", "stt", final_ms=TOO_LATE, silent=True, pause=1.6 * FACTOR),
-    _manner("29", "a text without a letter: no audio", "tts", letterless="speak", between="…"),
-    _manner("29", "a text without a letter: refused", "tts", letterless="refuse", between="…", may_fail=True),
-    _manner("29", "a text without a letter: never ends", "tts", letterless="hang", between="…", may_fail=True),
-    _manner("29", "an error for a flush without a text", "tts", empty_flush="error"),
+    _profile("28", "a final after its finalize's deadline", "stt", final_ms=TOO_LATE, silent=True, pause=1.6 * FACTOR),
+    _profile("29", "a text without a letter: no audio", "tts", letterless="speak", between="…"),
+    _profile("29", "a text without a letter: refused", "tts", letterless="refuse", between="…", may_fail=True),
+    _profile("29", "a text without a letter: never ends", "tts", letterless="hang", between="…", may_fail=True),
+    _profile("29", "an error for a flush without a text", "tts", empty_flush="error"),
     _dial("+", "503 at the upgrade", ("not_ready",), do="refuse", status=503, body={"error": "busy"}),
     _dial("+", "the upgrade is never answered", ("upstream_timeout",), do="hang"),
     _dial("+", "dropped at the upgrade", ("upstream_unreachable", "upstream_closed"), do="drop"),
@@ -176,7 +176,7 @@ CASES = (
     _stream("+", "a message that is not JSON", do="send", message="not json {"),
     _stream("+", "a message of an unknown type", do="send", message={"type": "Warning", "description": "odd"}),
     # Asked to close it closes cleanly, which says that there was nothing left.
-    _stream("+", "upstream sends nothing more", do="mute", silent=True, may_fail=True, unsaid=True),
+    _stream("+", "upstream sends nothing more", do="mute", silent=True, may_fail=True, unreported=True),
     _stream("+", "upstream reads nothing more", do="stop_reading", silent=True, may_fail=True),
     _stream("+", "sending stalls for 300 ms", do="stall", ms=300),
     _tcp("reset", then="reset"),

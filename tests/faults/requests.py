@@ -17,6 +17,7 @@ from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Fault, Simulator
 from slng_sidecar.simulator.records import Record
+from support.http import server_sent_events
 
 WAYS = {
     "websocket": "Speech over HTTP, by upstream's WebSocket",
@@ -31,7 +32,7 @@ SOUND_RATE, FILE_RATE = 8_000, 16_000
 NUMBERS = list(range(1, 17))
 SETTINGS: dict[str, Any] = {"sidecar_transcript_timeout": 2 * FACTOR}
 """What the gateways that are asked are set to besides."""
-SAID = " ".join(f"n{number}" for number in NUMBERS)
+TEXT = " ".join(f"n{number}" for number in NUMBERS)
 FILE = signal.encode([signal.SignalWord(n, frames=8, gap=20 if n % 4 == 0 else 2) for n in NUMBERS], FILE_RATE)
 
 _HOW: dict[str, dict[str, Any]] = {
@@ -159,9 +160,9 @@ async def outcome(world: World, cell: Request, number: int) -> str:
         if gateway is not None:
             await world.simulator.log.until(lambda log: _is_under_way(log.of(kind, model), kind))
             await gateway.drain(8)
-        told = await asking
-    assert fault.fired, f"the fault never came: {told}"
-    return told
+        result = await asking
+    assert fault.fired, f"the fault never occurred: {result}"
+    return result
 
 
 def _is_under_way(records: list[Record], kind: str) -> bool:
@@ -173,10 +174,10 @@ def _is_under_way(records: list[Record], kind: str) -> bool:
 
 def _text(http: httpx.AsyncClient, model: str, cell: Request) -> Any:
     if cell.form == "events":
-        events = {"model": model, "input": SAID, "response_format": "pcm", "stream_format": "sse"}
+        events = {"model": model, "input": TEXT, "response_format": "pcm", "stream_format": "sse"}
         return http.stream("POST", "/v1/audio/speech", json={**events, "sample_rate": SOUND_RATE})
     path = f"/v1/bridges/unmute/tts/{model}"
-    asked: dict[str, Any] = {"text": SAID, "config": {"sample_rate": SOUND_RATE}}
+    asked: dict[str, Any] = {"text": TEXT, "config": {"sample_rate": SOUND_RATE}}
     return http.stream("POST", path, json=asked, headers={"Accept": "audio/pcm"})
 
 
@@ -234,30 +235,30 @@ class _Reply:
         if self._cell.form == "whole":
             if self._cell.way == "file":
                 assert not broken, "a status, and then no body"
-                assert json.loads(self._body)["text"] == SAID
+                assert json.loads(self._body)["text"] == TEXT
             else:
-                _heard(bytes(self._body), whole=not broken)
+                _check_audio(bytes(self._body), whole=not broken)
             return broken
-        events = [json.loads(line.removeprefix("data: ")) for line in self._body.decode().split("\n\n") if line]
+        events = server_sent_events(self._body.decode())
         *deltas, last = events
         failed = "error" in last
         if self._cell.way == "file":
-            told = "".join(event["delta"] for event in deltas)
-            assert told == SAID[: len(told)]
-            assert failed or (last["type"], last["text"], told) == ("transcript.text.done", SAID, SAID)
+            transcript = "".join(event["delta"] for event in deltas)
+            assert transcript == TEXT[: len(transcript)]
+            assert failed or (last["type"], last["text"], transcript) == ("transcript.text.done", TEXT, TEXT)
         else:
-            _heard(b"".join(base64.b64decode(event["audio"]) for event in deltas), whole=not failed)
+            _check_audio(b"".join(base64.b64decode(event["audio"]) for event in deltas), whole=not failed)
             assert failed or last == {"type": "speech.audio.done"}
         return failed
 
 
-def _heard(pcm: bytes, *, whole: bool) -> None:
+def _check_audio(pcm: bytes, *, whole: bool) -> None:
     found = signal.decode(pcm, SOUND_RATE)
-    told = [word.number for word in found]
-    assert told == NUMBERS[: len(told)]
+    numbers = [word.number for word in found]
+    assert numbers == NUMBERS[: len(numbers)]
     assert all(word.whole for word in found[:-1])
     if whole:
-        assert told == NUMBERS, f"a clean end after {told}"
+        assert numbers == NUMBERS, f"a clean end after {numbers}"
         assert found[-1].whole
 
 

@@ -188,13 +188,13 @@ INITS = {
 }
 
 
-def follow(machine: SessionMachine, init: dict[str, Any] | None, told: list[tuple[Any, ...]]) -> None:
+def follow(machine: SessionMachine, init: dict[str, Any] | None, steps: list[tuple[Any, ...]]) -> None:
     """Tell a machine what comes; ``Conversation`` holds all that it answers against what can be carried out."""
     talk = Conversation(machine)
     if init is not None:
         talk.client(init)
     drained = False
-    for what, *rest in told:
+    for what, *rest in steps:
         match what:
             case "client":
                 talk.client(rest[0])
@@ -217,7 +217,7 @@ def follow(machine: SessionMachine, init: dict[str, Any] | None, told: list[tupl
         assert deadline is None or math.isfinite(deadline)
         repr(machine)
     if not talk.over:
-        talk.client_goes()
+        talk.client_leaves()
         assert not talk.open, "a connection was left behind"
     assert machine.deadline is None
 
@@ -233,8 +233,8 @@ def machines(kind: str, dialect: str) -> SessionMachine:
 @pytest.mark.parametrize("dialect", ["extended", "plain"])
 @pytest.mark.parametrize("kind", ["stt", "tts"])
 def test_a_session_handles_any_message_of_either_side(kind: str, dialect: str) -> None:
-    def check(begun: bool, told: list[tuple[Any, ...]]) -> None:
-        follow(machines(kind, dialect), INITS[kind] if begun else None, told)
+    def check(begun: bool, steps: list[tuple[Any, ...]]) -> None:
+        follow(machines(kind, dialect), INITS[kind] if begun else None, steps)
 
     fuzzed(st.booleans() | st.just(True), st.lists(events, max_size=40))(check)()
 
@@ -302,9 +302,9 @@ def check_settings(**files: Path) -> None:
     try:
         found, secrets = load_settings(**files)
     except ConfigError as refusal:
-        said = str(refusal)
-        assert said
-        assert MARK not in said, "a key is shown"
+        shown = str(refusal)
+        assert shown
+        assert MARK not in shown, "a key is shown"
     else:
         assert isinstance(found, Settings)
         assert isinstance(secrets, Secrets)
@@ -374,23 +374,23 @@ spool_steps = st.one_of(
 
 @fuzzed(st.lists(spool_steps, max_size=60))
 def test_the_stt_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, Any]]) -> None:
-    spool = SttReplayQueue(VOICING, 8000, keep_seconds=0.05)
+    queue = SttReplayQueue(VOICING, 8000, keep_seconds=0.05)
     for step, argument in steps:
         match step:
             case "append":
-                spool.append(bytes(2 * argument))
+                queue.append(bytes(2 * argument))
             case "next":
-                assert isinstance(spool.next(), str | bytes | None)
+                assert isinstance(queue.next(), str | bytes | None)
             case "opening":
-                assert spool.opening() == ("m", {"type": "init"})
+                assert queue.opening() == ("m", {"type": "init"})
             case "update":
-                spool.update({"type": "update"}, VOICING)
+                queue.update({"type": "update"}, VOICING)
             case "closed" | "clear" | "end":
-                getattr(spool, step)()
+                getattr(queue, step)()
             case _:
-                getattr(spool, step)(argument)
-        assert 0 <= spool.kept_ms <= 50
-        assert spool.take_lost_ms() >= 0
+                getattr(queue, step)(argument)
+        assert 0 <= queue.kept_ms <= 50
+        assert queue.take_lost_ms() >= 0
 
 
 script_steps = st.tuples(
@@ -417,28 +417,28 @@ script_steps = st.tuples(
 
 @fuzzed(st.lists(script_steps, max_size=60))
 def test_the_tts_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, int]]) -> None:
-    script = TtsReplayQueue(VOICING)
+    queue = TtsReplayQueue(VOICING)
     begun: list[Utterance] = []
     for step, number in steps:
         utterance = begun[number % len(begun)] if begun else None
         match step:
             case "begin":
-                begun.append(script.begin("abcde"[number]))
+                begun.append(queue.begin("abcde"[number]))
             case "broken":
-                script.take_broken()
+                queue.take_broken()
             case "all":
-                script.take_all()
+                queue.take_all()
             case "next":
-                message = script.next()
+                message = queue.next()
                 assert message is None or json.loads(message)["type"]
             case "opening":
-                assert script.opening() == ("m", {"type": "init"})
+                assert queue.opening() == ("m", {"type": "init"})
             case "update":
-                script.update({"type": "update"}, VOICING)
+                queue.update({"type": "update"}, VOICING)
             case "end":
-                script.end()
+                queue.end()
             case "say" if utterance is not None:
-                script.say(utterance, "one")
+                queue.say(utterance, "one")
             case _ if utterance is not None:
-                getattr(script, step)(utterance)
-        assert script.waiting >= 0
+                getattr(queue, step)(utterance)
+        assert queue.waiting >= 0

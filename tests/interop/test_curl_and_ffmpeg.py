@@ -115,7 +115,7 @@ async def test_ffmpeg_alone_gets_a_text_spoken(tmp_path: Path) -> None:
             "ffmpeg", "-v", "error", "-method", "POST", "-post_data", body, "-i", f"{url}/v1/audio/speech", "a.wav",
             cwd=tmp_path, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        _, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
+        _, output = await process.communicate()
+        assert process.returncode == 0, output.decode()
         samples, rate = soundfile.read(tmp_path / "a.wav", dtype="int16")
         assert [word.text for word in signal.decode(samples.tobytes(), rate)] == ["n1", "n2", "n3"]

@@ -19,16 +19,16 @@ import pathlib, sys
 pathlib.Path("tokenizers/punkt_tab").mkdir(parents=True)
 sys.path.insert(0, sys.argv[1])
 import written_for_0_4_0 as bot
-print(*(type(service).__module__ + "." + type(service).__name__ for service in (bot.ears(), bot.mouth())))
+print(*(type(service).__module__ + "." + type(service).__name__ for service in (bot.new_stt(), bot.new_tts())))
 """
 
 
-@pytest.mark.parametrize(("way", "mouth"), [("websocket", "SlngTTSService"), ("http", "SlngHttpTTSService")])
-def test_the_bot_for_0_4_0_runs_on_the_official_plugin(tmp_path: Path, way: str, mouth: str) -> None:
+@pytest.mark.parametrize(("way", "service"), [("websocket", "SlngTTSService"), ("http", "SlngHttpTTSService")])
+def test_the_bot_for_0_4_0_runs_on_the_official_plugin(tmp_path: Path, way: str, service: str) -> None:
     python = python_of("pipecat-slng-0.4.0")
     done = subprocess.run(
         [python, "-c", BUILD, BOTS], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False,
         env=environment(NLTK_DATA=str(tmp_path), SLNG_API_KEY="k", SLNG_TTS=way),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["pipecat_slng.stt.SlngSTTService", f"pipecat_slng.tts.{mouth}"]
+    assert done.stdout.split() == ["pipecat_slng.stt.SlngSTTService", f"pipecat_slng.tts.{service}"]

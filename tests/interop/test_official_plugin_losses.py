@@ -19,7 +19,7 @@ from pipecat_slng import SlngSTTService, SlngTTSService
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Log, SimulatorOptions
 from support.numbered_signal import speech, words
-from support.official import AURA, NOVA, audio_frames, spoken, upstream, was_spoken
+from support.official import AURA, NOVA, audio_frames, transcribed, upstream, was_transcribed
 from support.pipelines import RunningPipeline, running_pipeline
 
 pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
 LONG = " ".join(f"n{number}" for number in range(1, 40))
 
 
-def has_heard(sound: bytes, log: Log) -> bool:
-    return any(record.audio == sound for record in log.of("stt"))
+def has_received(audio: bytes, log: Log) -> bool:
+    return any(record.audio == audio for record in log.of("stt"))
 
 
 def numbers(pipeline: RunningPipeline) -> list[int]:
@@ -41,14 +41,14 @@ async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str, mon
         stt = SlngSTTService(api_key="k", world_part="us-east", model=NOVA)
         async with running_pipeline(stt) as pipeline:
             await pipeline.send(*audio_frames(range(1, 6)))
-            await simulator.log.until(partial(has_heard, speech(range(1, 6))))
+            await simulator.log.until(partial(has_received, speech(range(1, 6))))
             await pipeline.send(STTUpdateSettingsFrame(delta=stt.Settings(language=Language.DE)))
             await simulator.log.until(lambda log: len(log.of("stt")) == 2)
             await pipeline.send(*audio_frames(range(6, 11)))
-            await simulator.log.until(partial(has_heard, speech(range(6, 11))))
+            await simulator.log.until(partial(has_received, speech(range(6, 11))))
             await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n10"))
-            assert spoken(pipeline) == words(6, 10)
+            await pipeline.until(partial(was_transcribed, pipeline, "n10"))
+            assert transcribed(pipeline) == words(6, 10)
 
 
 async def test_a_tts_update_cuts_the_speech_under_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:

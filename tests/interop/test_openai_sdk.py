@@ -15,8 +15,8 @@ from slng_sidecar.simulator import SimulatorOptions
 from support.running import AURA, NOVA, gateway_and_simulator
 
 TEXT = "n1 n2 n3 n4 n5 n6"
-SOUND = signal.encode([signal.SignalWord(n, gap=30 if n == 3 else 2) for n in range(1, 7)], 16_000)
-WAV = wav_header(16_000, data_size=len(SOUND)) + SOUND
+PCM = signal.encode([signal.SignalWord(n, gap=30 if n == 3 else 2) for n in range(1, 7)], 16_000)
+WAV = wav_header(16_000, data_size=len(PCM)) + PCM
 
 
 def client(url: str) -> AsyncOpenAI:
@@ -62,7 +62,7 @@ async def test_a_transcription_comes_as_an_object_as_text_and_as_verbose_json() 
             timestamp_granularities=["word", "segment"],
             language="en",
         )
-        assert verbose.duration == pytest.approx(len(SOUND) / 32_000, abs=0.001)
+        assert verbose.duration == pytest.approx(len(PCM) / 32_000, abs=0.001)
         assert [segment.text for segment in verbose.segments or ()] == ["n1 n2 n3", "n4 n5 n6"]
         assert [word.word for word in verbose.words or ()] == TEXT.split()
 

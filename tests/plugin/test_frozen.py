@@ -29,7 +29,7 @@ from pipecat_slng_sidecar import stall_guard as sending
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import SIGNAL, free_port
 from support.numbered_signal import words
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import RunningPipeline, running_pipeline
 from support.processes import Running, started
 from websockets.asyncio.client import ClientConnection
@@ -60,9 +60,9 @@ def transports(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
     """Give a list that grows by what Pipecat warns of, such as a task that cannot be cancelled."""
-    said: list[str] = []
-    sink = logger.add(lambda message: said.append(str(message)), level="WARNING", format="{message}")
-    yield said
+    logged: list[str] = []
+    sink = logger.add(lambda message: logged.append(str(message)), level="WARNING", format="{message}")
+    yield logged
     logger.remove(sink)
 
 
@@ -124,7 +124,7 @@ async def sidecar_at(kind: str, folder: Path) -> AsyncIterator[Sidecar]:
             await sidecar.end()
 
 
-async def hear(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:
+async def send_audio(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:
     """Send audio, and see it pass through the pipeline."""
     passed = len(pipeline.down(InputAudioRawFrame)) + len(frames)
     await pipeline.send(*frames)
@@ -135,7 +135,7 @@ async def speak_until_full(pipeline: RunningPipeline, transport: asyncio.Transpo
     """Speak words until no more fits into the socket and a send waits; give the number of the last one."""
     async with asyncio.timeout(20):
         for number in itertools.count(first):
-            await hear(pipeline, audio_frames(range(number, number + 1), frame_bytes=3200))
+            await send_audio(pipeline, audio_frames(range(number, number + 1), frame_bytes=3200))
             if (waiting := transport.get_write_buffer_size()) > HIGH_WATER:
                 await asyncio.sleep(0.05)  # what is only on its way to the other end has gone by then
                 if transport.get_write_buffer_size() == waiting:
@@ -152,18 +152,18 @@ async def test_a_full_socket_is_detected_and_speech_meanwhile_is_transcribed_onc
         service = SlngSTTService(sidecar_url=sidecar.url, model=SIGNAL)
         async with running_pipeline(service) as pipeline:
             await pipeline.send(*audio_frames(range(1, 6)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n5"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n5"))
             if kind == "tcp":
                 # Else it takes two minutes of audio, and half a minute is kept.
                 transports[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
             await sidecar.freeze()
             last = await speak_until_full(pipeline, transports[0], 6)
             await pipeline.until(lambda: pipeline.up(ErrorFrame))
-            await hear(pipeline, audio_frames(range(last + 1, last + 6)))
+            await send_audio(pipeline, audio_frames(range(last + 1, last + 6)))
             await (sidecar.thaw() if back == "thawed" else sidecar.replace())
             await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, f"n{last + 5}"))
-            assert spoken(pipeline) == words(1, last + 5)
+            await pipeline.until(partial(was_transcribed, pipeline, f"n{last + 5}"))
+            assert transcribed(pipeline) == words(1, last + 5)
             [error] = pipeline.up(ErrorFrame)
             assert error.category is ErrorCategory.CONNECTIVITY
             assert "took nothing" in error.error
@@ -183,7 +183,7 @@ async def test_a_pipeline_ends_although_the_socket_is_full(
     async with sidecar_at(kind, tmp_path) as sidecar:
         async with running_pipeline(SlngSTTService(sidecar_url=sidecar.url, model=SIGNAL)) as pipeline:
             await pipeline.send(*audio_frames(range(1, 4)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n3"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n3"))
             await sidecar.freeze()
             await speak_until_full(pipeline, transports[0], 4)
             began = asyncio.get_running_loop().time()
@@ -210,7 +210,7 @@ async def test_a_frozen_sidecar_that_answers_no_ping_is_detected_and_the_text_sp
             await pipeline.until(lambda: pipeline.up(ErrorFrame))
             await sidecar.thaw()
             await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [1, 2, 3, 4]
+            assert played(pipeline) == [1, 2, 3, 4]
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
@@ -245,7 +245,7 @@ async def test_an_http_request_to_a_frozen_sidecar_is_one_error_and_the_next_sen
             await sidecar.thaw()
             await pipeline.send(TTSSpeakFrame("n3 n4"))
             await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [3, 4]
+            assert played(pipeline) == [3, 4]
             [error] = pipeline.up(ErrorFrame)
             assert error.category is ErrorCategory.CONNECTIVITY
 

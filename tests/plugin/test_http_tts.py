@@ -24,7 +24,7 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngTTSSettings
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import free_port
-from support.official import have_ended, heard
+from support.official import have_ended, played
 from support.pipelines import running_pipeline
 from support.running import gateway_and_simulator, running_gateway
 
@@ -38,7 +38,7 @@ async def test_sentences_are_spoken_whole_and_in_order() -> None:
             LLMFullResponseStartFrame(), TextFrame("n1 n2. "), TextFrame("n3 n4."), LLMFullResponseEndFrame()
         )
         await pipeline.until(partial(have_ended, pipeline, 1))
-        assert heard(pipeline) == [1, 2, 3, 4]
+        assert played(pipeline) == [1, 2, 3, 4]
         assert not pipeline.up(ErrorFrame)
 
 
@@ -51,7 +51,7 @@ async def test_audio_is_pushed_as_it_comes() -> None:
         await pipeline.until(lambda: pipeline.down(TTSAudioRawFrame))
         assert not pipeline.down(TTSStoppedFrame)
         await pipeline.until(partial(have_ended, pipeline, 1))
-        assert heard(pipeline) == list(range(1, 30))
+        assert played(pipeline) == list(range(1, 30))
 
 
 async def test_an_interruption_aborts_the_request() -> None:
@@ -67,8 +67,8 @@ async def test_an_interruption_aborts_the_request() -> None:
         await pipeline.send(TTSSpeakFrame("n100"))
         await pipeline.until(lambda: pipeline.down(TTSStoppedFrame))
         after = b"".join(frame.audio for frame in pipeline.after(InterruptionFrame, TTSAudioRawFrame))
-        said = b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame))
-        assert 0 < len(after) < len(said)
+        everything = b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame))
+        assert 0 < len(after) < len(everything)
         assert not pipeline.up(ErrorFrame)
 
 
@@ -144,7 +144,7 @@ async def test_a_session_passed_by_the_caller_is_used_and_left_open() -> None:
         async with running_pipeline(SlngHttpTTSService(sidecar_url=url, aiohttp_session=session)) as pipeline:
             await pipeline.send(TTSSpeakFrame("n1 n2"))
             await pipeline.until(partial(have_ended, pipeline, 1))
-            assert heard(pipeline) == [1, 2]
+            assert played(pipeline) == [1, 2]
         assert not session.closed
 
 
@@ -184,7 +184,7 @@ async def test_a_unix_socket_works_too(tmp_path: Path) -> None:
     ):
         await pipeline.send(TTSSpeakFrame("n1 n2"))
         await pipeline.until(partial(have_ended, pipeline, 1))
-        assert heard(pipeline) == [1, 2]
+        assert played(pipeline) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_it_speaks_over_either_upstream_api(way: str, regional: bool) -> N
     ):
         await pipeline.send(TTSSpeakFrame("n1 n2 n3"), TTSSpeakFrame("n4 n5"))
         await pipeline.until(partial(have_ended, pipeline, 2))
-        assert heard(pipeline) == [1, 2, 3, 4, 5]
+        assert played(pipeline) == [1, 2, 3, 4, 5]
         assert not pipeline.up(ErrorFrame)
         kinds = [record.kind for record in simulator.log.records if record.status in (101, 200)]
         assert set(kinds) == ({"http"} if way == "bridge" else {"tts"})

@@ -62,9 +62,9 @@ def opened(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [record["received"][0] for record in records if record["kind"] == kind]
 
 
-def heard(room: RoomTransport) -> list[str]:
+def played(room: RoomTransport) -> list[str]:
     """Give the words of the loudspeaker so far; a part of one is called that."""
-    return [word.text for word in signal.decode(room.heard(), room.out_rate)] if room.out_rate else []
+    return [word.text for word in signal.decode(room.played(), room.out_rate)] if room.out_rate else []
 
 
 def region(record: dict[str, Any]) -> str | None:
@@ -73,8 +73,8 @@ def region(record: dict[str, Any]) -> str | None:
     return asked
 
 
-def was_heard(room: RoomTransport, word: str) -> bool:
-    return word in heard(room)
+def was_played(room: RoomTransport, word: str) -> bool:
+    return word in played(room)
 
 
 async def until(condition: Any) -> None:
@@ -92,8 +92,8 @@ async def talk_with(module: ModuleType) -> RoomTransport:
         await room.enter()
         for turn in TURNS:
             pcm = signal.encode([signal.SignalWord(number, gap=2 if number % 4 == 0 else 0) for number in turn])
-            await room.say(pcm + PAUSE, 16_000)
-            await until(partial(was_heard, room, f"n{turn[-1]}"))
+            await room.speak(pcm + PAUSE, 16_000)
+            await until(partial(was_played, room, f"n{turn[-1]}"))
         await room.leave()
         await asyncio.wait_for(running, WAIT)
     finally:
@@ -114,23 +114,23 @@ async def test_a_bot_for_0_7_0_runs_on_this_plugin(tmp_path: Path, monkeypatch: 
         room = await talk_with(module)
         log = await upstream_log(sidecar.url)
     assert " ".join(module.TRANSCRIPT).split() == WORDS
-    assert heard(room) == WORDS
+    assert played(room) == WORDS
     for record in log:
         headers = record["headers"]
         assert (headers["x-slng-agent-id"], headers["x-slng-session-id"]) == ("concierge", "call-1")
         assert "x-slng-provider-key" in headers
-    ears = opened(log, "stt")
-    assert [each["config"]["language"] for each in ears] == ["en-US", "de"]
-    assert [each["config"]["enable_partials"] for each in ears] == [True, False]
-    assert {each["config"]["encoding"] for each in ears} == {"linear16"}
+    stt_inits = opened(log, "stt")
+    assert [each["config"]["language"] for each in stt_inits] == ["en-US", "de"]
+    assert [each["config"]["enable_partials"] for each in stt_inits] == [True, False]
+    assert {each["config"]["encoding"] for each in stt_inits} == {"linear16"}
     # The bot asks for a warm standby, so the sidecar opens spare connections, too.
     used = [record for record in log if any(message["type"] == "text" for message in record["received"])]
-    mouths = opened(used, "tts")
-    assert [(each["voice"], each["config"]["speed"]) for each in mouths] == [
+    tts_inits = opened(used, "tts")
+    assert [(each["voice"], each["config"]["speed"]) for each in tts_inits] == [
         ("aura-2-thalia-en", 1.1),
         ("aura-2-apollo-en", 0.9),
     ]
-    for each in mouths:
+    for each in tts_inits:
         assert each["config"]["language"] == "en"
         assert each["config"]["sample_rate"] == 24_000
         assert each["config"]["pronunciation"] == {"mode": "rewrite", "name": "support-pronunciations"}
@@ -145,9 +145,12 @@ async def test_a_bot_for_0_4_0_runs_on_this_plugin(tmp_path: Path, monkeypatch: 
         room = await talk_with(module)
         log = await upstream_log(sidecar.url)
     assert " ".join(module.TRANSCRIPT).split() == WORDS
-    assert heard(room) == WORDS
-    ears = opened(log, "stt")
-    assert [(each["config"]["language"], each["config"]["enable_vad"]) for each in ears] == [("en", True), ("de", True)]
+    assert played(room) == WORDS
+    stt_inits = opened(log, "stt")
+    assert [(each["config"]["language"], each["config"]["enable_vad"]) for each in stt_inits] == [
+        ("en", True),
+        ("de", True),
+    ]
     spoken = [record for record in log if record["kind"] in ("tts", "http")]
     assert [region(record) for record in log if record["kind"] == "stt"] == ["eu-north-1"] * 2
     assert {region(record) for record in spoken} == {"us-east-1"}
@@ -164,5 +167,5 @@ async def test_a_bot_for_0_4_0_runs_on_this_plugin(tmp_path: Path, monkeypatch: 
 def test_the_bot_for_0_7_0_runs_on_the_official_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, "http://127.0.0.1:1")
     module = bot("written_for_0_7_0")
-    for service in (module.ears(), module.mouth()):
+    for service in (module.new_stt(), module.new_tts()):
         assert type(service).__module__.startswith("pipecat_slng.")

@@ -17,8 +17,6 @@ FOR_SUBCLASSES = {"_call_event_handler", "_register_event_handler", "_settings",
 MODULES = sorted(Path(pipecat_slng_sidecar.__file__).parent.glob("*.py"))
 BASES = {base for service in (STTService, TTSService) for base in service.__mro__ if base.__module__ != "builtins"}
 PIPECAT = "\n".join(Path(inspect.getfile(base)).read_text() for base in BASES if "pipecat" in base.__module__)
-# The modules of pure state have no Pipecat object in them.
-PURE = ("repeats", "spool", "utterances")
 
 
 def private(name: str) -> bool:
@@ -38,7 +36,7 @@ def test_no_private_module_or_name_is_imported(path: Path) -> None:
             assert not [part for part in parts if private(part)], ast.unparse(node)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.stem not in PURE], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_private_attribute_or_method_of_pipecat_is_touched(path: Path) -> None:
     tree = ast.parse(path.read_text())
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

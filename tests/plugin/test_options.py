@@ -139,8 +139,8 @@ def test_a_key_that_is_not_needed_is_mentioned_once_and_never_shown(
     monkeypatch.setattr(options, "_said", set())
     for _ in range(3):
         service(api_key="sk-very-secret", base_url="api.slng.ai")
-    told = [line for line in log if "is not needed" in line]
-    assert len(told) == 2
+    mentions = [line for line in log if "is not needed" in line]
+    assert len(mentions) == 2
     assert "sk-very-secret" not in "".join(log)
     assert "sk-very-secret" not in repr(vars(service(api_key="sk-very-secret")))
 

@@ -23,7 +23,7 @@ from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from slng_sidecar.engines import signal
 from support.bots import SIGNAL, SimulatorProcess, free_port, sidecar_process, simulator_process, speak_at_pace
 from support.numbered_signal import words
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import RunningPipeline, running_pipeline
 from support.processes import Running
 
@@ -89,11 +89,11 @@ async def test_speech_just_before_a_kill_and_meanwhile_is_transcribed_once(times
         async with sidecar_process(simulator.url, port):
             await speak_at_pace(pipeline, audio_frames(range(20, 28)))
             await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n27"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n27"))
             # Without word times the replay may begin within a word, which cannot be told from another word.
-            said = [word for word in spoken(pipeline) if times == "true" or not word.startswith("frag:")]
-            assert said == words(1, 27)
-            assert len(said) >= len(spoken(pipeline)) - 1
+            found = [word for word in transcribed(pipeline) if times == "true" or not word.startswith("frag:")]
+            assert found == words(1, 27)
+            assert len(found) >= len(transcribed(pipeline)) - 1
             assert len(pipeline.up(ErrorFrame)) == 1
             passed = sum(len(frame.audio) for frame in pipeline.down(InputAudioRawFrame))
             assert passed == sum(len(frame.audio) for frame in audio_frames(range(1, 28)))
@@ -115,7 +115,7 @@ async def test_a_context_without_audio_yet_is_spoken_once_after_a_kill() -> None
         await kill(first)
         async with sidecar_process(simulator.url, port):
             await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [1, 2, 3, 4, 5]
+            assert played(pipeline) == [1, 2, 3, 4, 5]
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
@@ -155,9 +155,9 @@ async def test_a_sidecar_that_starts_later_than_the_bot_causes_one_error_and_los
         await pipeline.until(lambda: len(pipeline.up(ErrorFrame)) == 2)
         async with sidecar_process(simulator.url, port):
             await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n5"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n5"))
             await pipeline.until(partial(have_ended, pipeline, 1))
-            assert spoken(pipeline) == words(1, 5)
-            assert heard(pipeline) == [1, 2, 3]
+            assert transcribed(pipeline) == words(1, 5)
+            assert played(pipeline) == [1, 2, 3]
             assert {frame.processor for frame in pipeline.up(ErrorFrame)} == {stt, tts}
             assert all("slng-sidecar serve" in frame.error for frame in pipeline.up(ErrorFrame))

@@ -23,7 +23,7 @@ from pipecat_slng_sidecar import SlngSTTService, SlngSTTSettings
 from slng_sidecar.simulator import SimulatorOptions
 from slng_sidecar.simulator.records import Record
 from support.numbered_signal import words
-from support.official import audio_frames, spoken, was_spoken
+from support.official import audio_frames, transcribed, was_transcribed
 from support.pipelines import running_pipeline
 from support.running import gateway_and_simulator
 
@@ -44,8 +44,8 @@ async def test_every_word_is_transcribed_and_each_turn_finalized_once() -> None:
                 await pipeline.send(*audio_frames(turn))
                 await pipeline.until(lambda: pipeline.down(InterimTranscriptionFrame))
                 await pipeline.send(VADUserStoppedSpeakingFrame())
-                await pipeline.until(partial(was_spoken, pipeline, f"n{turn[-1]}"))
-            assert spoken(pipeline) == words(1, 22)
+                await pipeline.until(partial(was_transcribed, pipeline, f"n{turn[-1]}"))
+            assert transcribed(pipeline) == words(1, 22)
             assert finalized(pipeline.down(TranscriptionFrame)) == ["n10", "n22"]
             assert not pipeline.up(ErrorFrame)
         assert simulator.log.dials == 1
@@ -62,15 +62,15 @@ async def test_audio_that_comes_before_upstream_is_ready_is_kept_and_passed_on_a
         await pipeline.until(lambda: len(pipeline.down(InputAudioRawFrame)) == len(frames))
         assert time.monotonic() - start < 0.3
         await pipeline.send(VADUserStoppedSpeakingFrame())
-        await pipeline.until(partial(was_spoken, pipeline, "n8"))
-        assert spoken(pipeline) == words(1, 8)
+        await pipeline.until(partial(was_transcribed, pipeline, "n8"))
+        assert transcribed(pipeline) == words(1, 8)
 
 
 async def test_the_last_words_before_an_end_frame_are_transcribed() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(upgrade_ms=100, ready_ms=100)) as (url, _):
         async with running_pipeline(SlngSTTService(sidecar_url=url)) as pipeline:
             await pipeline.send(*audio_frames(range(1, 9)))
-        assert spoken(pipeline) == words(1, 8)
+        assert transcribed(pipeline) == words(1, 8)
 
 
 async def test_settings_change_at_their_place_in_the_audio_and_nothing_is_lost() -> None:
@@ -81,8 +81,8 @@ async def test_settings_change_at_their_place_in_the_audio_and_nothing_is_lost()
             await pipeline.until(lambda: pipeline.down(InterimTranscriptionFrame))
             await pipeline.send(STTUpdateSettingsFrame(delta=SlngSTTSettings(language="de")))
             await pipeline.send(*audio_frames(range(9, 17)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n16"))
-            assert spoken(pipeline) == words(1, 16)
+            await pipeline.until(partial(was_transcribed, pipeline, "n16"))
+            assert transcribed(pipeline) == words(1, 16)
             await simulator.log.until(lambda log: len(log.of("stt")) == 2 and log.of("stt")[1].received)
             assert not pipeline.up(ErrorFrame)
         assert [config_of(record)["language"] for record in simulator.log.of("stt")] == ["en", "de"]
@@ -93,11 +93,11 @@ async def test_an_updated_model_brings_its_own_language() -> None:
         stt = SlngSTTService(sidecar_url=url)
         async with running_pipeline(stt) as pipeline:
             await pipeline.send(*audio_frames(range(1, 5)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n4"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n4"))
             await pipeline.send(STTUpdateSettingsFrame(delta=SlngSTTSettings(model="slng/deepgram/nova:3-hi")))
             await simulator.log.until(lambda log: len(log.of("stt")) == 2)
             await pipeline.send(*audio_frames(range(5, 9)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n8"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n8"))
         first, second = simulator.log.of("stt")
         assert config_of(first)["language"] == "en"
         assert second.model == "slng/deepgram/nova:3-hi"
@@ -115,7 +115,7 @@ async def test_a_refused_update_keeps_the_old_settings_and_is_reported() -> None
             assert stt._settings.model == "slng/deepgram/nova:3-en"
             assert stt.is_usable
             await pipeline.send(*audio_frames(range(1, 5)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n4"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n4"))
 
 
 async def test_a_dropped_final_fires_its_event_and_is_no_transcript() -> None:
@@ -141,7 +141,7 @@ async def test_the_filter_s_scope_can_be_narrowed() -> None:
         running_pipeline(SlngSTTService(sidecar_url=url, confidence_scope="partials")) as pipeline,
     ):
         await pipeline.send(*audio_frames(range(1, 5)), VADUserStoppedSpeakingFrame())
-        await pipeline.until(partial(was_spoken, pipeline, "n4"))
+        await pipeline.until(partial(was_transcribed, pipeline, "n4"))
         assert not pipeline.down(InterimTranscriptionFrame)
 
 
@@ -152,7 +152,7 @@ async def test_no_final_after_the_user_speaks_again_is_marked_finalized() -> Non
     ):
         await pipeline.send(VADUserStartedSpeakingFrame(), *audio_frames(range(1, 5)))
         await pipeline.send(VADUserStoppedSpeakingFrame(), VADUserStartedSpeakingFrame())
-        await pipeline.until(partial(was_spoken, pipeline, "n4"))
+        await pipeline.until(partial(was_transcribed, pipeline, "n4"))
         assert finalized(pipeline.down(TranscriptionFrame)) == []
 
 
@@ -162,7 +162,7 @@ async def test_metrics_are_those_of_a_streaming_service() -> None:
             frames = audio_frames(range(1, 5))
             await pipeline.send(VADUserStartedSpeakingFrame(), *frames)
             await pipeline.send(VADUserStoppedSpeakingFrame(stop_secs=0.2, timestamp=time.time()))
-            await pipeline.until(partial(was_spoken, pipeline, "n4"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n4"))
         data = [each for frame in pipeline.down(MetricsFrame) for each in frame.data if "Slng" in each.processor]
         assert [each.value for each in data if isinstance(each, TTFBMetricsData) and each.value] != []
         # Pipecat itself begins with a zero of each kind.

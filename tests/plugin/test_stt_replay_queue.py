@@ -29,7 +29,7 @@ def fill(queue: SttReplayQueue, first: int, last: int) -> None:
         queue.append(frame)
 
 
-def said(queue: SttReplayQueue) -> list[str]:
+def sent(queue: SttReplayQueue) -> list[str]:
     """Take all that is to be sent: numbers of frames, kinds of messages."""
     found: list[str] = []
     while (message := queue.next()) is not None:
@@ -50,33 +50,33 @@ def test_everything_is_sent_once_and_in_order() -> None:
     fill(queue, 3, 3)
     queue.update({"type": "update"}, DE)
     fill(queue, 4, 4)
-    assert said(queue) == ["1", "2", "finalize", "3", "update", "4"]
-    assert said(queue) == []
+    assert sent(queue) == ["1", "2", "finalize", "3", "update", "4"]
+    assert sent(queue) == []
 
 
 def test_a_new_connection_gets_the_audio_from_the_first_uncovered_byte_on() -> None:
     queue = new_queue()
     queue.opening()
     fill(queue, 1, 5)
-    said(queue)
+    sent(queue)
     queue.covered(50)
     queue.closed()
     fill(queue, 6, 6)
     queue.opening()
-    assert said(queue) == ["3/160", "4", "5", "6"]
+    assert sent(queue) == ["3/160", "4", "5", "6"]
 
 
 def test_positions_count_from_the_first_byte_of_each_connection() -> None:
     queue = new_queue()
     queue.opening()
     fill(queue, 1, 5)
-    said(queue)
+    sent(queue)
     queue.covered(40)
     queue.opening()
-    said(queue)
+    sent(queue)
     queue.covered(40)
     queue.opening()
-    assert said(queue) == ["5"]
+    assert sent(queue) == ["5"]
 
 
 def test_an_unanswered_finalize_is_sent_again_at_its_place() -> None:
@@ -85,14 +85,14 @@ def test_an_unanswered_finalize_is_sent_again_at_its_place() -> None:
     fill(queue, 1, 2)
     queue.finalize("f1")
     fill(queue, 3, 3)
-    said(queue)
+    sent(queue)
     queue.covered(20)
     queue.opening()
-    assert said(queue) == ["2", "finalize", "3"]
+    assert sent(queue) == ["2", "finalize", "3"]
     queue.covered(20)
     queue.answered("f1")
     queue.opening()
-    assert said(queue) == ["3"]
+    assert sent(queue) == ["3"]
 
 
 def test_a_new_connection_begins_with_the_settings_of_its_first_audio() -> None:
@@ -101,29 +101,29 @@ def test_a_new_connection_begins_with_the_settings_of_its_first_audio() -> None:
     fill(queue, 1, 2)
     queue.update({"type": "update"}, DE)
     fill(queue, 3, 3)
-    said(queue)
+    sent(queue)
     assert queue.opening() == ("m", EN.init)
-    assert said(queue) == ["1", "2", "update", "3"]
+    assert sent(queue) == ["1", "2", "update", "3"]
     queue.covered(40)
     assert queue.opening() == ("m", DE.init)
-    assert said(queue) == ["3"]
+    assert sent(queue) == ["3"]
 
 
 def test_the_oldest_audio_beyond_the_limit_is_dropped_and_counted_as_lost_without_a_sidecar() -> None:
     queue = new_queue(keep_seconds=0.1)
     queue.opening()
     fill(queue, 1, 20)
-    said(queue)
+    sent(queue)
     assert queue.take_lost_ms() == 15 * 20, "it was never sent"
     fill(queue, 21, 25)
-    said(queue)
+    sent(queue)
     fill(queue, 26, 30)
     assert queue.take_lost_ms() == 0, "the sidecar has it"
-    said(queue)
+    sent(queue)
     queue.closed()
     fill(queue, 31, 32)
     queue.opening()
-    assert said(queue) == ["28", "29", "30", "31", "32"]
+    assert sent(queue) == ["28", "29", "30", "31", "32"]
     assert queue.take_lost_ms() == 40
 
 
@@ -134,7 +134,7 @@ def test_dropping_queued_messages_keeps_the_newest_settings() -> None:
     queue.update({"type": "update"}, DE)
     queue.clear()
     assert queue.opening() == ("m", DE.init)
-    assert said(queue) == []
+    assert sent(queue) == []
     assert queue.take_lost_ms() == 40
 
 
@@ -143,26 +143,26 @@ def test_the_close_comes_after_everything() -> None:
     queue.opening()
     fill(queue, 1, 1)
     queue.end()
-    assert said(queue) == ["1", "close"]
-    assert said(queue) == []
+    assert sent(queue) == ["1", "close"]
+    assert sent(queue) == []
 
 
 @given(st.lists(st.sampled_from(["hear", "send", "cover", "finalize", "answer", "break"]), max_size=60), st.data())
 def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[str], data: st.DataObject) -> None:
     queue = new_queue()
     queue.opening()
-    heard, finalizes, asked = 0, 0, set[str]()
+    appended, finalizes, unanswered = 0, 0, set[str]()
     base, sent_now = 0, 0  # frames: where this connection began, and how many it has had
     received: list[int] = []
     covered_frames = 0
     for step in [*steps, "break", "send"]:
         if step == "hear":
-            heard += 1
-            fill(queue, heard, heard)
+            appended += 1
+            fill(queue, appended, appended)
         elif step == "send":
-            for each in said(queue):
+            for each in sent(queue):
                 if each == "finalize":
-                    asked.add(f"f{finalizes}")
+                    unanswered.add(f"f{finalizes}")
                 else:
                     received.append(int(each))
                     sent_now += 1
@@ -179,7 +179,7 @@ def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[
             queue.closed()
             queue.opening()
             base, sent_now = covered_frames, 0
-    assert set(received) == set(range(1, heard + 1))
+    assert set(received) == set(range(1, appended + 1))
     # It only ever goes on by one, or back to what is not covered.
     assert all(later == earlier + 1 or later <= earlier for earlier, later in pairwise(received))
-    assert received[-1:] in ([heard], []) or covered_frames == heard
+    assert received[-1:] in ([appended], []) or covered_frames == appended

@@ -20,7 +20,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService
-from support.official import audio_frames, have_ended, was_spoken
+from support.official import audio_frames, have_ended, was_transcribed
 from support.pipelines import running_pipeline
 from support.running import gateway_and_simulator
 
@@ -55,7 +55,7 @@ async def test_a_transcript_is_a_span_with_its_usage(spans: InMemorySpanExporter
             frames = audio_frames(range(1, 5))
             seconds = sum(frame.num_frames for frame in frames) / 16_000
             await pipeline.send(VADUserStartedSpeakingFrame(), *frames, VADUserStoppedSpeakingFrame(stop_secs=0.2))
-            await pipeline.until(partial(was_spoken, pipeline, "n4"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n4"))
     [span] = named(spans, "stt")
     assert span["gen_ai.provider.name"] == "slng"
     assert span["gen_ai.request.model"] == "slng/deepgram/nova:3-en"

@@ -13,7 +13,7 @@ ONE = SessionInit("m", {"type": "init", "voice": "one"})
 TWO = SessionInit("m", {"type": "init", "voice": "two"})
 
 
-def said(queue: TtsReplayQueue) -> list[str]:
+def sent(queue: TtsReplayQueue) -> list[str]:
     """Take all that is to be sent, in short."""
     found = []
     while (text := queue.next()) is not None:
@@ -40,8 +40,8 @@ def test_everything_is_sent_once_and_in_order() -> None:
     queue.update({"type": "update"}, TWO)
     spoken(queue, "b", "z", flush=False)
     queue.end()
-    assert said(queue) == ["text a x", "text a y", "flush a", "update", "text b z", "close"]
-    assert said(queue) == []
+    assert sent(queue) == ["text a x", "text a y", "flush a", "update", "text b z", "close"]
+    assert sent(queue) == []
 
 
 def test_a_second_utterance_of_a_context_has_an_id_of_its_own() -> None:
@@ -58,10 +58,10 @@ def test_text_without_audio_is_sent_again_with_its_own_settings() -> None:
     spoken(queue, "a", "x")
     queue.update({"type": "update"}, TWO)
     spoken(queue, "b", "y")
-    said(queue)
+    sent(queue)
     assert queue.take_broken() == []
     assert queue.opening() == ("m", ONE.init)
-    assert said(queue) == ["text a x", "flush a", "update", "text b y", "flush b"]
+    assert sent(queue) == ["text a x", "flush a", "update", "text b y", "flush b"]
 
 
 def test_text_with_some_audio_is_not_sent_again() -> None:
@@ -70,21 +70,21 @@ def test_text_with_some_audio_is_not_sent_again() -> None:
     first = spoken(queue, "a", "x")
     queue.update({"type": "update"}, TWO)
     spoken(queue, "b", "y")
-    said(queue)
+    sent(queue)
     queue.sounds(first)
     assert queue.take_broken() == [first]
     assert queue.opening() == ("m", TWO.init)
-    assert said(queue) == ["text b y", "flush b"]
+    assert sent(queue) == ["text b y", "flush b"]
 
 
 def test_text_that_was_sent_twice_in_vain_is_dropped() -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     utterance = spoken(queue, "a", "x")
-    said(queue)
+    sent(queue)
     assert queue.take_broken() == []
     queue.opening()
-    said(queue)
+    sent(queue)
     assert queue.take_broken() == [utterance]
 
 
@@ -94,25 +94,25 @@ def test_text_that_was_never_sent_is_kept_through_any_number_of_outages() -> Non
     for _ in range(5):
         assert queue.take_broken() == []
         queue.opening()
-    assert said(queue) == ["text a x", "flush a"]
+    assert sent(queue) == ["text a x", "flush a"]
 
 
 def test_a_clear_overtakes_queued_messages_and_removes_its_own_texts() -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     first = spoken(queue, "a", "x", flush=False)
-    said(queue)
+    sent(queue)
     queue.say(first, "never sent")
     spoken(queue, "b", "y")
     queue.clear(first)
-    assert said(queue) == ["clear a", "text b y", "flush b"]
+    assert sent(queue) == ["clear a", "text b y", "flush b"]
 
 
 def test_nothing_is_sent_of_an_utterance_that_was_cleared_before_it_was_sent() -> None:
     queue = TtsReplayQueue(ONE)
     queue.opening()
     queue.clear(spoken(queue, "a", "x"))
-    assert said(queue) == []
+    assert sent(queue) == []
 
 
 def test_dropping_queued_messages_keeps_the_newest_settings() -> None:
@@ -121,7 +121,7 @@ def test_dropping_queued_messages_keeps_the_newest_settings() -> None:
     queue.update({"type": "update"}, TWO)
     assert queue.take_all() == [utterance]
     assert queue.opening() == ("m", TWO.init)
-    assert said(queue) == []
+    assert sent(queue) == []
 
 
 STEPS = st.lists(
@@ -153,7 +153,7 @@ def test_whatever_happens_each_connection_gets_a_valid_conversation(steps: list[
             voices += 1
             queue.update({"type": "update"}, SessionInit("m", {"voice": str(voices)}))
         elif step == "send":
-            for each in said(queue):
+            for each in sent(queue):
                 kind, _, rest = each.partition(" ")
                 context_id = rest.split(" ")[0]
                 if kind == "text":
@@ -177,4 +177,4 @@ def test_whatever_happens_each_connection_gets_a_valid_conversation(steps: list[
     queue.take_broken()
     queue.opening()
     silent = {each.id for each in utterances.values() if queue.live(each.id)}
-    assert {each.split(" ")[1] for each in said(queue) if each.startswith("text")} == silent
+    assert {each.split(" ")[1] for each in sent(queue) if each.startswith("text")} == silent

@@ -26,7 +26,7 @@ from slng_sidecar.protocol.messages import (
     type_of,
     usable_confidence,
 )
-from support.conversation import json_values, odd_objects, strictly
+from support.conversation import json_values, odd_objects, strict_json
 
 
 def tts(message: dict[str, Any]) -> Any:
@@ -59,12 +59,12 @@ def test_a_lone_surrogate_is_written_so_that_it_can_be_sent() -> None:
 def test_a_message_survives_reading_writing_and_reading_again(value: dict[str, Any]) -> None:
     message = parse_object(json.dumps(value))
 
-    assert strictly(dump(message)) == message
+    assert strict_json(dump(message)) == message
 
 
 @given(st.dictionaries(st.text(st.characters(), max_size=5), st.text(st.characters(), max_size=5), max_size=3))
 def test_any_text_survives_the_wire(message: dict[str, str]) -> None:
-    assert strictly(dump(message)) == message
+    assert strict_json(dump(message)) == message
 
 
 def test_a_number_that_json_cannot_express_is_read_as_null() -> None:
@@ -73,11 +73,11 @@ def test_a_number_that_json_cannot_express_is_read_as_null() -> None:
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400 + ".0"])
 def test_a_number_beyond_floats_is_not_written_as_infinity(number: str) -> None:
-    strictly(dump(parse_object(f'{{"a":{number}}}')))
+    strict_json(dump(parse_object(f'{{"a":{number}}}')))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "not JSON"),
         ("hello", "not JSON"),
@@ -93,8 +93,8 @@ def test_a_number_beyond_floats_is_not_written_as_infinity(number: str) -> None:
         ("[" * 100_000, "nested"),
     ],
 )
-def test_a_value_that_is_no_object_is_refused_with_its_kind(text: str, said: str) -> None:
-    with pytest.raises(GatewayError, match=said) as caught:
+def test_a_value_that_is_no_object_is_refused_with_its_kind(text: str, expected: str) -> None:
+    with pytest.raises(GatewayError, match=expected) as caught:
         parse_object(text)
 
     assert caught.value.code == "bad_request"
@@ -141,7 +141,7 @@ def test_ready_without_usable_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "code", "said", "status"),
+    ("message", "code", "text", "status"),
     [
         ({"type": "error", "code": "rate_limit", "message": "slow"}, "rate_limit", "slow", 429),
         ({"type": "error", "data": {"code": "auth_error", "message": "key"}}, "auth_error", "key", 401),
@@ -170,10 +170,10 @@ def test_ready_without_usable_ids() -> None:
         ({"type": "error", "code": -1, "message": ["m"]}, "provider_error", "provider_error", 502),
     ],
 )
-def test_every_shape_of_an_error_is_understood(message: dict[str, Any], code: str, said: str, status: int) -> None:
+def test_every_shape_of_an_error_is_understood(message: dict[str, Any], code: str, text: str, status: int) -> None:
     for found in (parse_stt(json.dumps(message)), tts(message)):
         assert isinstance(found, UpstreamError)
-        assert (found.error.code, found.error.message, found.error.status) == (code, said, status)
+        assert (found.error.code, found.error.message, found.error.status) == (code, text, status)
         assert not found.error.fatal
 
 
@@ -349,8 +349,8 @@ def test_other_stt_messages_stay_as_they_are(message: dict[str, Any]) -> None:
 
 # Sound and ends
 
-SOUND = b"\x00\x01\xff\xfe"
-ENCODED = base64.b64encode(SOUND).decode()
+PCM = b"\x00\x01\xff\xfe"
+ENCODED = base64.b64encode(PCM).decode()
 
 
 @pytest.mark.parametrize(
@@ -368,14 +368,14 @@ ENCODED = base64.b64encode(SOUND).decode()
     ],
 )
 def test_base64_audio_is_found_in_every_place(message: dict[str, Any]) -> None:
-    assert tts(message) == Audio(SOUND)
+    assert tts(message) == Audio(PCM)
 
 
 @pytest.mark.parametrize("final", [True, 1, "true"])
 def test_a_message_can_be_both_audio_and_the_end(final: object) -> None:
     message = {"audio": ENCODED, "isFinal": final}
 
-    assert parse_tts(json.dumps(message)) == (Audio(SOUND), Terminal("audio_end", {"isFinal": final}))
+    assert parse_tts(json.dumps(message)) == (Audio(PCM), Terminal("audio_end", {"isFinal": final}))
     assert tts({"audio": None, "isFinal": final}) == Terminal("audio_end", {"isFinal": final})
 
 

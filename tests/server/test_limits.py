@@ -53,9 +53,9 @@ async def test_one_client_cannot_take_all_places() -> None:
     async with gateway_and_simulator(sidecar_max_sessions_per_client=2) as (url, simulator):
         async with session(url, ONE), session(url, ONE), http(url, ONE) as client:
             dials = simulator.log.dials
-            said = await refusal(session(url, ONE))
-            assert "127.0.0.1 uses all 2 sessions" in said
-            assert "SIDECAR_MAX_SESSIONS_PER_CLIENT" in said
+            message = await refusal(session(url, ONE))
+            assert "127.0.0.1 uses all 2 sessions" in message
+            assert "SIDECAR_MAX_SESSIONS_PER_CLIENT" in message
             for request in (
                 client.post(TTS, json={"text": "n1"}),
                 client.post("/v1/audio/speech", json={"model": "tts-1", "input": "n1"}),

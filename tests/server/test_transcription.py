@@ -28,8 +28,8 @@ SLNG = f"/v1/bridges/unmute/stt/{NOVA}"
 RATE = 16_000
 WORDS = list(range(1, 41))
 # A pause after every tenth word, so that there are several finals.
-SOUND = signal.encode([signal.SignalWord(n, gap=30 if n % 10 == 0 else 2) for n in WORDS], RATE)
-WAV = wav_header(RATE, data_size=len(SOUND)) + SOUND
+PCM = signal.encode([signal.SignalWord(n, gap=30 if n % 10 == 0 else 2) for n in WORDS], RATE)
+WAV = wav_header(RATE, data_size=len(PCM)) + PCM
 TEXT = " ".join(f"n{n}" for n in WORDS)
 
 
@@ -38,7 +38,7 @@ def form(file: bytes = WAV, **fields: Any) -> dict[str, Any]:
     return {"data": {"model": "whisper-1", **fields}, "files": {"file": ("hello.wav", file, "audio/wav")}}
 
 
-def heard(simulator: Simulator) -> bytes:
+def audio_upstream(simulator: Simulator) -> bytes:
     """Give what upstream heard on all its connections."""
     return b"".join(bytes(record.audio) for record in simulator.log.of("stt"))
 
@@ -51,7 +51,7 @@ async def test_a_file_comes_back_as_its_words() -> None:
         assert reply.headers["x-model"] == NOVA
         assert "dial;dur=" in reply.headers["server-timing"]
         assert "first-words;dur=" in reply.headers["server-timing"]
-        assert heard(simulator) == SOUND
+        assert audio_upstream(simulator) == PCM
         init = simulator.log.of("stt")[0].last_received("init")
         assert init is not None
         assert init["config"] == {
@@ -74,7 +74,7 @@ async def test_text_is_text_and_verbose_json_has_times() -> None:
         reply = await http.post(OPENAI, **form(response_format="verbose_json"))
         verbose = reply.json()
         assert verbose["text"] == " ".join(segment["text"] for segment in verbose["segments"]) == TEXT
-        assert verbose["duration"] == pytest.approx(len(SOUND) / 2 / RATE, abs=0.001)
+        assert verbose["duration"] == pytest.approx(len(PCM) / 2 / RATE, abs=0.001)
         assert "words" not in verbose
         assert [segment["id"] for segment in verbose["segments"]] == list(range(len(verbose["segments"])))
         assert 0 <= verbose["segments"][0]["start"] < verbose["segments"][-1]["end"] <= verbose["duration"]
@@ -93,10 +93,10 @@ async def test_the_words_come_as_events_while_they_are_recognised() -> None:
     async with gateway_and_simulator() as (url, _), http_client(url) as http:
         reply = await http.post(OPENAI, **form(stream="true"))
         assert reply.headers["content-type"] == "text/event-stream"
-        told = server_sent_events(reply.text)
-        assert told[-1] == {"type": "transcript.text.done", "text": TEXT}
-        assert "".join(event["delta"] for event in told[:-1]) == TEXT
-        assert len(told) > 2
+        events = server_sent_events(reply.text)
+        assert events[-1] == {"type": "transcript.text.done", "text": TEXT}
+        assert "".join(event["delta"] for event in events[:-1]) == TEXT
+        assert len(events) > 2
 
 
 async def test_the_first_words_come_before_the_file_is_all_sent() -> None:
@@ -133,7 +133,7 @@ async def test_slng_s_shape_accepts_a_form_or_the_file_alone(kind: str) -> None:
         assert (body["type"], body["is_final"], body["channel"]) == ("transcription", True, 0)
         assert body["alternatives"][0]["transcript"] == TEXT
         assert body["alternatives"][0]["confidence"] == pytest.approx(0.95)
-        assert heard(simulator) == SOUND
+        assert audio_upstream(simulator) == PCM
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ async def test_slng_s_shape_accepts_a_form_or_the_file_alone(kind: str) -> None:
 async def test_samples_without_a_header_are_accepted_if_they_are_described(content_type: str, query: str) -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         headers = {"Content-Type": content_type} if content_type else {}
-        reply = await http.post(SLNG + query, content=SOUND, headers=headers)
+        reply = await http.post(SLNG + query, content=PCM, headers=headers)
         assert reply.json()["alternatives"][0]["transcript"] == TEXT
-        assert heard(simulator) == SOUND
+        assert audio_upstream(simulator) == PCM
 
 
 async def test_fields_may_follow_the_file_if_none_precedes_it() -> None:
@@ -182,7 +182,7 @@ async def test_files_of_any_kind_reach_upstream_as_mono_at_its_rate(form_: str, 
     async with gateway_and_simulator(options) as (url, simulator), http_client(url) as http:
         reply = await http.post(OPENAI, **form(written(48_000, 2, form_, subtype)))
         assert reply.status_code == 200
-        assert abs(len(heard(simulator)) / 2 / RATE - 2) < 0.15
+        assert abs(len(audio_upstream(simulator)) / 2 / RATE - 2) < 0.15
         init = simulator.log.of("stt")[0].last_received("init")
         assert init is not None
         assert (init["config"]["sample_rate"], init["config"]["encoding"]) == (RATE, "linear16")
@@ -191,8 +191,8 @@ async def test_files_of_any_kind_reach_upstream_as_mono_at_its_rate(form_: str, 
 async def test_a_wav_that_claims_4_gb_and_holds_1_kb_is_read_as_1_kb() -> None:
     lie = wav_header(RATE)[:40] + struct.pack("<I", 4_000_000_000)
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
-        assert (await http.post(SLNG, content=lie + SOUND[:1_024])).status_code == 200
-        assert heard(simulator) == SOUND[:1_024]
+        assert (await http.post(SLNG, content=lie + PCM[:1_024])).status_code == 200
+        assert audio_upstream(simulator) == PCM[:1_024]
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ async def begun(url: str, body: bytes, size: int = 1_000_000) -> tuple[asyncio.S
 
 
 class TestLimits:
-    @pytest.mark.parametrize("said", [True, False])
-    async def test_a_file_that_is_too_large_is_refused_with_the_limit(self, said: bool) -> None:
-        async def unsaid() -> AsyncIterator[bytes]:
+    @pytest.mark.parametrize("with_length", [True, False])
+    async def test_a_file_that_is_too_large_is_refused_with_the_limit(self, with_length: bool) -> None:
+        async def without_length() -> AsyncIterator[bytes]:
             yield WAV
 
         async with gateway_and_simulator(sidecar_max_upload="10 KB") as (url, _), http_client(url) as http:
-            reply = await http.post(SLNG, content=WAV if said else unsaid())
+            reply = await http.post(SLNG, content=WAV if with_length else without_length())
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
             assert "10,000 bytes" in reply.json()["error"]["message"]
             assert "SIDECAR_MAX_UPLOAD" in reply.json()["error"]["message"]
@@ -302,7 +302,7 @@ class TestLimits:
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
             assert "5 s of audio" in reply.json()["error"]["message"]
             assert "SIDECAR_MAX_AUDIO" in reply.json()["error"]["message"]
-            assert len(heard(simulator)) <= 5 * 2 * RATE
+            assert len(audio_upstream(simulator)) <= 5 * 2 * RATE
 
     async def test_uploads_at_once_count_as_sessions(self) -> None:
         never = asyncio.Event()
@@ -383,9 +383,9 @@ class TestUpstreamFailures:
             got = bytearray()
             with pytest.raises(httpx.RemoteProtocolError):
                 await read_stream(http, got)
-            told = server_sent_events(got.decode())
-            assert told[0]["type"] == "transcript.text.delta"
-            assert "code" in told[-1]["error"]
+            events = server_sent_events(got.decode())
+            assert events[0]["type"] == "transcript.text.delta"
+            assert "code" in events[-1]["error"]
 
     async def test_an_upstream_that_falls_silent_fails_in_time(self) -> None:
         options = SimulatorOptions.fast(close_answer="ignore", endpoint_ms=0)
@@ -427,7 +427,7 @@ async def test_a_client_that_leaves_stops_upstream_and_leaves_nothing_behind(whe
     async with gateway_and_simulator(options) as (url, simulator):
         size = len(WAV) if when == "while it waits" else len(WAV) + 100
         _, writer = await begun(url, WAV, size)
-        await simulator.log.until(lambda log: sum(r.audio_in for r in log.of("stt")) > len(SOUND) - 20_000)
+        await simulator.log.until(lambda log: sum(r.audio_in for r in log.of("stt")) > len(PCM) - 20_000)
         writer.transport.abort()
         await simulator.log.until(lambda log: not log.open)
         async with http_client(url) as http, asyncio.timeout(5):
@@ -467,8 +467,8 @@ async def test_a_slow_upstream_holds_the_upload_back() -> None:
 
 async def test_many_at_once_each_get_their_own_words() -> None:
     async def one(http: httpx.AsyncClient, number: int) -> str:
-        sound = signal.encode([number, number + 1], RATE)
-        reply = await http.post(OPENAI, **form(wav_header(RATE, data_size=len(sound)) + sound))
+        pcm = signal.encode([number, number + 1], RATE)
+        reply = await http.post(OPENAI, **form(wav_header(RATE, data_size=len(pcm)) + pcm))
         text: str = reply.json()["text"]
         return text
 

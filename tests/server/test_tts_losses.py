@@ -37,7 +37,7 @@ async def test_a_hundred_sessions_lose_nothing(sort: str, seeds: range) -> None:
             if isinstance(result, BaseException):
                 raise result
             result.check()
-            ends.update(str(heard.reason) for heard in result.contexts.values())
+            ends.update(str(context.reason) for context in result.contexts.values())
         except (AssertionError, OSError, TimeoutError, ConnectionClosed) as error:
             failed.append(f"{seed}: {error!r}")
     assert not failed, f"{len(failed)} of {len(seeds)} runs failed:\n" + "\n".join(failed[:8])

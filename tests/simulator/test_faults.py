@@ -176,7 +176,7 @@ async def test_a_message_can_be_larger_than_clients_accept() -> None:
         simulator.inject(do="oversized", when="text", bytes=2 << 20)
         simulator.inject(do="oversized", when="flush", bytes=2 << 20, binary=False)
         await client.send(text("n1"))
-        assert len(await client.next_sound()) == 2 << 20
+        assert len(await client.next_audio()) == 2 << 20
         await client.send(FLUSH)
         assert len((await client.until("padding"))["padding"]) == 2 << 20
 

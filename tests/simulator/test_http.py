@@ -30,15 +30,15 @@ async def test_speech_is_a_wav_with_the_streaming_sizes() -> None:
     async with _client() as (_, http):
         reply = await http.post(TTS, json={"text": "n1 n2", "voice": "v"})
         assert (reply.status_code, reply.headers["content-type"]) == (200, "audio/wav")
-        head, sound = reply.content[:44], reply.content[44:]
+        head, pcm = reply.content[:44], reply.content[44:]
         assert int.from_bytes(head[4:8], "little") == 2_147_418_148
         assert int.from_bytes(head[40:44], "little") == 2_147_418_112
         assert int.from_bytes(head[24:28], "little") == 24_000
-        assert [word.text for word in signal.decode(sound, 24_000)] == ["n1", "n2"]
+        assert [word.text for word in signal.decode(pcm, 24_000)] == ["n1", "n2"]
 
 
 @pytest.mark.parametrize(
-    ("manner", "begins", "media_type"),
+    ("variant", "begins", "media_type"),
     [
         ("wav_exact", b"RIFF", "audio/wav"),
         ("pcm", signal.encode([1], 24_000)[:8], "audio/pcm"),
@@ -46,8 +46,8 @@ async def test_speech_is_a_wav_with_the_streaming_sizes() -> None:
         ("ogg", b"OggS", "audio/ogg"),
     ],
 )
-async def test_speech_comes_in_other_forms(manner: str, begins: bytes, media_type: str) -> None:
-    async with _client(http_format=manner) as (_, http):
+async def test_speech_comes_in_other_forms(variant: str, begins: bytes, media_type: str) -> None:
+    async with _client(http_format=variant) as (_, http):
         reply = await http.post(TTS, json={"text": "n1"})
         assert reply.content.startswith(begins)
         assert reply.headers["content-type"] == media_type
@@ -160,24 +160,24 @@ async def test_a_request_can_be_dropped_before_its_answer() -> None:
 
 @pytest.mark.parametrize("way", ["raw", "wav", "json", "multipart"])
 async def test_audio_in_every_kind_of_body_is_transcribed(way: str) -> None:
-    sound = signal.encode([1, 2])
+    pcm = signal.encode([1, 2])
     async with _client() as (simulator, http):
         match way:
             case "raw":
-                reply = await http.post(STT, content=sound)
+                reply = await http.post(STT, content=pcm)
             case "wav":
-                reply = await http.post(STT, content=wav_head(16_000, len(sound)) + sound)
+                reply = await http.post(STT, content=wav_head(16_000, len(pcm)) + pcm)
             case "json":
-                encoded = base64.b64encode(sound).decode()
+                encoded = base64.b64encode(pcm).decode()
                 reply = await http.post(STT, json={"audio": encoded, "language": "hi", "sample_rate": 16_000})
             case _:
-                files = {"audio": ("a.wav", wav_head(16_000, len(sound)) + sound, "audio/wav")}
+                files = {"audio": ("a.wav", wav_head(16_000, len(pcm)) + pcm, "audio/wav")}
                 reply = await http.post(STT, files=files, data={"language": "hi"})
         body = reply.json()
         assert body["alternatives"][0]["transcript"] == "n1 n2"
         assert (body["type"], body["is_final"]) == ("transcription", True)
         assert body["language"] == ("hi" if way in ("json", "multipart") else "en")
-        assert simulator.log.records[0].audio.endswith(sound)
+        assert simulator.log.records[0].audio.endswith(pcm)
 
 
 async def test_unreadable_audio_is_refused() -> None:

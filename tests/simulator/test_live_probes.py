@@ -36,9 +36,9 @@ async def test_tts(probe: str, profile: dict[str, Any], answer: str) -> None:
         assert await getattr(ask, probe)(gateway, AURA) == answer
 
 
-@pytest.mark.parametrize(("manner", "answer"), [("empty", "an empty final"), ("ignore", "silence")])
-async def test_an_empty_finalize(manner: str, answer: str) -> None:
-    async with running_simulator(SimulatorOptions.fast(empty_finalize=manner)) as simulator:
+@pytest.mark.parametrize(("variant", "answer"), [("empty", "an empty final"), ("ignore", "silence")])
+async def test_an_empty_finalize(variant: str, answer: str) -> None:
+    async with running_simulator(SimulatorOptions.fast(empty_finalize=variant)) as simulator:
         gateway = Gateway(simulator.url, "key", patience=0.5)
         assert await ask.what_answers_an_empty_finalize(gateway, NOVA) == answer
 

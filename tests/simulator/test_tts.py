@@ -152,9 +152,9 @@ async def test_a_standalone_flush_does_nothing_if_only_the_flag_counts() -> None
         await client.nothing_for(0.05)
 
 
-@pytest.mark.parametrize(("manner", "answer"), [("terminal", "audio_end"), ("error", "error"), ("ignore", None)])
-async def test_a_flush_without_text_is_answered_as_the_profile_says(manner: str, answer: str | None) -> None:
-    async with fast(empty_flush=manner) as simulator, tts(simulator) as client:
+@pytest.mark.parametrize(("variant", "answer"), [("terminal", "audio_end"), ("error", "error"), ("ignore", None)])
+async def test_a_flush_without_text_is_answered_as_the_profile_says(variant: str, answer: str | None) -> None:
+    async with fast(empty_flush=variant) as simulator, tts(simulator) as client:
         await client.send(FLUSH)
         if answer:
             await client.until(answer)
@@ -223,11 +223,11 @@ async def test_clear_is_answered_after_the_audio_that_is_on_its_way() -> None:
         loop = asyncio.get_running_loop()
         await client.send(text(" ".join(f"n{i}" for i in range(30))), FLUSH)
         await client.next()
-        sent, heard = loop.time(), len(client.audio)
+        sent, received = loop.time(), len(client.audio)
         await client.send(CLEAR)
         await client.until("cleared")
         assert 0.14 < loop.time() - sent < 1
-        assert len(client.audio) - heard >= 3200
+        assert len(client.audio) - received >= 3200
         await client.nothing_for(0.1)
         assert "audio_end" not in client.types
 
@@ -273,7 +273,7 @@ async def test_late_audio_can_follow_the_answer_to_a_clear() -> None:
         await client.next()
         await client.send(CLEAR)
         await client.until("cleared")
-        assert len(await client.next_sound()) == 3200
+        assert len(await client.next_audio()) == 3200
 
 
 async def test_cancel_ends_the_turn_without_an_answer() -> None:
@@ -291,13 +291,13 @@ async def test_cancel_ends_the_turn_without_an_answer() -> None:
 async def test_audio_can_come_as_base64_in_five_places(form: str) -> None:
     async with fast(audio_form=form) as simulator, tts(simulator) as client:
         await _turn(client)
-        sound = b""
+        pcm = b""
         for message in client.messages:
             place = message.get("data", message)
             inner = message.get("audio") if isinstance(place, str) else place.get("audio")
             encoded = inner or (place if isinstance(place, str) else None)
-            sound += base64.b64decode(encoded) if encoded else b""
-        assert [word.text for word in signal.decode(sound)] == ["n1", "n2"]
+            pcm += base64.b64decode(encoded) if encoded else b""
+        assert [word.text for word in signal.decode(pcm)] == ["n1", "n2"]
         assert client.binaries == 0
 
 
@@ -307,13 +307,13 @@ async def test_an_empty_binary_message_can_come_first() -> None:
         assert await client.next() == b""
 
 
-@pytest.mark.parametrize(("manner", "code"), [("close", 1003), ("error", None), ("ignore", None)])
-async def test_a_binary_message_is_answered_as_the_profile_says(manner: str, code: int | None) -> None:
-    async with fast(binary=manner) as simulator, tts(simulator) as client:
+@pytest.mark.parametrize(("variant", "code"), [("close", 1003), ("error", None), ("ignore", None)])
+async def test_a_binary_message_is_answered_as_the_profile_says(variant: str, code: int | None) -> None:
+    async with fast(binary=variant) as simulator, tts(simulator) as client:
         await client.send(b"abc")
-        if manner == "close":
+        if variant == "close":
             assert (await client.until_closed())[0] == code
-        elif manner == "error":
+        elif variant == "error":
             await client.until("error")
         else:
             await _turn(client)

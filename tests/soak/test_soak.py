@@ -17,8 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from slng_sidecar.engines import signal
-from support import stt_runs as hearing_runs
-from support import tts_runs as speaking_runs
+from support import stt_runs, tts_runs
 from support.processes import serving, started
 from support.running import Talk, talking
 from websockets.exceptions import ConnectionClosed
@@ -45,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     # So that every request for speech is one dial of a WebSocket, which both sides count.
     "SLNG_HTTP_TTS": "websocket",
 }
-MANNERS = {"upgrade_ms": 30, "ready_ms": 10, "first_audio_ms": 20, "clear_ms": 20, "final_ms": 20, "idle_s": 0}
+PROFILE = {"upgrade_ms": 30, "ready_ms": 10, "first_audio_ms": 20, "clear_ms": 20, "final_ms": 20, "idle_s": 0}
 
 ACTIONS = ("drop", "close", "error", "stall", "mute", "stop_reading", "oversized", "refuse", "hang")
 COUNTED = (
@@ -145,7 +144,7 @@ class Soak:
         """Let all bots come and go for so long."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        bots: list[Bot] = [hear_extended, hear_plain, speak_extended, speak_plain, speak_over_http]
+        bots: list[Bot] = [transcribe_extended, transcribe_plain, speak_extended, speak_plain, speak_over_http]
         shares = [17, 8, 17, 5, 3]
 
         async def come_and_go(bot: Bot) -> None:
@@ -185,36 +184,36 @@ async def speak_extended(soak: Soak, model: str, rng: random.Random) -> str:
     ids = await soak.with_faults(model, "tts", rng, profile)
     try:
         async with talking(soak.sidecar, "tts", model, subprotocol=EXTENDED) as talk:
-            run = speaking_runs.Troubled(talk, rng)
-            await talk.send({**speaking_runs.INIT, "standby": rng.random() < 0.4})
+            run = tts_runs.Troubled(talk, rng)
+            await talk.send({**tts_runs.INIT, "standby": rng.random() < 0.4})
             listening = asyncio.create_task(run.listen())
-            await run.act(rng.choice([*speaking_runs.SORTS, "update and clear"]))
+            await run.act(rng.choice([*tts_runs.SORTS, "update and clear"]))
             await run.finish(listening, within=40)
         run.check(may_fail=True)
         if run.fatal:
             return str(run.fatal["code"])
-        return "some failed" if any(heard.reason == "failed" for heard in run.contexts.values()) else "whole"
+        return "some failed" if any(numbers.reason == "failed" for numbers in run.contexts.values()) else "whole"
     finally:
         await soak.forget(ids)
 
 
-async def hear_extended(soak: Soak, model: str, rng: random.Random) -> str:
+async def transcribe_extended(soak: Soak, model: str, rng: random.Random) -> str:
     kind = rng.choice(["late", "early", "several", "from finalize", "without words"])
-    ids = await soak.with_faults(model, "stt", rng, hearing_runs.profile_of(kind, rng))
-    numbers, pcm = hearing_runs.speech(rng)
+    ids = await soak.with_faults(model, "stt", rng, stt_runs.profile_of(kind, rng))
+    numbers, pcm = stt_runs.speech(rng)
     try:
         async with talking(soak.sidecar, "stt", model, subprotocol=EXTENDED) as talk:
-            run = hearing_runs.Troubled(talk, rng, pace=3, answer_within=6)
-            await talk.send({**hearing_runs.INIT, "standby": rng.random() < 0.4})
+            run = stt_runs.Troubled(talk, rng, pace=3, answer_within=6)
+            await talk.send({**stt_runs.INIT, "standby": rng.random() < 0.4})
             listening = asyncio.create_task(run.listen())
-            await run.say(pcm, update_at=rng.choice([None, rng.uniform(0.1, 0.8)]))
+            await run.send_speech(pcm, update_at=rng.choice([None, rng.uniform(0.1, 0.8)]))
             await run.end(listening, within=40)
         # What an upstream that says nothing more has taken it may keep to itself: "timeout".
         does = {fault.get("do") for fault in soak.scripts[model]}
         silent = does & {"mute", "stall", "stop_reading"}
         # Nor are words promised that come after a final without word times was taken for the last answer.
         timed = kind != "without words"
-        run.held(numbers, exact=timed, whole=timed and not silent, unsaid=not timed or "mute" in does)
+        run.check(numbers, exact=timed, whole=timed and not silent, unreported=not timed or "mute" in does)
         return run.fatal["code"] if run.fatal else "ended"
     finally:
         await soak.forget(ids)
@@ -226,7 +225,7 @@ async def speak_plain(soak: Soak, model: str, rng: random.Random) -> str:
     failed = 0
     try:
         async with talking(soak.sidecar, "tts", model) as talk:
-            await talk.send(speaking_runs.INIT)
+            await talk.send(tts_runs.INIT)
             for turn in range(rng.randint(1, 4)):
                 expected = list(range(100 * turn + 1, 100 * turn + rng.randint(3, 9)))
                 talk.audio.clear()
@@ -236,17 +235,17 @@ async def speak_plain(soak: Soak, model: str, rng: random.Random) -> str:
                 while True:
                     async with asyncio.timeout(30):
                         message = await talk.next_whenever()
-                    kind = message["type"] if isinstance(message, dict) else "sound"
+                    kind = message["type"] if isinstance(message, dict) else "audio"
                     if kind in ("audio_end", "flushed", "error"):
                         break
-                found = signal.decode(bytes(talk.audio), speaking_runs.RATE)
-                heard = [word.number for word in found]
-                assert heard == expected[: len(heard)], f"turn {turn}: {heard} of {expected}"
+                found = signal.decode(bytes(talk.audio), tts_runs.RATE)
+                numbers = [word.number for word in found]
+                assert numbers == expected[: len(numbers)], f"turn {turn}: {numbers} of {expected}"
                 assert all(word.whole for word in found[:-1])
                 if kind == "error":
                     failed += 1
                     return "failed"
-                assert heard == expected, f"turn {turn}: {heard} of {expected}"
+                assert numbers == expected, f"turn {turn}: {numbers} of {expected}"
             await talk.send({"type": "close"})
             assert (await talk.until_closed())[0] == 1000
             return "whole"
@@ -264,26 +263,26 @@ async def until_closed(talk: Talk) -> int:
             return closed.rcvd.code if closed.rcvd else 1006
 
 
-async def hear_plain(soak: Soak, model: str, rng: random.Random) -> str:
-    ids = await soak.with_faults(model, "stt", rng, hearing_runs.profile_of("early", rng))
-    numbers, pcm = hearing_runs.speech(rng)
+async def transcribe_plain(soak: Soak, model: str, rng: random.Random) -> str:
+    ids = await soak.with_faults(model, "stt", rng, stt_runs.profile_of("early", rng))
+    numbers, pcm = stt_runs.speech(rng)
     try:
         async with talking(soak.sidecar, "stt", model) as talk:
-            await talk.send(hearing_runs.INIT)
+            await talk.send(stt_runs.INIT)
             listening = asyncio.create_task(until_closed(talk))
-            run = hearing_runs.Run(talk, rng)
+            run = stt_runs.Run(talk, rng)
             run.pace = 3
             try:
-                await run.say(pcm)
+                await run.send_speech(pcm)
                 await run.finalize()
                 await talk.send({"type": "close"})
             except ConnectionClosed:
                 pass
             async with asyncio.timeout(40):
                 code = await listening
-        told = [word for text in talk.finals() for word in text.split() if not word.startswith("frag")]
+        transcribed = [word for text in talk.finals() for word in text.split() if not word.startswith("frag")]
         expected = [f"n{number}" for number in numbers]
-        assert told == [word for word in expected if word in told], told
+        assert transcribed == [word for word in expected if word in transcribed], transcribed
         if code == 1000:
             answers = [message for message in talk.messages if message.get("from_finalize")]
             assert len(answers) == len(run.finalizes)
@@ -317,15 +316,17 @@ async def speak_over_http(soak: Soak, model: str, rng: random.Random) -> str:
             except httpx.RemoteProtocolError:
                 whole = False
         found = signal.decode(bytes(audio), 24_000)
-        heard = [word.number for word in found]
-        assert heard == expected if whole else heard == expected[: len(heard)], f"{heard} of {expected}, whole: {whole}"
+        numbers = [word.number for word in found]
+        assert numbers == expected if whole else numbers == expected[: len(numbers)], (
+            f"{numbers} of {expected}, whole: {whole}"
+        )
         return "whole" if whole else "broke off"
     finally:
         await soak.forget(ids)
 
 
 async def test_fifty_sessions_under_random_faults_leave_nothing_behind() -> None:
-    sets = [part for name, value in MANNERS.items() for part in ("--set", f"{name}={value}")]
+    sets = [part for name, value in PROFILE.items() for part in ("--set", f"{name}={value}")]
     async with started("simulate", "--port", "0", "--speech", "signal", *sets) as running:
         simulator = (await running.says(r"at (ws://\S+)")).group(1)
         async with (

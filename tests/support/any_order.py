@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from support.conversation import Conversation, Said
+from support.conversation import Conversation, Step
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -13,7 +13,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     talk: Conversation
 
-    def follow(self, said: list[Said]) -> None:
+    def follow(self, steps: list[Step]) -> None:
         """Check what the session does in return for an event."""
         raise NotImplementedError
 

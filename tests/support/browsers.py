@@ -29,19 +29,19 @@ LISTEN = """async () => {
   while (!voice.srcObject) await new Promise((done) => setTimeout(done, 20));
   const context = new AudioContext({ sampleRate: 16000 });
   const tap = context.createScriptProcessor(4096, 1, 1);
-  window.heard = [];
-  tap.onaudioprocess = ({ inputBuffer }) => heard.push(inputBuffer.getChannelData(0).slice());
+  window.played = [];
+  tap.onaudioprocess = ({ inputBuffer }) => played.push(inputBuffer.getChannelData(0).slice());
   context.createMediaStreamSource(voice.srcObject).connect(tap);
   tap.connect(context.destination);
 }"""
 # Whether sound has come after the first pieces, and silence of 2 s after that.
 HAS_SPOKEN = """(first) => {
-  const sounds = (piece) => piece.some((sample) => Math.abs(sample) > 0.005);
-  const since = heard.slice(first);
-  return since.some(sounds) && !since.slice(-8).some(sounds);
+  const isLoud = (piece) => piece.some((sample) => Math.abs(sample) > 0.005);
+  const since = played.slice(first);
+  return since.some(isLoud) && !since.slice(-8).some(isLoud);
 }"""
-HEARD = """(first) => {
-  const all = new Int16Array(heard.slice(first).flatMap((piece) => Array.from(piece, (sample) => sample * 32767)));
+PLAYED = """(first) => {
+  const all = new Int16Array(played.slice(first).flatMap((piece) => Array.from(piece, (sample) => sample * 32767)));
   let text = "";
   for (const byte of new Uint8Array(all.buffer)) text += String.fromCharCode(byte);
   return btoa(text);
@@ -94,10 +94,10 @@ async def ask_question(page: Page, address: str) -> str:
     await page.evaluate(LISTEN)
     await page.get_by_text("Ask me something").wait_for(timeout=WAIT * 1000)
     await page.locator(".you").first.wait_for(timeout=WAIT * 1000)
-    asked_at = await page.evaluate("heard.length")
+    asked_at = await page.evaluate("played.length")
     answer = page.locator(".bot", has_text="You said: please call the front desk and ask for a quiet room")
     await answer.wait_for(timeout=WAIT * 1000)
     assert "please call the front desk" in await page.locator(".you").first.inner_text()
     await page.wait_for_function(HAS_SPOKEN, arg=asked_at, timeout=WAIT * 1000)
-    sound = base64.b64decode(await page.evaluate(HEARD, asked_at))
-    return await asyncio.to_thread(recognize, sound)
+    audio = base64.b64decode(await page.evaluate(PLAYED, asked_at))
+    return await asyncio.to_thread(recognize, audio)

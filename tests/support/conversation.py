@@ -26,42 +26,42 @@ from slng_sidecar.protocol.commands import (
 from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.sessions.delivery import AudioDelivery
 
-Said = tuple[Any, ...]
+Step = tuple[Any, ...]
 READY = {"type": "ready", "session_id": "s1"}
 # More wakes than these without time going on are a busy loop.
 _SETTLED = 20
 
 
-def dial(connection: int) -> Said:
+def dial(connection: int) -> Step:
     return ("dial", connection)
 
 
-def up(message: dict[str, Any] | bytes, connection: int = 0) -> Said:
+def up(message: dict[str, Any] | bytes, connection: int = 0) -> Step:
     return ("up", connection, message)
 
 
-def retire(connection: int) -> Said:
+def retire(connection: int) -> Step:
     return ("retire", connection)
 
 
-def down(message: dict[str, Any] | bytes) -> Said:
+def down(message: dict[str, Any] | bytes) -> Step:
     return ("down", message)
 
 
-def refusal(code: str) -> Said:
+def refusal(code: str) -> Step:
     """An error after which the session goes on."""
     return ("error", code, "goes on")
 
 
-def fatal(code: str) -> Said:
+def fatal(code: str) -> Step:
     return ("error", code, "fatal")
 
 
-def goodbye(code: int) -> Said:
-    return ("goodbye", code)
+def client_closed(code: int) -> Step:
+    return ("client_closed", code)
 
 
-def strictly(text: str) -> Any:
+def strict_json(text: str) -> Any:
     """Read JSON as strict readers do, which take no NaN and no Infinity, after its way over the wire."""
     return json.loads(text.encode().decode(), parse_constant=_not_json)
 
@@ -98,9 +98,9 @@ class Conversation:
         """The connection dialled last."""
         return len(self.inits) - 1
 
-    def client(self, *messages: dict[str, Any] | str | bytes) -> list[Said]:
+    def client(self, *messages: dict[str, Any] | str | bytes) -> list[Step]:
         """The client sends messages."""
-        found: list[Said] = []
+        found: list[Step] = []
         for message in messages:
             if isinstance(message, bytes):
                 found += self._done(self.machine.client_binary(message, self.now))
@@ -109,12 +109,12 @@ class Conversation:
                 found += self._done(self.machine.client_text(text, self.now))
         return found
 
-    def client_goes(self) -> list[Said]:
+    def client_leaves(self) -> list[Step]:
         found = self._done(self.machine.client_gone(self.now))
         self.over = True
         return found
 
-    def ready(self, since: float | None = None, connection: int | None = None, **fields: Any) -> list[Said]:
+    def ready(self, since: float | None = None, connection: int | None = None, **fields: Any) -> list[Step]:
         """The newest connection answers its init, or is a spare that has done so before."""
         number = self.newest if connection is None else connection
         assert self.open[number] is False
@@ -122,9 +122,9 @@ class Conversation:
         text = json.dumps({**READY, **fields})
         return self._done(self.machine.upstream_ready(number, text, self.now, since))
 
-    def upstream(self, *messages: dict[str, Any] | str | bytes, connection: int | None = None) -> list[Said]:
+    def upstream(self, *messages: dict[str, Any] | str | bytes, connection: int | None = None) -> list[Step]:
         """Upstream sends messages, on the newest connection unless told otherwise."""
-        found: list[Said] = []
+        found: list[Step] = []
         number = self.newest if connection is None else connection
         for message in messages:
             if isinstance(message, bytes):
@@ -134,7 +134,7 @@ class Conversation:
                 found += self._done(self.machine.upstream_text(number, text, self.now))
         return found
 
-    def lost(self, how: Close | GatewayError | int = 1006, connection: int | None = None) -> list[Said]:
+    def lost(self, how: Close | GatewayError | int = 1006, connection: int | None = None) -> list[Step]:
         """The newest connection, or another one, ends: with a close, an error or a close code."""
         number = self.newest if connection is None else connection
         del self.open[number]
@@ -147,9 +147,9 @@ class Conversation:
                 close = how
         return self._done(self.machine.upstream_lost(number, close, self.now))
 
-    def wait(self, seconds: float) -> list[Said]:
+    def wait(self, seconds: float) -> list[Step]:
         """Let time go by, waking the machine whenever it asked for it."""
-        found: list[Said] = []
+        found: list[Step] = []
         until = self.now + seconds
         woken_at, wakes = self.now, 0
         while (deadline := self.machine.deadline) is not None and deadline <= until:
@@ -161,14 +161,14 @@ class Conversation:
         self.now = until
         return found
 
-    def drain(self, seconds: float) -> list[Said]:
+    def drain(self, seconds: float) -> list[Step]:
         """The sidecar is about to stop, in so many seconds at the latest."""
         return self._done(self.machine.drain(self.now + seconds, self.now))
 
-    def _done(self, commands: list[Command]) -> list[Said]:
-        return [said for command in commands for said in self._carried_out(command)]
+    def _done(self, commands: list[Command]) -> list[Step]:
+        return [steps for command in commands for steps in self._carried_out(command)]
 
-    def _carried_out(self, command: Command) -> list[Said]:
+    def _carried_out(self, command: Command) -> list[Step]:
         match command:
             case StartDecoding():
                 self._delivery.start(command)
@@ -179,33 +179,33 @@ class Conversation:
             case _:
                 return [self._carried_out_one(command)]
         delivered, self._delivered = self._delivered, []
-        return [down(data) if isinstance(data, bytes) else self._heard(strictly(data)) for data in delivered]
+        return [down(data) if isinstance(data, bytes) else self._received(strict_json(data)) for data in delivered]
 
-    def _carried_out_one(self, command: Dial | SendUpstream | Retire | SendClient | CloseClient) -> Said:
+    def _carried_out_one(self, command: Dial | SendUpstream | Retire | SendClient | CloseClient) -> Step:
         match command:
             case Dial(number, init):
                 assert not self.over, "a dial after the end"
                 assert number == len(self.inits), "a number was used twice or left out"
-                self.inits.append(strictly(init))
+                self.inits.append(strict_json(init))
                 self.open[number] = False
                 return dial(number)
             case SendUpstream(number, data):
                 assert self.open.get(number), f"something was sent on connection {number}, which is not ready"
-                return up(data if isinstance(data, bytes) else strictly(data), number)
+                return up(data if isinstance(data, bytes) else strict_json(data), number)
             case Retire(number):
                 assert number in self.open, f"connection {number} was retired, which is not open"
                 del self.open[number]
                 return retire(number)
             case SendClient(data):
                 assert not self.over, "something was said after goodbye"
-                return down(data) if isinstance(data, bytes) else self._heard(strictly(data))
+                return down(data) if isinstance(data, bytes) else self._received(strict_json(data))
             case CloseClient(code, reason):
                 assert not self.over, "goodbye was said twice"
                 assert len(reason.encode()) <= 123
                 self.over = True
-                return goodbye(code)
+                return client_closed(code)
 
-    def _heard(self, message: dict[str, Any]) -> Said:
+    def _received(self, message: dict[str, Any]) -> Step:
         if message.get("type") != "error":
             return down(message)
         self.errors.append(message)

@@ -104,7 +104,7 @@ class Driver:
         """Give the words of all texts of a kind."""
         return " ".join(event["text"] for event in self.of(kind)).split()
 
-    def sound(self, kind: str, after: str = "") -> bytes:
+    def audio(self, kind: str, after: str = "") -> bytes:
         """Give the sound of all events of a kind, or of those after the first event of another."""
         events = self.events
         if after:
@@ -139,9 +139,9 @@ async def driving(name: str, script: str, **options: Any) -> AsyncIterator[Drive
         await asyncio.gather(*readers)
 
 
-def numbers(sound: bytes, rate: int = 16_000) -> list[int]:
+def numbers(audio: bytes, rate: int = 16_000) -> list[int]:
     """Give the numbers of the whole words in sound."""
-    return [word.number for word in signal.decode(sound, rate) if word.whole]
+    return [word.number for word in signal.decode(audio, rate) if word.whole]
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from support.http import http_client
 from support.running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 
 EXTENDED = "slng-sidecar.v1"
-SOUND = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
+PCM = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
 
 
 @functools.cache
@@ -51,10 +51,10 @@ async def _use(url: str, simulator: Simulator, client: httpx.AsyncClient) -> Non
         await talk.send({"type": "flush", "context_id": "a"}, {"type": "nonsense"})
         await talk.until("audio_end")
     async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
-        await talk.send(STT_INIT, SOUND, {"type": "finalize", "id": "f"})
+        await talk.send(STT_INIT, PCM, {"type": "finalize", "id": "f"})
         await talk.until("finalized")
         simulator.inject(do="drop", when="audio", kind="stt")
-        await talk.send(SOUND)
+        await talk.send(PCM)
         while (await talk.until("status"))["state"] != "connected":
             pass
     simulator.inject(do="refuse", status=401, kind="stt")

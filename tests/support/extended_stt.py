@@ -10,7 +10,7 @@ from slng_sidecar.protocol.stt.dialects import ExtendedStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
 
-from support.conversation import Conversation, Said, dial, down
+from support.conversation import Conversation, Step, dial, down
 
 INIT = {"type": "init", "config": {"sample_rate": 16_000, "language": "en"}}
 FINALIZE, CLOSE = {"type": "finalize"}, {"type": "close"}
@@ -49,13 +49,13 @@ def live(**options: Any) -> Conversation:
     return talk
 
 
-def told(said: list[Said], kind: str) -> list[dict[str, Any]]:
-    return [what[1] for what in said if what[0] == "down" and what[1]["type"] == kind]
+def to_client(steps: list[Step], kind: str) -> list[dict[str, Any]]:
+    return [what[1] for what in steps if what[0] == "down" and what[1]["type"] == kind]
 
 
-def sent(said: list[Said], connection: int) -> bytes:
-    return b"".join(what[2] for what in said if what[:2] == ("up", connection) and isinstance(what[2], bytes))
+def sent(steps: list[Step], connection: int) -> bytes:
+    return b"".join(what[2] for what in steps if what[:2] == ("up", connection) and isinstance(what[2], bytes))
 
 
-def finalized(name: str | None, outcome: str, covered_ms: int) -> Said:
+def finalized(name: str | None, outcome: str, covered_ms: int) -> Step:
     return down({"type": "finalized", "finalize_id": name, "outcome": outcome, "covered_ms": covered_ms})

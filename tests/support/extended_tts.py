@@ -10,7 +10,7 @@ from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
 from slng_sidecar.sessions.delivery import decodable_encodings
 
-from support.conversation import READY, Conversation, Said, dial, down, up
+from support.conversation import READY, Conversation, Step, dial, down, up
 
 INIT: dict[str, Any] = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 16_000}}
 FLUSH = {"type": "flush"}
@@ -41,18 +41,18 @@ def update(number: str, **fields: Any) -> dict[str, Any]:
     return {"type": "update", "id": number, **fields}
 
 
-def words(text: str, connection: int = 0) -> Said:
+def words(text: str, connection: int = 0) -> Step:
     """A text as upstream gets it."""
     return up({"type": "text", "text": text}, connection)
 
 
-def start(name: str) -> Said:
+def start(name: str) -> Step:
     return down(
         {"type": "audio_start", "context_id": name, "sample_rate": 16_000, "encoding": "linear16", "channels": 1}
     )
 
 
-def end(name: str, reason: str = "completed", ms: int = 0, first: int | None = None) -> Said:
+def end(name: str, reason: str = "completed", ms: int = 0, first: int | None = None) -> Step:
     frame = {"type": "audio_end", "context_id": name, "reason": reason, "duration_ms": ms}
     return down(frame if first is None else {**frame, "first_audio_ms": first})
 
@@ -62,12 +62,12 @@ def updated(
     applied: dict[str, Any] | None = None,
     unchanged: tuple[str, ...] = (),
     rejected: dict[str, str] | None = None,
-) -> Said:
+) -> Step:
     fields = {"applied": applied or {}, "unchanged": list(unchanged), "rejected": rejected or {}}
     return down({"type": "updated", "id": number, **fields})
 
 
-def status(state: str, cause: str, attempt: int, gap_ms: int = 0) -> Said:
+def status(state: str, cause: str, attempt: int, gap_ms: int = 0) -> Step:
     return down({"type": "status", "state": state, "cause": cause, "attempt": attempt, "gap_ms": gap_ms})
 
 

@@ -14,7 +14,7 @@ from support.numbered_signal import speech, whole_words
 from support.pipelines import RunningPipeline
 from support.running import AURA, NOVA, running_gateway
 
-__all__ = ["AURA", "NOVA", "audio_frames", "have_ended", "heard", "spoken", "upstream", "was_spoken"]
+__all__ = ["AURA", "NOVA", "audio_frames", "have_ended", "played", "transcribed", "upstream", "was_transcribed"]
 
 
 @contextlib.asynccontextmanager
@@ -44,17 +44,17 @@ def audio_frames(words: range, frame_bytes: int = 640) -> list[InputAudioRawFram
     ]
 
 
-def spoken(pipeline: RunningPipeline) -> list[str]:
+def transcribed(pipeline: RunningPipeline) -> list[str]:
     return " ".join(frame.text for frame in pipeline.down(TranscriptionFrame)).split()
 
 
-def was_spoken(pipeline: RunningPipeline, word: str) -> bool:
-    return word in spoken(pipeline)
+def was_transcribed(pipeline: RunningPipeline, word: str) -> bool:
+    return word in transcribed(pipeline)
 
 
 def have_ended(pipeline: RunningPipeline, turns: int) -> bool:
     return len(pipeline.down(TTSStoppedFrame)) == turns
 
 
-def heard(pipeline: RunningPipeline) -> list[int]:
+def played(pipeline: RunningPipeline) -> list[int]:
     return whole_words(b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame)))

@@ -34,8 +34,8 @@ CLIENT_KEY = "sk-clients-own/c3d2a7f1"
 # One that a client writes where no key belongs. What it wrote it may be told; nobody else may be.
 MISPLACED = "sk-misplaced-5be77c19"
 WORDS = "n424242 n434343"
-SOUND = signal.encode([signal.SignalWord(424_242), signal.SignalWord(434_343)])
-WAV = wav_header(16_000, data_size=len(SOUND)) + SOUND
+PCM = signal.encode([signal.SignalWord(424_242), signal.SignalWord(434_343)])
+WAV = wav_header(16_000, data_size=len(PCM)) + PCM
 KNOWN = f"{MISPLACED} {WORDS}"
 # What an upstream says: the keys that it was dialled with, filled in by ``knowing``, and the words.
 LEAKY = "{key} {provider} " + WORDS
@@ -85,13 +85,13 @@ class World:
             async with talking(
                 self.sidecar.url, kind, model, authorized(**(headers or {})), subprotocol=subprotocol
             ) as talk:
-                await self.say_all(talk, kind, extended=extended)
+                await self.send_all(talk, kind, extended=extended)
 
-    async def say_all(self, talk: Talk, kind: str, *, extended: bool) -> None:
+    async def send_all(self, talk: Talk, kind: str, *, extended: bool) -> None:
         """Say in a session what is sense and what is none, to its end."""
         try:
             if kind == "stt":
-                await talk.send(STT_INIT, SOUND, {"type": "finalize"}, {"type": "nonsense " + KNOWN}, "{" + KNOWN)
+                await talk.send(STT_INIT, PCM, {"type": "finalize"}, {"type": "nonsense " + KNOWN}, "{" + KNOWN)
             else:
                 context = {"context_id": KNOWN} if extended else {}
                 await talk.send(TTS_INIT, {"type": "text", **context, "text": WORDS}, {"type": "flush", **context})

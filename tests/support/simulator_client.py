@@ -54,7 +54,7 @@ class Client(Talk):
             self.times.append(asyncio.get_running_loop().time())
         return message
 
-    async def next_sound(self) -> bytes:
+    async def next_audio(self) -> bytes:
         """Read what must be a binary message."""
         data = await self.next()
         assert isinstance(data, bytes)

@@ -60,7 +60,7 @@ class Run:
         self.finalizes: list[str] = []
         self.updates: list[str] = []
 
-    async def say(self, pcm: bytes, *, update_at: float | None = None) -> None:
+    async def send_speech(self, pcm: bytes, *, update_at: float | None = None) -> None:
         """Send speech at its pace, with a finalize now and then and an update at its place."""
         loop = asyncio.get_running_loop()
         start, sent, chunk = loop.time(), 0, self.rng.choice([320, 640, 1024, 3200, 641])
@@ -90,12 +90,12 @@ class Run:
 
     def check(self, numbers: list[int], *, exact: bool) -> None:
         """Hold what was told against what was said."""
-        told = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
-        assert not [word for word in told if word.startswith("frag")], told
+        transcribed = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
+        assert not [word for word in transcribed if word.startswith("frag")], transcribed
         expected = [f"n{number}" for number in numbers]
-        assert list(dict.fromkeys(told)) == expected, told
+        assert list(dict.fromkeys(transcribed)) == expected, transcribed
         if exact:
-            assert told == expected
+            assert transcribed == expected
         answered = [message["finalize_id"] for message in self.of("finalized")]
         assert sorted(answered) == sorted(self.finalizes)
         assert [message["id"] for message in self.of("updated")] == self.updates
@@ -120,7 +120,7 @@ async def one_run(url: str, simulator: Simulator, what: str, seed: int) -> int:
         await talk.send(INIT)
         await talk.until("ready")
         reading = asyncio.create_task(_keep_reading(talk))
-        await run.say(pcm, update_at=rng.uniform(0.1, 0.8) if "update" in what else None)
+        await run.send_speech(pcm, update_at=rng.uniform(0.1, 0.8) if "update" in what else None)
         reading.cancel()
         await asyncio.wait([reading])
         await run.finish()
@@ -150,7 +150,7 @@ class Troubled(Run):
         self.fatal: dict[str, Any] | None = None
         self.dropped_ms = 0
         self._answer_within = answer_within
-        self._asked: dict[str, float] = {}
+        self._unanswered: dict[str, float] = {}
         self.code = 0
 
     async def listen(self) -> None:
@@ -166,19 +166,19 @@ class Troubled(Run):
                         self.fatal = message
                     case "finalized":
                         name = message["finalize_id"]
-                        took = loop.time() - self._asked.pop(name)  # once only
+                        took = loop.time() - self._unanswered.pop(name)  # once only
                         assert took < self._answer_within, f"{name} was answered after {took:.1f} s"
                     case "status":
                         self.dropped_ms += message.get("dropped_ms", 0)
         except ConnectionClosed as closed:
             self.code = closed.rcvd.code if closed.rcvd else 1006
 
-    async def say(self, pcm: bytes, *, update_at: float | None = None) -> None:
+    async def send_speech(self, pcm: bytes, *, update_at: float | None = None) -> None:
         with contextlib.suppress(ConnectionClosed):
-            await super().say(pcm, update_at=update_at)
+            await super().send_speech(pcm, update_at=update_at)
 
     async def finalize(self) -> None:
-        self._asked[f"f{len(self.finalizes)}"] = asyncio.get_running_loop().time()
+        self._unanswered[f"f{len(self.finalizes)}"] = asyncio.get_running_loop().time()
         await super().finalize()
 
     async def end(self, listening: asyncio.Task[None], *, within: float = 15) -> None:
@@ -190,8 +190,8 @@ class Troubled(Run):
             await listening
         assert (self.code == 1000) == (self.fatal is None), (self.code, self.fatal)
 
-    def held(
-        self, numbers: list[int], *, exact: bool, whole: bool = True, drained: bool = False, unsaid: bool = False
+    def check(
+        self, numbers: list[int], *, exact: bool, whole: bool = True, drained: bool = False, unreported: bool = False
     ) -> None:
         """Hold what was told against what was said.
 
@@ -201,23 +201,27 @@ class Troubled(Run):
             unsaid: whether words may be missing without a report.
             drained: whether the sidecar ended the session; what was sent meanwhile is nobody's.
         """
-        told = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
-        words = [word for word in told if not word.startswith("frag")]
+        transcribed = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
+        words = [word for word in transcribed if not word.startswith("frag")]
         expected = [f"n{number}" for number in numbers]
         once = list(dict.fromkeys(words))
-        assert once == [word for word in expected if word in once], told
+        assert once == [word for word in expected if word in once], transcribed
         if exact:
-            assert words == once, told
+            assert words == once, transcribed
         if drained:
-            assert list(self._asked) == self.finalizes[len(self.finalizes) - len(self._asked) :], "one was left out"
-            assert self.fatal or not whole or once == expected[: len(once)], told
+            assert list(self._unanswered) == self.finalizes[len(self.finalizes) - len(self._unanswered) :], (
+                "one was left out"
+            )
+            assert self.fatal or not whole or once == expected[: len(once)], transcribed
         elif self.fatal is None:
-            assert not self._asked, f"never answered: {list(self._asked)}"
+            assert not self._unanswered, f"never answered: {list(self._unanswered)}"
             assert sorted(message["id"] for message in self.of("updated")) == sorted(self.updates)
             timeouts = [answer for answer in self.of("finalized") if answer["outcome"] == "timeout"]
-            assert once == expected or not whole or self.dropped_ms, told
-            assert once == expected or unsaid or self.dropped_ms or timeouts, f"not told, and nobody said so: {told}"
+            assert once == expected or not whole or self.dropped_ms, transcribed
+            assert once == expected or unreported or self.dropped_ms or timeouts, (
+                f"not told, and nobody said so: {transcribed}"
+            )
             if whole and not self.dropped_ms:
-                assert not [word for word in told if word.startswith("frag") and word != "frag:0"], told
+                assert not [word for word in transcribed if word.startswith("frag") and word != "frag:0"], transcribed
         covered = [final["covered_ms"] for final in self.of("final_transcript")]
         assert covered == sorted(covered)

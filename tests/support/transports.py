@@ -26,7 +26,7 @@ class _Loudspeaker(BaseOutputTransport):
         super().__init__(params)
         self.rate = 0
         self.started = asyncio.Event()
-        self.heard: list[tuple[float, bytes]] = []
+        self.played: list[tuple[float, bytes]] = []
         self._free_at = 0.0
 
     async def start(self, frame: StartFrame) -> None:
@@ -40,7 +40,7 @@ class _Loudspeaker(BaseOutputTransport):
         await asyncio.sleep(self._free_at - loop.time())
         self._free_at += len(frame.audio) / (2 * frame.num_channels * frame.sample_rate)
         self.rate = frame.sample_rate
-        self.heard.append((loop.time(), frame.audio))
+        self.played.append((loop.time(), frame.audio))
         return True
 
 
@@ -70,7 +70,7 @@ class RoomTransport(BaseTransport):
     async def leave(self) -> None:
         await self._call_event_handler("on_client_disconnected", "the test")
 
-    async def say(self, pcm: bytes, sample_rate: int) -> None:
+    async def speak(self, pcm: bytes, sample_rate: int) -> None:
         """Speak at the pace of life."""
         size = int(sample_rate * FRAME) * 2
         loop = asyncio.get_running_loop()
@@ -79,9 +79,9 @@ class RoomTransport(BaseTransport):
             await asyncio.sleep(start + number * FRAME - loop.time())
             await self._input.push_audio_frame(InputAudioRawFrame(pcm[at : at + size], sample_rate, 1))
 
-    def heard(self) -> bytes:
+    def played(self) -> bytes:
         """What came out of the loudspeaker, without silence that only filled it."""
-        return b"".join(audio for _, audio in self._output.heard if any(audio))
+        return b"".join(audio for _, audio in self._output.played if any(audio))
 
     @property
     def out_rate(self) -> int:
@@ -89,6 +89,6 @@ class RoomTransport(BaseTransport):
         return self._output.rate
 
     @property
-    def last_sound(self) -> float:
+    def last_audio(self) -> float:
         """When sound was heard last, on the loop's clock."""
-        return max((at for at, audio in self._output.heard if any(audio)), default=0.0)
+        return max((at for at, audio in self._output.played if any(audio)), default=0.0)

@@ -21,7 +21,7 @@ SORTS = ("drop", "update", "drop during update", "clear", "clear during drop")
 
 
 @dataclass
-class Heard:
+class ReceivedContext:
     """A context as the client got it."""
 
     audio: bytearray = field(default_factory=bytearray)
@@ -43,12 +43,12 @@ class Run:
         self.rng = rng
         self.words: dict[str, list[int]] = {}
         self.open: list[str] = []
-        self.contexts: dict[str, Heard] = {}
+        self.contexts: dict[str, ReceivedContext] = {}
         self.cleared: set[str] = set()
         self.clears: Counter[str | None] = Counter()
         self.updates: list[str] = []
         self.answers: list[str] = []
-        self.sounding: str | None = None
+        self.streaming: str | None = None
         self.changed = asyncio.Event()
 
     # What it says
@@ -83,8 +83,8 @@ class Run:
             self.open.append(name)
         else:
             name = self.rng.choice(self.open)
-        said = sum(map(len, self.words.values()))
-        numbers = list(range(said + 1, said + self.rng.randint(2, 5)))
+        count = sum(map(len, self.words.values()))
+        numbers = list(range(count + 1, count + self.rng.randint(2, 5)))
         self.words[name] += numbers
         await self.talk.send({"type": "text", "context_id": name, "text": " ".join(f"n{n}" for n in numbers)})
         if self.rng.random() < 0.5:
@@ -107,38 +107,38 @@ class Run:
     async def listen(self) -> None:
         try:
             while True:
-                self._hear(await self.hear())
+                self._check_message(await self.receive())
                 self.changed.set()
         except ConnectionClosed:
             self.changed.set()
 
-    async def hear(self) -> dict[str, Any] | bytes:
+    async def receive(self) -> dict[str, Any] | bytes:
         return await self.talk.next()
 
-    def _hear(self, message: dict[str, Any] | bytes) -> None:
+    def _check_message(self, message: dict[str, Any] | bytes) -> None:
         if isinstance(message, bytes):
-            assert self.sounding is not None, "sound between contexts"
-            self.contexts[self.sounding].audio += message
+            assert self.streaming is not None, "sound between contexts"
+            self.contexts[self.streaming].audio += message
             return
         name = str(message.get("context_id"))
         match message["type"]:
             case "audio_start":
-                assert self.sounding is None
+                assert self.streaming is None
                 assert name not in self.contexts or self.contexts[name].reason is None
-                self.sounding = name
-                self.contexts.setdefault(name, Heard())
+                self.streaming = name
+                self.contexts.setdefault(name, ReceivedContext())
             case "audio_end":
-                heard = self.contexts.setdefault(name, Heard())
-                assert heard.reason is None, "a context ended twice"
-                heard.reason = message["reason"]
-                assert message["duration_ms"] == round(len(heard.audio) / (2 * RATE / 1000))
-                if name == self.sounding:
-                    self.sounding = None
+                context = self.contexts.setdefault(name, ReceivedContext())
+                assert context.reason is None, "a context ended twice"
+                context.reason = message["reason"]
+                assert message["duration_ms"] == round(len(context.audio) / (2 * RATE / 1000))
+                if name == self.streaming:
+                    self.streaming = None
                 else:
-                    assert not heard.audio
+                    assert not context.audio
             case "error":
                 assert message["fatal"] is False, message
-                self.contexts.setdefault(message["context_id"], Heard()).errors += 1
+                self.contexts.setdefault(message["context_id"], ReceivedContext()).errors += 1
             case "cleared":
                 self.clears[message.get("context_id")] -= 1
             case "updated":
@@ -147,7 +147,7 @@ class Run:
 
     @property
     def over(self) -> bool:
-        ended = [name for name, heard in self.contexts.items() if heard.reason]
+        ended = [name for name, context in self.contexts.items() if context.reason]
         return len(ended) == len(self.words) and len(self.answers) == len(self.updates)
 
     async def finish(self, listening: asyncio.Task[None]) -> None:
@@ -166,19 +166,19 @@ class Run:
         assert not +self.clears
         assert not -self.clears
         assert self.contexts.keys() == self.words.keys()
-        for name, heard in self.contexts.items():
-            found = signal.decode(bytes(heard.audio), RATE)
+        for name, context in self.contexts.items():
+            found = signal.decode(bytes(context.audio), RATE)
             numbers, expected = [word.number for word in found], self.words[name]
-            assert numbers == expected[: len(numbers)], f"{name} ({heard.reason}): {numbers} of {expected}"
+            assert numbers == expected[: len(numbers)], f"{name} ({context.reason}): {numbers} of {expected}"
             whole = [word.whole for word in found]
-            match heard.reason:
+            match context.reason:
                 case "completed":
                     assert all(whole)
                     assert numbers == expected, f"{name}: {numbers} of {expected}"
                 case "failed":
                     assert all(whole[:-1])
-                    assert heard.audio, "failed, though none of it was delivered"
-                    assert heard.errors == 1
+                    assert context.audio, "failed, though none of it was delivered"
+                    assert context.errors == 1
                 case "cleared":
                     assert all(whole[:-1])
                     assert name in self.cleared
@@ -237,32 +237,32 @@ class Troubled(Run):
         with contextlib.suppress(ConnectionClosed):
             await super().act(sort)
 
-    async def hear(self) -> dict[str, Any] | bytes:
+    async def receive(self) -> dict[str, Any] | bytes:
         return await self.talk.next_whenever()
 
     async def clear(self, *, every: bool) -> None:
         self._clearing.append(set(self.words))
         await super().clear(every=every)
 
-    def _hear(self, message: dict[str, Any] | bytes) -> None:
+    def _check_message(self, message: dict[str, Any] | bytes) -> None:
         assert self.fatal is None, "something came after a fatal error"
         if isinstance(message, bytes):
-            assert self.sounding not in self._quiet, "sound of a context after it was cleared"
-            return super()._hear(message)
+            assert self.streaming not in self._quiet, "sound of a context after it was cleared"
+            return super()._check_message(message)
         match message["type"]:
             case "error" if message["fatal"]:
-                assert self.sounding is None
+                assert self.streaming is None
                 self.fatal = message
             case "error" if "context_id" not in message:
                 pass
             case "cleared":
                 known, name = self._clearing.popleft(), message.get("context_id")
                 self._quiet |= known if name is None else {name}
-                super()._hear(message)
+                super()._check_message(message)
             case "updated":
                 self.answers.append(message["id"])
             case _:
-                super()._hear(message)
+                super()._check_message(message)
         return None
 
     async def finish(self, listening: asyncio.Task[None], *, within: float = 10) -> None:
@@ -276,7 +276,7 @@ class Troubled(Run):
                     await self.talk.send({"type": "close"})
                 await listening
         except TimeoutError:
-            waiting = [name for name in self.words if self.contexts.get(name, Heard()).reason is None]
+            waiting = [name for name in self.words if self.contexts.get(name, ReceivedContext()).reason is None]
             raise AssertionError(f"these never ended: {waiting} of {list(self.words)}") from None
         assert (self.talk.websocket.close_code == 1000) == (self.fatal is None), self.talk.websocket.close_code
 
@@ -295,18 +295,18 @@ class Troubled(Run):
             # What was sent while the sidecar said goodbye is nobody's.
             assert set(self.answers) <= set(self.updates)
             assert self.contexts.keys() <= self.words.keys()
-        for name, heard in self.contexts.items():
-            found = signal.decode(bytes(heard.audio), RATE)
+        for name, context in self.contexts.items():
+            found = signal.decode(bytes(context.audio), RATE)
             numbers, expected = [word.number for word in found], self.words[name]
-            assert numbers == expected[: len(numbers)], f"{name} ({heard.reason}): {numbers} of {expected}"
+            assert numbers == expected[: len(numbers)], f"{name} ({context.reason}): {numbers} of {expected}"
             assert all(word.whole for word in found[:-1]), f"{name}: {[word.text for word in found]}"
-            match heard.reason:
+            match context.reason:
                 case "completed":
                     assert numbers == expected, f"{name}: {numbers} of {expected}"
                     assert all(word.whole for word in found), f"{name}: {[word.text for word in found]}"
                 case "failed":
-                    assert heard.errors or self.fatal, "failed, and nobody said why"
-                    assert may_fail or self.fatal or heard.audio, f"{name} failed, though none of it was delivered"
+                    assert context.errors or self.fatal, "failed, and nobody said why"
+                    assert may_fail or self.fatal or context.audio, f"{name} failed, though none of it was delivered"
                 case "cleared":
                     assert name in self.cleared
                 case reason:

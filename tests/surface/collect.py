@@ -111,13 +111,13 @@ def settings(_recorded: Any) -> Any:
     config = product.Settings.model_config
     made = {}
     for name, field in product.Settings.model_fields.items():
-        told = bare(schema["properties"][field.alias or name], schema)
-        told["type"] = shown_type(field.annotation)
-        told["default"] = to_jsonable_python(field.get_default(call_default_factory=True))
+        described = bare(schema["properties"][field.alias or name], schema)
+        described["type"] = shown_type(field.annotation)
+        described["default"] = to_jsonable_python(field.get_default(call_default_factory=True))
         alias = field.validation_alias or f"{config.get('env_prefix', '')}{name}".upper()
-        told["environment"] = [str(alias), *([f"{alias}_FILE"] if name in product.SECRETS else [])]
-        told["needs_restart"] = name in product.NEEDS_RESTART
-        made[name] = told
+        described["environment"] = [str(alias), *([f"{alias}_FILE"] if name in product.SECRETS else [])]
+        described["needs_restart"] = name in product.NEEDS_RESTART
+        made[name] = described
     how = ("case_sensitive", "env_ignore_empty", "env_nested_delimiter", "extra")
     return {"settings": made, "sources": {name: config.get(name) for name in how}}
 
@@ -135,20 +135,20 @@ def _parameters(given: Iterable[Any]) -> dict[str, Any]:
     made = {}
     arguments = 0
     for parameter in given:
-        told: dict[str, Any] = {
+        described: dict[str, Any] = {
             "default": to_jsonable_python(parameter.default),
             "type": shown_type(parameter.type_descriptor.annotation),
         }
         if not parameter.opts[0].startswith("-"):
-            told["argument"] = arguments
+            described["argument"] = arguments
             arguments += 1
         for name in ("required", "multiple", "is_flag", "hidden", "min", "max", "envvar", "secondary_opts"):
             value = getattr(parameter, name, None)
             if value is not None and value is not False and value != []:
-                told[name] = value
+                described[name] = value
         if (nargs := parameter.nargs) != 1:
-            told["nargs"] = nargs
-        made[", ".join(parameter.opts)] = told
+            described["nargs"] = nargs
+        made[", ".join(parameter.opts)] = described
     return made
 
 
@@ -162,16 +162,16 @@ def metrics(_recorded: Any) -> Any:
         each._name: each for each in registry._collector_to_names if isinstance(each, MetricWrapperBase)
     }  # fmt: skip
     for family in registry.collect():
-        told: dict[str, Any] = {"type": family.type}
+        described: dict[str, Any] = {"type": family.type}
         if (wrapper := wrappers.get(family.name)) is not None:
-            told["labels"] = sorted(wrapper._labelnames)
+            described["labels"] = sorted(wrapper._labelnames)
             if family.type == "histogram":
-                told["buckets"] = [float(each) for each in getattr(wrapper, "_kwargs", {}).get("buckets", ())]
+                described["buckets"] = [float(each) for each in getattr(wrapper, "_kwargs", {}).get("buckets", ())]
             if family.type == "info":
-                told["labels"] = sorted(name for sample in family.samples for name in sample.labels)
-            elif told["labels"] and (series := [sample.labels for sample in family.samples]):
-                told["series from the start"] = series
-        made[family.name + endings.get(family.type, "")] = told
+                described["labels"] = sorted(name for sample in family.samples for name in sample.labels)
+            elif described["labels"] and (series := [sample.labels for sample in family.samples]):
+                described["series from the start"] = series
+        made[family.name + endings.get(family.type, "")] = described
     return made
 
 
@@ -187,12 +187,15 @@ def simulator(recorded: Any) -> Any:
     named = {*models, *recorded.get("routes", ()), *_ROUTES}
     return {
         "faults": _faults(recorded.get("faults", {})),
-        "manners": _manners(recorded.get("manners", {})),
-        "manners of all routes": {"fast": product.shared_manners(fast), "usual": product.shared_manners(options)},
+        "manners": _profile_fields(recorded.get("manners", {})),
+        "manners of all routes": {
+            "fast": product.shared_profile_fields(fast),
+            "usual": product.shared_profile_fields(options),
+        },
         "models": models,
         "options": fields_of(product.SimulatorOptions, package=product.sidecar.__name__),
         "python": _simulator_in_python(),
-        "routes": {name: _own_manners(*name.split()) for name in named},
+        "routes": {name: _own_fields(*name.split()) for name in named},
     }
 
 
@@ -213,7 +216,7 @@ _VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def _own_manners(kind: str, model: str) -> dict[str, Any] | None:
+def _own_fields(kind: str, model: str) -> dict[str, Any] | None:
     own = product.route_manners(kind, model)
     return None if own is None else dict(own)
 
@@ -221,8 +224,8 @@ def _own_manners(kind: str, model: str) -> dict[str, Any] | None:
 def _faults(recorded: Any) -> dict[str, Any]:
     """Return, for each fault, the moments and the values of its fields that are accepted, and what it becomes."""
     arguments: dict[str, set[str]] = {name: set(known) for name, known in product.actions().items()}
-    for name, told in recorded.get("actions", {}).items():
-        arguments.setdefault(name, set()).update(told["arguments"])
+    for name, described in recorded.get("actions", {}).items():
+        arguments.setdefault(name, set()).update(described["arguments"])
     moments = {*product.MOMENTS, *(moment for each in recorded.get("actions", {}).values() for moment in each["when"])}
     words = {*_choices(), *moments, *_words(recorded)}
     made = {}
@@ -267,20 +270,20 @@ def _is_fault_with(entry: dict[str, Any], name: str, value: Any) -> bool:
     return _is_fault({**entry, name: value})
 
 
-def _manners(recorded: Any) -> dict[str, Any]:
+def _profile_fields(recorded: Any) -> dict[str, Any]:
     """Return the fields of `Manners` with the values that are accepted, and their defaults."""
     hints = get_type_hints(product.Manners)
     words = _choices() | _words(recorded)
     usual = product.Manners()
     made = {}
     for name in {*hints, *recorded}:
-        told = made[name] = {"accepted": _accepted(partial(_is_manner, name), words)}
+        described = made[name] = {"accepted": _accepted(partial(_is_profile_field, name), words)}
         if name in hints:
-            told["default"] = getattr(usual, name)
-    return {name: told for name, told in made.items() if told["accepted"]}
+            described["default"] = getattr(usual, name)
+    return {name: described for name, described in made.items() if described["accepted"]}
 
 
-def _is_manner(name: str, value: Any) -> bool:
+def _is_profile_field(name: str, value: Any) -> bool:
     try:
         product.check_manners({name: value})
     except product.BadManners:

@@ -58,7 +58,7 @@ async def _stt_extended(url: str, simulator: product.Simulator, http: httpx.Asyn
         await talk.until("finalized")
         await talk.send({"type": "update", "id": "u", "config": {"language": "de", "encoding": "x"}}, bytes(16_000))
         await talk.until("updated")
-        simulator.inject(do="manners", kind="stt", when="now", set={"confidence": 0.2})
+        simulator.inject(do="profile", kind="stt", when="now", set={"confidence": 0.2})
         await talk.send(product.encode([5, 6, product.Word(7, gap=20)]), {"type": "finalize", "id": "f2"})
         assert (await talk.until("finalized"))["outcome"] == "dropped"
         simulator.inject(do="drop", kind="stt", when="now")
@@ -208,14 +208,14 @@ def _upstream(records: Iterable[product.Record]) -> dict[str, Any]:
     """Return what SLNG gets: requests with what the sidecar adds to them, and the messages of WebSockets."""
     made: dict[str, dict[str, Any]] = {}
     for record in records:
-        told = made.setdefault(record.kind, {"headers": {}, "query": {}, "messages": []})
-        told["headers"] |= {
+        fields = made.setdefault(record.kind, {"headers": {}, "query": {}, "messages": []})
+        fields["headers"] |= {
             name: value for name, value in record.headers.items() if name.startswith("x-") or name == "authorization"
         }
-        told["query"] |= record.query
-        told["messages"] += [message for _, message in record.received]
-    for told in made.values():
-        told["messages"] = by_type(told["messages"])
+        fields["query"] |= record.query
+        fields["messages"] += [message for _, message in record.received]
+    for fields in made.values():
+        fields["messages"] = by_type(fields["messages"])
     return made
 
 
@@ -230,8 +230,8 @@ def by_type(messages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         kind = str(message.get("type", "without a type"))
         # A state has fields of its own.
         kind += f" {message['state']}" if kind == "status" else ""
-        told = shape(message)
-        made[kind] = _both(made[kind], told) if kind in made else told
+        fields = shape(message)
+        made[kind] = _both(made[kind], fields) if kind in made else fields
     return made
 
 

@@ -81,8 +81,8 @@ async def test_a_ready_that_repeats_the_key_is_sent_and_logged_without_it(
     ):
         simulator.inject(do="send", when="init", message=ready)
         await talk.send(STT_INIT)
-        told = await talk.until("ready")
-    assert (told["session_id"], told["slng_request_id"]) == ("s [key]", "r [key]")
+        ready = await talk.until("ready")
+    assert (ready["session_id"], ready["slng_request_id"]) == ("s [key]", "r [key]")
     fields = [getattr(record, "fields", {}) for record in caplog.records]
     assert "connection_ready" in [each.get("event") for each in fields]
     assert KEY not in repr(fields) + caplog.text

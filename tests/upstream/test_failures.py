@@ -42,7 +42,7 @@ def close(code: int, reason: str = "") -> ConnectionClosed:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "our_status", "retryable", "said"),
+    ("status", "code", "our_status", "retryable", "quoted"),
     [
         (400, "config_error", 400, False, "words"),
         (401, "auth_error", 401, False, "SLNG_API_KEY"),
@@ -61,11 +61,11 @@ def close(code: int, reason: str = "") -> ConnectionClosed:
         (301, "upstream_unreachable", 502, True, "SLNG_BASE_URL"),
     ],
 )
-def test_every_status_is_explained(status: int, code: str, our_status: int, retryable: bool, said: str) -> None:
+def test_every_status_is_explained(status: int, code: str, our_status: int, retryable: bool, quoted: str) -> None:
     error = refused(status, b'{"error":"words"}', TARGET)
 
     assert (error.code, error.status, error.retryable) == (code, our_status, retryable)
-    assert said in error.message
+    assert quoted in error.message
     assert error.upstream == {"status": status}
     assert error.fatal
 
@@ -83,7 +83,7 @@ def test_upstreams_message_for_a_400_is_kept_word_for_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "quoted"),
     [
         (b'{"error":"words"}', "words"),
         (b'{"message":"words"}', "words"),
@@ -97,10 +97,10 @@ def test_upstreams_message_for_a_400_is_kept_word_for_word() -> None:
         ("Größe 中".encode(), "Größe 中"),
     ],
 )
-def test_upstreams_message_is_quoted_in_one_line(body: bytes, said: str) -> None:
+def test_upstreams_message_is_quoted_in_one_line(body: bytes, quoted: str) -> None:
     message = refused(500, body, TARGET).message
 
-    assert said in message
+    assert quoted in message
     assert message.isprintable()
 
 
@@ -135,10 +135,10 @@ def test_any_reply_is_explained(status: int, body: bytes) -> None:
     "body", [BOTH, json.dumps({"error": BOTH}), json.dumps({"x": [BOTH]}), f"{KEY}{PROVIDER_KEY}" * 50]
 )
 def test_no_status_repeats_a_key(status: int, body: str) -> None:
-    said = shown(refused(status, body.encode(), TARGET))
+    quoted = shown(refused(status, body.encode(), TARGET))
 
-    assert KEY not in said
-    assert PROVIDER_KEY not in said
+    assert KEY not in quoted
+    assert PROVIDER_KEY not in quoted
 
 
 # Dialling
@@ -155,7 +155,7 @@ def untrusted() -> ssl.SSLError:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "quoted"),
     [
         (status_answer(401, b'{"error":"Unauthorized"}'), "auth_error", "HTTP 401: Unauthorized"),
         (close(1008, "bad key"), "upstream_closed", "code 1008: bad key"),
@@ -178,11 +178,11 @@ def untrusted() -> ssl.SSLError:
         (ValueError(BOTH), "upstream_unreachable", "ValueError"),
     ],
 )
-def test_every_failure_to_connect_is_explained(error: Exception, code: str, said: str) -> None:
+def test_every_failure_to_connect_is_explained(error: Exception, code: str, quoted: str) -> None:
     explained = dial_failure(error, TARGET, 15)
 
     assert explained.code == code
-    assert said in explained.message
+    assert quoted in explained.message
     assert HOST in explained.message
     assert explained.fatal
     assert KEY not in shown(explained)
@@ -191,10 +191,10 @@ def test_every_failure_to_connect_is_explained(error: Exception, code: str, said
 
 @pytest.mark.parametrize("make", [OSError, InvalidHandshake, EOFError, ValueError, InvalidMessage])
 def test_no_failure_repeats_a_key(make: type[Exception]) -> None:
-    said = shown(dial_failure(make(BOTH), TARGET, 15))
+    quoted = shown(dial_failure(make(BOTH), TARGET, 15))
 
-    assert KEY not in said
-    assert PROVIDER_KEY not in said
+    assert KEY not in quoted
+    assert PROVIDER_KEY not in quoted
 
 
 def test_a_reply_without_a_body_is_explained_too() -> None:
@@ -279,9 +279,9 @@ def test_a_key_in_json_is_found_however_it_is_written(key: str, how: str) -> Non
     text = f'{{"type":"ready","n":"a\\\\u0041\\n\\/","x":{escaped(f"the {key}{key}.", how)}}}'
     assert json.loads(text)["x"] == f"the {key}{key}."
 
-    told = json.loads(without_keys(text, ("another-key", key)))
+    cleaned = json.loads(without_keys(text, ("another-key", key)))
 
-    assert told == {"type": "ready", "n": "a\\u0041\n/", "x": "the [key][key]."}
+    assert cleaned == {"type": "ready", "n": "a\\u0041\n/", "x": "the [key][key]."}
 
 
 def test_a_text_without_a_key_is_left_unchanged() -> None:

@@ -47,10 +47,10 @@ async def until_none(url: str, what: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def metric(url: str, line: str) -> float:
+async def metric(url: str, series: str) -> float:
     async with httpx.AsyncClient(trust_env=False) as client:
         text = (await client.get(f"{url}/metrics")).text
-    return next((float(each.rpartition(" ")[2]) for each in text.splitlines() if each.startswith(line)), 0.0)
+    return next((float(each.rpartition(" ")[2]) for each in text.splitlines() if each.startswith(series)), 0.0)
 
 
 async def ready_ms(talk: Talk, init: dict[str, Any]) -> float:
@@ -60,7 +60,7 @@ async def ready_ms(talk: Talk, init: dict[str, Any]) -> float:
     return 1000 * (time.monotonic() - start)
 
 
-async def say(talk: Talk, context_id: str, text: str) -> None:
+async def speak(talk: Talk, context_id: str, text: str) -> None:
     await talk.send(
         {"type": "text", "context_id": context_id, "text": text}, {"type": "flush", "context_id": context_id}
     )
@@ -116,24 +116,24 @@ async def test_the_configured_shapes_are_there_from_the_start() -> None:
 
 async def test_the_next_context_after_an_interruption_does_not_wait_for_the_clear() -> None:
     firsts: dict[int, float] = {}
-    for spares in (0, 1):
+    for count in (0, 1):
         async with (
-            both(spares, pace=4, clear_ms=400, first_audio_ms=50) as (url, _),
+            both(count, pace=4, clear_ms=400, first_audio_ms=50) as (url, _),
             talking(url, "tts", AURA, subprotocol=EXTENDED) as talk,
         ):
             await talk.send(TTS_INIT)
-            await say(talk, "a", " ".join(f"n{number}" for number in range(1, 60)))
+            await speak(talk, "a", " ".join(f"n{number}" for number in range(1, 60)))
             await talk.until("audio_start")
-            if spares:
+            if count:
                 await until_ready(url, 3)
             await talk.send({"type": "clear", "context_id": "a"})
             await talk.until("cleared")
             talk.audio.clear()
-            await say(talk, "b", "n100 n101")
+            await speak(talk, "b", "n100 n101")
             end = await talk.until("audio_end")
             assert whole_words(talk.audio) == [100, 101]
-            firsts[spares] = end["first_audio_ms"]
-            await say(talk, "c", "n110")
+            firsts[count] = end["first_audio_ms"]
+            await speak(talk, "c", "n110")
             await talk.until("audio_end")
             assert whole_words(talk.audio) == [100, 101, 110]
     assert firsts[0] >= 400
@@ -200,7 +200,7 @@ async def test_changed_settings_release_the_standby_connection_of_the_old_ones()
         await until_ready(url, 1)
         await talk.send({"type": "update", "voice": "two"})
         await talk.until("updated")
-        await say(talk, "a", "n1")
+        await speak(talk, "a", "n1")
         await talk.until("audio_end")
         await simulator.log.until(lambda log: len(log.open) == 2 and all(record.received for record in log.open))
         assert {record.received[0][1]["voice"] for record in simulator.log.open} == {"two"}

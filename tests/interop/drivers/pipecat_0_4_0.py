@@ -39,7 +39,7 @@ KEPT = (ErrorFrame, InterruptionFrame, TranscriptionFrame, TTSAudioRawFrame, TTS
 SERVICES = {"stt": SlngSTTService, "tts": SlngTTSService, "http": SlngHttpTTSService}
 
 
-def say(kind, **event):
+def emit(kind, **event):
     print(json.dumps({"is": kind, **event}), flush=True)
 
 
@@ -56,13 +56,13 @@ class Reporter(FrameProcessor):
                     event[name] = getattr(frame, name)
             if isinstance(frame, TTSAudioRawFrame):
                 event["audio"] = base64.b64encode(frame.audio).decode()
-            say(type(frame).__name__, **event)
+            emit(type(frame).__name__, **event)
         await self.push_frame(frame, direction)
 
 
 def frames_of(command, service):
     match command["do"]:
-        case "hear":
+        case "transcribe":
             pcm = base64.b64decode(command["audio"])
             return [
                 InputAudioRawFrame(audio=pcm[at : at + 640], sample_rate=16_000, num_channels=1)
@@ -70,7 +70,7 @@ def frames_of(command, service):
             ]
         case "stop speaking":
             return [VADUserStoppedSpeakingFrame()]
-        case "say":
+        case "speak":
             return [TTSSpeakFrame(command["text"])]
         case "respond":
             # As Pipecat's LLMTextProcessor does before a TTS.
@@ -90,16 +90,16 @@ async def main():
     service = SERVICES[kind](api_key="k", **options)
     if kind != "http":
         for event in ("on_connected", "on_disconnected", "on_connection_error"):
-            service.add_event_handler(event, lambda _service, *_rest, event=event: say(event))
+            service.add_event_handler(event, lambda _service, *_rest, event=event: emit(event))
     async with running_pipeline(Reporter(), service, Reporter()) as pipeline:
-        say("started")
+        emit("started")
         while line := await asyncio.to_thread(sys.stdin.readline):
             command = json.loads(line)
             for frame in frames_of(command, service):
                 await pipeline.send(frame)
                 if pace := command.get("pace"):
                     await asyncio.sleep(pace)
-            say("done")
+            emit("done")
 
 
 asyncio.run(main())

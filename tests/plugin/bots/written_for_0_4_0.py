@@ -28,7 +28,7 @@ from pipecat_slng import SlngHttpTTSService, SlngSTTService, SlngSTTSettings, Sl
 TRANSCRIPT: list[str] = []
 
 
-def ears() -> SlngSTTService:
+def new_stt() -> SlngSTTService:
     return SlngSTTService(
         api_key=os.environ["SLNG_API_KEY"],
         model=os.getenv("SLNG_STT_MODEL", "slng/deepgram/nova:3-en"),
@@ -43,7 +43,7 @@ def ears() -> SlngSTTService:
     )
 
 
-def mouth() -> SlngTTSService | SlngHttpTTSService:
+def new_tts() -> SlngTTSService | SlngHttpTTSService:
     voice = os.getenv("SLNG_TTS_VOICE", "aura-2-thalia-en")
     model = os.getenv("SLNG_TTS_MODEL", "slng/deepgram/aura:2-en")
     provider_key = os.getenv("SLNG_PROVIDER_KEY") or None
@@ -92,7 +92,7 @@ class Parrot(FrameProcessor):
 
 
 async def run_bot(transport: BaseTransport) -> None:
-    pipeline = Pipeline([transport.input(), ears(), Parrot(), mouth(), transport.output()])
+    pipeline = Pipeline([transport.input(), new_stt(), Parrot(), new_tts(), transport.output()])
     worker = PipelineWorker(pipeline, params=PipelineParams(enable_metrics=True, enable_usage_metrics=True))
 
     @transport.event_handler("on_client_disconnected")

@@ -9,7 +9,7 @@ from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.protocol.stt.dialects import PlainStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
-from support.conversation import dial, down, fatal, goodbye, hung_up, refusal, retire, up
+from support.conversation import client_closed, dial, down, fatal, hung_up, refusal, retire, up
 from support.plain_stt import CLOSE, FINALIZE, INIT, SECOND, final, live, new, opening
 
 # Opening
@@ -36,10 +36,10 @@ def test_audio_before_ready_is_held_and_goes_up_in_order_after_it() -> None:
     talk = opening()
 
     assert talk.client(b"one", b"two", FINALIZE, b"three") == []
-    said = talk.ready()
+    steps = talk.ready()
 
-    assert said[0] == down({"type": "ready", "session_id": "s1"})
-    assert said[1:] == [up(b"one"), up(b"two"), up(FINALIZE), up(b"three")]
+    assert steps[0] == down({"type": "ready", "session_id": "s1"})
+    assert steps[1:] == [up(b"one"), up(b"two"), up(FINALIZE), up(b"three")]
     assert talk.client(b"four") == [up(b"four")]
 
 
@@ -129,7 +129,7 @@ def test_an_init_without_a_config_is_enough() -> None:
 def test_an_invalid_init_ends_the_session_before_a_dial(config: Any) -> None:
     talk = new()
 
-    assert talk.client({"type": "init", "config": config}) == [fatal("config_error"), goodbye(1008)]
+    assert talk.client({"type": "init", "config": config}) == [fatal("config_error"), client_closed(1008)]
     assert talk.client(INIT) == []
 
 
@@ -144,9 +144,9 @@ def test_a_deeply_nested_init_is_accepted_or_refused(nesting: int) -> None:
 def test_a_number_that_json_cannot_express_does_not_go_up_as_one() -> None:
     talk = new()
 
-    said = talk.client('{"type":"init","config":{"speed":1e999,"gain":NaN}}')  # what goes up is read strictly
+    steps = talk.client('{"type":"init","config":{"speed":1e999,"gain":NaN}}')  # what goes up is read strictly
 
-    assert said[0] in (dial(0), refusal("bad_request"), fatal("config_error"))
+    assert steps[0] in (dial(0), refusal("bad_request"), fatal("config_error"))
 
 
 def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
@@ -159,7 +159,7 @@ def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
 def test_audio_before_init_ends_the_session() -> None:
     talk = new()
 
-    assert talk.client(b"one") == [fatal("bad_request"), goodbye(1008)]
+    assert talk.client(b"one") == [fatal("bad_request"), client_closed(1008)]
     assert talk.client(INIT) == []
 
 
@@ -176,7 +176,7 @@ def test_a_client_that_never_sends_init_is_disconnected() -> None:
     talk = new(init_timeout=30)
 
     assert talk.wait(29.9) == []
-    assert talk.wait(0.1) == [fatal("bad_request"), goodbye(1008)]
+    assert talk.wait(0.1) == [fatal("bad_request"), client_closed(1008)]
 
 
 def test_no_deadline_but_that_of_rotation_runs_while_all_is_well() -> None:
@@ -229,11 +229,11 @@ def test_close_lets_what_is_left_come_down_until_upstream_closes(kind: str) -> N
 
     assert talk.client({"type": kind}) == [up(CLOSE)]
     assert talk.upstream(final("the last words")) == [down(final("the last words"))]
-    assert talk.lost(1000) == [goodbye(1000)]
+    assert talk.lost(1000) == [client_closed(1000)]
 
 
 def test_close_without_speech_ends_at_once() -> None:
-    assert live().client(CLOSE) == [up(CLOSE), retire(0), goodbye(1000)]
+    assert live().client(CLOSE) == [up(CLOSE), retire(0), client_closed(1000)]
 
 
 def test_the_wait_for_upstream_to_close_is_bounded() -> None:
@@ -241,7 +241,7 @@ def test_the_wait_for_upstream_to_close_is_bounded() -> None:
     talk.client(b"one", CLOSE)
 
     assert talk.wait(4.9) == []
-    assert talk.wait(0.1) == [retire(0), goodbye(1000)]
+    assert talk.wait(0.1) == [retire(0), client_closed(1000)]
 
 
 def test_an_upstream_lost_while_closing_is_replaced_and_gets_uncovered_audio_again() -> None:
@@ -251,7 +251,7 @@ def test_an_upstream_lost_while_closing_is_replaced_and_gets_uncovered_audio_aga
     assert talk.lost(1006) == [dial(1)]
     assert talk.ready() == [up(b"one!", 1), up(CLOSE, 1)]
     assert talk.upstream(final("one")) == [down(final("one"))]
-    assert talk.lost(1000) == [goodbye(1000)]
+    assert talk.lost(1000) == [client_closed(1000)]
 
 
 def test_close_before_ready_comes_after_the_audio() -> None:
@@ -260,7 +260,7 @@ def test_close_before_ready_comes_after_the_audio() -> None:
     assert talk.client(b"one", CLOSE, b"too late") == []
     assert talk.ready()[1:] == [up(b"one"), up(CLOSE)]
     assert talk.upstream(final("one")) == [down(final("one"))]
-    assert talk.lost(1000) == [goodbye(1000)]
+    assert talk.lost(1000) == [client_closed(1000)]
     assert talk.machine.counts["audio_after_close"] == 1
 
 
@@ -268,19 +268,19 @@ def test_close_is_bounded_while_upstream_is_still_opening() -> None:
     talk = opening(close_timeout=5)
     talk.client(CLOSE)
 
-    assert talk.wait(5) == [retire(0), goodbye(1000)]
+    assert talk.wait(5) == [retire(0), client_closed(1000)]
 
 
 def test_a_close_that_leaves_audio_untranscribed_reports_how_much() -> None:
     talk = opening(close_timeout=5)
     talk.client(bytes(SECOND), CLOSE)
 
-    assert talk.wait(5) == [retire(0), fatal("upstream_timeout"), goodbye(1011)]
+    assert talk.wait(5) == [retire(0), fatal("upstream_timeout"), client_closed(1011)]
     assert "1000 ms" in talk.errors[0]["message"]
 
 
 def test_close_before_init_just_ends() -> None:
-    assert new().client(CLOSE) == [goodbye(1000)]
+    assert new().client(CLOSE) == [client_closed(1000)]
 
 
 def test_messages_after_close_are_ignored() -> None:
@@ -294,16 +294,16 @@ def test_messages_after_close_are_ignored() -> None:
 
 def test_a_client_that_leaves_ends_its_upstream_connection_too() -> None:
     for talk in (opening(), live()):
-        assert talk.client_goes() == [retire(0)]
+        assert talk.client_leaves() == [retire(0)]
         assert talk.machine.deadline is None
-    assert new().client_goes() == []
+    assert new().client_leaves() == []
 
 
 def test_a_client_that_leaves_after_the_end_changes_nothing() -> None:
     talk = opening()
     talk.lost(1011)
 
-    assert talk.client_goes() == []
+    assert talk.client_leaves() == []
 
 
 @pytest.mark.parametrize(
@@ -324,14 +324,14 @@ def test_an_upstream_that_does_not_open_ends_the_session_with_a_code_that_shows_
     talk = opening()
 
     code = (close.error if isinstance(close, Close) else close).code
-    assert talk.lost(close) == [fatal(code), goodbye(close_code)]
+    assert talk.lost(close) == [fatal(code), client_closed(close_code)]
     assert talk.client(b"late", FINALIZE) == []
     assert talk.wait(1000) == []
 
 
 def test_events_of_a_connection_after_the_end_are_ignored() -> None:
     talk = live()
-    talk.client_goes()
+    talk.client_leaves()
 
     assert talk.upstream(final("late"), b"late") == []
     assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
@@ -341,5 +341,5 @@ def test_repr_shows_the_state_and_no_words() -> None:
     talk = opening()
     talk.client(b"secret", FINALIZE)
 
-    told = "SttMachine(open, ReplayBuffer(0-0 ms, 1 chunks), [<dialling 0 0-, sent 0, covered 0>])"
-    assert repr(talk.machine) == told
+    shown = "SttMachine(open, ReplayBuffer(0-0 ms, 1 chunks), [<dialling 0 0-, sent 0, covered 0>])"
+    assert repr(talk.machine) == shown

@@ -11,7 +11,7 @@ from slng_sidecar.protocol.stt.dialects import ExtendedStt, PlainStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
 from support.any_order import AnyOrder
-from support.conversation import Conversation, Said, odd_client_messages, odd_upstream_messages
+from support.conversation import Conversation, Step, odd_client_messages, odd_upstream_messages
 from support.plain_stt import CLOSE, FINALIZE, INIT
 
 
@@ -25,7 +25,7 @@ class AnyTranscription(AnyOrder):
     def __init__(self) -> None:
         super().__init__()
         self.audio_so_far: list[bytes] = []
-        self.heard: dict[int, list[bytes]] = {}
+        self.sent: dict[int, list[bytes]] = {}
         self.closing = False
 
     @initialize(scope=st.sampled_from(["all", "partials", "off"]), extended=st.booleans())
@@ -36,10 +36,10 @@ class AnyTranscription(AnyOrder):
         self.finalizes = self.answers = 0
         self.extended = extended
 
-    def follow(self, said: list[Said]) -> None:
-        for what in said:
+    def follow(self, steps: list[Step]) -> None:
+        for what in steps:
             if what[0] == "up" and isinstance(what[2], bytes):
-                self.heard.setdefault(what[1], []).append(what[2])
+                self.sent.setdefault(what[1], []).append(what[2])
             elif what[0] == "down" and what[1].get("type") == "finalized":
                 self.answers += 1
 
@@ -70,13 +70,13 @@ class AnyTranscription(AnyOrder):
         self.follow(self.talk.client(CLOSE))
 
     @rule(message=odd_client_messages("init", "close", "stop", "finalize", "update"))
-    def anything(self, message: str) -> None:
+    def odd_message(self, message: str) -> None:
         self.follow(self.talk.client(message))
 
     @rule()
-    def goes(self) -> None:
+    def leaves(self) -> None:
         if not self.talk.over:
-            self.follow(self.talk.client_goes())
+            self.follow(self.talk.client_leaves())
 
     @precondition(lambda self: self.talk.open.get(self.talk.newest))
     @rule(message=odd_upstream_messages())
@@ -88,9 +88,9 @@ class AnyTranscription(AnyOrder):
         self.follow(self.talk.wait(seconds))
 
     @invariant()
-    def what_a_connection_hears_is_a_run_of_the_audio(self) -> None:
-        for heard in self.heard.values():
-            joined, whole = b"".join(heard), b"".join(self.audio_so_far)
+    def each_connection_gets_a_run_of_the_audio(self) -> None:
+        for sent in self.sent.values():
+            joined, whole = b"".join(sent), b"".join(self.audio_so_far)
             at = whole.find(joined)
             while at % 2:
                 at = whole.find(joined, at + 1)

@@ -96,13 +96,13 @@ def test_a_temporary_error_is_not_sent_to_clients_that_end_at_any_error() -> Non
 def test_the_filter_drops_the_transcripts_of_its_scope(scope: str, low_partial: str, low_final: str) -> None:
     talk = live(confidence_threshold=0.5, confidence_scope=scope)
 
-    heard = talk.upstream(partial("mumble", confidence=0.49))
-    assert heard == ([] if low_partial == "dropped" else [down(partial("mumble", confidence=0.49))])
-    heard = talk.upstream(final("mumble", confidence=0.49, words=[{"word": "mumble", "start": 0, "end": 1}]))
+    steps = talk.upstream(partial("mumble", confidence=0.49))
+    assert steps == ([] if low_partial == "dropped" else [down(partial("mumble", confidence=0.49))])
+    steps = talk.upstream(final("mumble", confidence=0.49, words=[{"word": "mumble", "start": 0, "end": 1}]))
     if low_final == "emptied":
-        assert heard == [down(final("", confidence=0.49))]
+        assert steps == [down(final("", confidence=0.49))]
     else:
-        assert heard[0][1]["transcript"] == "mumble"
+        assert steps[0][1]["transcript"] == "mumble"
     assert talk.machine.counts["dropped_partials"] == (low_partial == "dropped")
     assert talk.machine.counts["dropped_finals"] == (low_final == "emptied")
 
@@ -128,9 +128,9 @@ def test_a_nested_score_counts_as_well() -> None:
 def test_a_score_beyond_all_numbers_is_passed_on_as_json() -> None:
     talk = live()
 
-    heard = talk.upstream('{"type":"final_transcript","transcript":"word","confidence":1e999}')
+    steps = talk.upstream('{"type":"final_transcript","transcript":"word","confidence":1e999}')
 
-    assert heard[0][1]["transcript"] == "word"
+    assert steps[0][1]["transcript"] == "word"
 
 
 # Finalize
@@ -163,9 +163,9 @@ def test_each_of_two_finalizes_is_answered() -> None:
     talk = live()
     talk.client(b"one", FINALIZE, b"two", FINALIZE)
 
-    heard = talk.upstream(final("one"), final("two"), final("three"))
+    steps = talk.upstream(final("one"), final("two"), final("three"))
 
-    assert heard == [
+    assert steps == [
         down(final("one", from_finalize=True)),
         down(final("two", from_finalize=True)),
         down(final("three")),

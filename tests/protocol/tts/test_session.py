@@ -10,7 +10,7 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import PlainTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import READY, dial, down, fatal, goodbye, hung_up, refusal, retire, up
+from support.conversation import READY, client_closed, dial, down, fatal, hung_up, refusal, retire, up
 from support.plain_tts import AUDIO_END, CLEAR, CLOSE, FLUSH, INIT, QUIET, live, new, opening, speaking, text
 
 # Opening
@@ -54,7 +54,7 @@ def test_a_message_before_init_is_refused_and_ignored(kind: str) -> None:
 
 @pytest.mark.parametrize("config", [[], "x", {"sample_rate": "24000"}, {"encoding": 1}])
 def test_an_invalid_init_ends_the_session_before_a_dial(config: Any) -> None:
-    assert new().client({"type": "init", "config": config}) == [fatal("config_error"), goodbye(1008)]
+    assert new().client({"type": "init", "config": config}) == [fatal("config_error"), client_closed(1008)]
 
 
 def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
@@ -84,7 +84,7 @@ def test_a_client_that_never_sends_init_is_disconnected() -> None:
     talk = new(init_timeout=30)
 
     assert talk.wait(29.9) == []
-    assert talk.wait(0.1) == [fatal("bad_request"), goodbye(1008)]
+    assert talk.wait(0.1) == [fatal("bad_request"), client_closed(1008)]
 
 
 def test_no_deadline_runs_while_there_is_nothing_to_do() -> None:
@@ -100,18 +100,18 @@ def test_a_dial_that_fails_ends_the_session() -> None:
     talk = opening()
     talk.client(text("one"), FLUSH)
 
-    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), goodbye(1008)]
+    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), client_closed(1008)]
     assert talk.client(text("two")) == []
 
 
 # What the client says
 
 
-@pytest.mark.parametrize("said", ["", "hello", "[1]", "null", "{", "NaN"])
-def test_an_invalid_message_is_refused_and_the_session_goes_on(said: str) -> None:
+@pytest.mark.parametrize("message", ["", "hello", "[1]", "null", "{", "NaN"])
+def test_an_invalid_message_is_refused_and_the_session_goes_on(message: str) -> None:
     talk = live()
 
-    assert talk.client(said) == [refusal("bad_request")]
+    assert talk.client(message) == [refusal("bad_request")]
     assert talk.client(text("one")) == [up(text("one"))]
 
 
@@ -241,9 +241,9 @@ def test_a_waiting_turn_that_is_never_flushed_ends_too() -> None:
 
 @pytest.mark.parametrize("kind", ["close", "stop"])
 def test_close_with_nothing_left_ends_at_once(kind: str) -> None:
-    assert live().client({"type": kind}) == [retire(0), goodbye(1000)]
-    assert opening().client({"type": kind}) == [retire(0), goodbye(1000)]
-    assert new().client({"type": kind}) == [goodbye(1000)]
+    assert live().client({"type": kind}) == [retire(0), client_closed(1000)]
+    assert opening().client({"type": kind}) == [retire(0), client_closed(1000)]
+    assert new().client({"type": kind}) == [client_closed(1000)]
 
 
 def test_close_finishes_the_turns() -> None:
@@ -253,7 +253,7 @@ def test_close_finishes_the_turns() -> None:
     assert talk.client(CLOSE) == []
     assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
     assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
-    assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END), retire(0), goodbye(1000)]
+    assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END), retire(0), client_closed(1000)]
 
 
 def test_close_ends_a_turn_that_was_not_flushed() -> None:
@@ -277,7 +277,7 @@ def test_close_is_bounded() -> None:
 
     assert talk.wait(4.9) == []
     assert talk.upstream(b"still") == [down(b"still")]
-    assert talk.wait(0.1) == [refusal("upstream_timeout"), retire(0), goodbye(1000)]
+    assert talk.wait(0.1) == [refusal("upstream_timeout"), retire(0), client_closed(1000)]
     assert talk.wait(1000) == []
 
 
@@ -285,7 +285,7 @@ def test_a_turn_that_fails_while_closing_ends_the_session_after_its_terminal() -
     talk = speaking()
     talk.client(CLOSE)
 
-    assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END), goodbye(1000)]
+    assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END), client_closed(1000)]
 
 
 def test_messages_after_close_are_ignored() -> None:
@@ -308,9 +308,9 @@ def test_nothing_is_sent_after_the_end() -> None:
 
 def test_a_client_that_leaves_ends_its_upstream_connection_too() -> None:
     for talk in (opening(), live(), speaking()):
-        assert talk.client_goes() == [retire(0)]
+        assert talk.client_leaves() == [retire(0)]
         assert talk.machine.deadline is None
-    assert new().client_goes() == []
+    assert new().client_leaves() == []
 
 
 def test_repr_shows_the_state_and_no_words() -> None:

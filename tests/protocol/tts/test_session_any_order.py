@@ -13,7 +13,7 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import ExtendedTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import Conversation, Said, hung_up, odd_client_messages, odd_upstream_messages
+from support.conversation import Conversation, Step, hung_up, odd_client_messages, odd_upstream_messages
 from support.extended_tts import AUDIO_END, BUSY, CLEARED, INIT, NO_SUCH_VOICE
 
 AURA, SONIOX = "slng/deepgram/aura:2-en", "soniox/tts-rt:v1"
@@ -30,39 +30,39 @@ class Listener:
         clears, updates: those that were not answered yet.
     """
 
-    sounding: str | None = None
+    streaming: str | None = None
     ended: dict[str, str] = field(default_factory=dict)
-    heard: dict[str, bytes] = field(default_factory=dict)
+    audio: dict[str, bytes] = field(default_factory=dict)
     clears: Counter[str | None] = field(default_factory=Counter)
     updates: set[str] = field(default_factory=set)
 
-    def hear(self, said: list[Said]) -> None:
-        for what in said:
+    def receive(self, steps: list[Step]) -> None:
+        for what in steps:
             if what[0] == "down":
-                self._hear(what[1])
+                self._check(what[1])
 
-    def _hear(self, message: dict[str, Any] | bytes) -> None:
+    def _check(self, message: dict[str, Any] | bytes) -> None:
         if isinstance(message, bytes):
-            assert self.sounding is not None, "sound came between contexts"
-            self.heard[self.sounding] += message
+            assert self.streaming is not None, "sound came between contexts"
+            self.audio[self.streaming] += message
             return
         match message["type"]:
             case "audio_start":
-                assert self.sounding is None, "a context began within another's sound"
-                self.sounding = message["context_id"]
-                assert self.sounding not in self.ended
-                assert self.sounding not in self.heard, "a context began twice"
-                self.heard[self.sounding] = b""
+                assert self.streaming is None, "a context began within another's sound"
+                self.streaming = message["context_id"]
+                assert self.streaming not in self.ended
+                assert self.streaming not in self.audio, "a context began twice"
+                self.audio[self.streaming] = b""
             case "audio_end":
                 name = message["context_id"]
                 assert name not in self.ended, "a context ended twice"
                 self.ended[name] = message["reason"]
-                assert message["duration_ms"] == round(len(self.heard.get(name, b"")) / 32)
-                assert ("first_audio_ms" in message) == (name in self.heard)
-                if name == self.sounding:
-                    self.sounding = None
+                assert message["duration_ms"] == round(len(self.audio.get(name, b"")) / 32)
+                assert ("first_audio_ms" in message) == (name in self.audio)
+                if name == self.streaming:
+                    self.streaming = None
                 else:
-                    assert name not in self.heard
+                    assert name not in self.audio
             case "cleared":
                 name = message.get("context_id")
                 assert self.clears[name], "cleared was said without a clear"
@@ -87,8 +87,8 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
         self.closing = False
         self.follow(self.talk.client(INIT))
 
-    def follow(self, said: list[Said]) -> None:
-        self.listener.hear(said)
+    def follow(self, steps: list[Step]) -> None:
+        self.listener.receive(steps)
         if self.talk.over:
             assert not self.talk.open, "a connection was left behind"
 
@@ -171,9 +171,9 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
         if hasattr(self, "talk") and self.talk.over:
             assert self.talk.machine.deadline is None
             assert not self.listener.updates
-            assert self.listener.sounding is None
+            assert self.listener.streaming is None
             assert self.listener.ended.keys() <= self.names
-            assert self.listener.heard.keys() <= self.listener.ended.keys()
+            assert self.listener.audio.keys() <= self.listener.ended.keys()
 
 
 TestAnyExtendedSpeech = AnyExtendedSpeech.TestCase
@@ -191,7 +191,7 @@ class Provider:
 
     voice: str
     one_turn: bool
-    to_say: list[tuple[str, int]] = field(default_factory=list)
+    to_speak: list[tuple[str, int]] = field(default_factory=list)
     context: str | None = None  # whose turn is unfinished
     flushed: bool = False
     turns: int = 0
@@ -210,13 +210,13 @@ class Provider:
             assert self.context in (None, name), "two contexts on one line"
             assert voice == self.voice or voice.startswith("bad"), "said with other settings than asked for"
             self.context = name
-            self.to_say.append((name, int(number)))
+            self.to_speak.append((name, int(number)))
         if message["type"] == "flush" or message.get("flush"):
             assert self.context, "a flush of nothing went up"
             self.flushed = True
 
     def over(self) -> None:
-        self.to_say.clear()
+        self.to_speak.clear()
         self.context, self.flushed = None, False
         self.turns += 1
 
@@ -245,26 +245,26 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         self.follow(self.talk.client({**INIT, "voice": "v0"}))
         self.becomes_ready(0)
 
-    def follow(self, said: list[Said]) -> None:
-        for what in said:
+    def follow(self, steps: list[Step]) -> None:
+        for what in steps:
             if what[0] == "up":
                 number = what[1]
                 if number not in self.providers:
                     self.providers[number] = Provider(self.talk.inits[number]["voice"], self.model == SONIOX)
                 self.providers[number].take(what[2])
             assert what[0] != "error" or what[2] == "goes on", "the session ended"
-        self.listener.hear(said)
-        for name, sound in self.listener.heard.items():
+        self.listener.receive(steps)
+        for name, sends_audio in self.listener.audio.items():
             expected = b"".join(word(name, number) for number in range(self.texts[name]))
-            assert expected.startswith(sound), "something was lost, repeated, or said under a wrong name"
+            assert expected.startswith(sends_audio), "something was lost, repeated, or said under a wrong name"
             if self.listener.ended.get(name) == "completed":
-                assert sound == expected, "a context was completed, but not said whole"
+                assert sends_audio == expected, "a context was completed, but not said whole"
         for name, reason in self.listener.ended.items():
             if reason == "completed":
                 assert name in self.flushed
-                assert name in self.listener.heard
+                assert name in self.listener.audio
             if reason == "failed":
-                assert name in self.listener.heard or self.drops[name] > 1
+                assert name in self.listener.audio or self.drops[name] > 1
 
     # The client
 
@@ -322,7 +322,7 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data())
-    def answers(self, data: st.DataObject) -> None:
+    def opens(self, data: st.DataObject) -> None:
         self.becomes_ready(data.draw(st.sampled_from(self.opening)))
 
     def becomes_ready(self, number: int) -> None:
@@ -341,14 +341,14 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
     def is_busy(self, data: st.DataObject) -> None:
         self.follow(self.talk.lost(BUSY, connection=data.draw(st.sampled_from(self.opening))))
 
-    @precondition(lambda self: any(self.providers[number].to_say for number in self.working))
+    @precondition(lambda self: any(self.providers[number].to_speak for number in self.working))
     @rule(data=st.data())
-    def sound(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from([n for n in self.working if self.providers[n].to_say]))
-        self.says(number)
+    def sends_audio(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from([n for n in self.working if self.providers[n].to_speak]))
+        self.send_audio(number)
 
-    def says(self, number: int) -> None:
-        self.follow(self.talk.upstream(word(*self.providers[number].to_say.pop(0)), connection=number))
+    def send_audio(self, number: int) -> None:
+        self.follow(self.talk.upstream(word(*self.providers[number].to_speak.pop(0)), connection=number))
 
     @precondition(lambda self: any(self.providers[number].flushed for number in self.working))
     @rule(data=st.data(), twice=st.booleans(), closes=st.booleans())
@@ -362,8 +362,8 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
 
     def ends(self, number: int) -> None:
         provider = self.providers[number]
-        while provider.to_say and number in self.talk.open:
-            self.says(number)
+        while provider.to_speak and number in self.talk.open:
+            self.send_audio(number)
         provider.late, provider.clearing = provider.clearing, False
         provider.over()
         self.follow(self.talk.upstream(AUDIO_END, connection=number))
@@ -385,7 +385,7 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.talk.open.values()))
     @rule(data=st.data(), code=st.sampled_from([1006, 1011]))
-    def drops_out(self, data: st.DataObject, code: int) -> None:
+    def is_dropped(self, data: st.DataObject, code: int) -> None:
         number = data.draw(st.sampled_from([number for number, ready in self.talk.open.items() if ready]))
         if (provider := self.providers.get(number)) is not None and provider.context and not provider.clearing:
             self.drops[provider.context] += 1

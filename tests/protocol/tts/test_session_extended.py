@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from slng_sidecar.audio.codecs import CodecEncoder
-from support.conversation import down, fatal, goodbye, refusal, up
+from support.conversation import client_closed, down, fatal, refusal, up
 from support.extended_tts import (
     AUDIO_END,
     CLEAR,
@@ -55,7 +55,7 @@ def test_an_encoding_that_cannot_be_decoded_is_refused_by_name_at_init(
     init = {"type": "init", "config": {"encoding": encoding, "sample_rate": 24_000}}
     talk = new()
 
-    assert talk.client(init) == [fatal("unsupported_audio_format"), goodbye(1008)]
+    assert talk.client(init) == [fatal("unsupported_audio_format"), client_closed(1008)]
     assert encoding in talk.errors[0]["message"]
     assert "as-is" in talk.errors[0]["message"]
     assert opening({**init, "deliver": "as-is"}).inits == [init]
@@ -63,7 +63,7 @@ def test_an_encoding_that_cannot_be_decoded_is_refused_by_name_at_init(
 
 @pytest.mark.parametrize("deliver", ["mp3", 7, ["linear16"]])
 def test_an_unknown_delivery_format_is_refused(deliver: Any) -> None:
-    assert new().client({**INIT, "deliver": deliver}) == [fatal("config_error"), goodbye(1008)]
+    assert new().client({**INIT, "deliver": deliver}) == [fatal("config_error"), client_closed(1008)]
 
 
 @pytest.mark.parametrize(("encoding", "silence"), [("mulaw", b"\xff\x7f"), ("alaw", b"\xd5\x55")])
@@ -71,21 +71,21 @@ def test_companded_audio_is_decoded_on_the_way(encoding: str, silence: bytes) ->
     talk = live({"type": "init", "config": {"encoding": encoding, "sample_rate": 8000}})
     talk.client(text("a", "one"), flush("a"))
 
-    said = talk.upstream(silence * 40, AUDIO_END)
-    assert said[0][1]["encoding"] == "linear16"
-    assert len(said[1][1]) == 160
-    assert max(abs(int.from_bytes(said[1][1][at : at + 2], "little", signed=True)) for at in range(0, 160, 2)) <= 8
-    assert said[2][1]["duration_ms"] == 10
+    steps = talk.upstream(silence * 40, AUDIO_END)
+    assert steps[0][1]["encoding"] == "linear16"
+    assert len(steps[1][1]) == 160
+    assert max(abs(int.from_bytes(steps[1][1][at : at + 2], "little", signed=True)) for at in range(0, 160, 2)) <= 8
+    assert steps[2][1]["duration_ms"] == 10
 
 
 def test_companded_audio_is_passed_on_if_the_client_asks_for_that() -> None:
     talk = live({"type": "init", "config": {"encoding": "mulaw", "sample_rate": 8000}, "deliver": "as-is"})
     talk.client(text("a", "one"), flush("a"))
 
-    said = talk.upstream(b"\x01" * 80, AUDIO_END)
-    assert said[0][1]["encoding"] == "mulaw"
-    assert said[1] == down(b"\x01" * 80)
-    assert said[2][1]["duration_ms"] == 10
+    steps = talk.upstream(b"\x01" * 80, AUDIO_END)
+    assert steps[0][1]["encoding"] == "mulaw"
+    assert steps[1] == down(b"\x01" * 80)
+    assert steps[2][1]["duration_ms"] == 10
 
 
 @pytest.mark.parametrize("encoding", ["mp3", "opus"])
@@ -95,11 +95,11 @@ def test_compressed_audio_is_decoded_on_the_way_each_context_as_a_stream_of_its_
     talk = live({"type": "init", "config": {"encoding": encoding, "sample_rate": 16_000}})
     for name in ("a", "b"):
         talk.client(text(name, "one"), flush(name))
-        said = talk.upstream(*(file[at : at + 700] for at in range(0, len(file), 700)), AUDIO_END)
-        assert said[0] == start(name)
-        pcm = b"".join(data for _, data in said[1:-1])
+        steps = talk.upstream(*(file[at : at + 700] for at in range(0, len(file), 700)), AUDIO_END)
+        assert steps[0] == start(name)
+        pcm = b"".join(data for _, data in steps[1:-1])
         assert 1000 <= len(pcm) / 32 < 1100
-        assert said[-1][1]["duration_ms"] == round(len(pcm) / 32)
+        assert steps[-1][1]["duration_ms"] == round(len(pcm) / 32)
         talk.wait(QUIET)
 
 
@@ -261,5 +261,5 @@ def test_a_context_uses_another_ready_connection_while_one_is_cleared() -> None:
     talk.client(update("u", voice="w"), text("b", "two"), flush("b"))
     assert talk.ready() == [updated("u", {"voice": "w"})]
 
-    said = talk.client(clear("a"))
-    assert said[-2:] == [words("two", 1), up(FLUSH, 1)]
+    steps = talk.client(clear("a"))
+    assert steps[-2:] == [words("two", 1), up(FLUSH, 1)]

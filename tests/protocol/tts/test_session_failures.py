@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slng_sidecar.protocol.errors import GatewayError
-from support.conversation import dial, down, fatal, goodbye, refusal, retire, up
+from support.conversation import client_closed, dial, down, fatal, refusal, retire, up
 from support.extended_tts import (
     AUDIO_END,
     BUSY,
@@ -87,7 +87,7 @@ def test_a_fatal_error_ends_every_context_first() -> None:
         end("a", "failed"),
         end("b", "failed"),
         fatal("auth_error"),
-        goodbye(1008),
+        client_closed(1008),
     ]
 
 
@@ -101,7 +101,7 @@ def test_close_is_bounded_and_ends_every_context() -> None:
         refusal("upstream_timeout"),
         end("b", "failed"),
         retire(0),
-        goodbye(1000),
+        client_closed(1000),
     ]
 
 

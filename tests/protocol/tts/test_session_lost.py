@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 from slng_sidecar.protocol.errors import GatewayError
-from support.conversation import READY, Conversation, Said, dial, down, fatal, goodbye, hung_up, refusal, retire, up
+from support.conversation import (
+    READY,
+    Conversation,
+    Step,
+    client_closed,
+    dial,
+    down,
+    fatal,
+    hung_up,
+    refusal,
+    retire,
+    up,
+)
 from support.plain_tts import AUDIO_END, CLEAR, CLEARED, CLOSE, FLUSH, FLUSHED, INIT, QUIET, live, new, speaking, text
 
 # Connections that end
@@ -39,7 +51,7 @@ def test_a_session_of_one_turn_dials_once_on_a_route_that_takes_one_turn() -> No
     talk = speaking(model="soniox/tts-rt:v1")
 
     assert talk.upstream(AUDIO_END) == [down(AUDIO_END), retire(0)]
-    assert talk.client(CLOSE) == [goodbye(1000)]
+    assert talk.client(CLOSE) == [client_closed(1000)]
 
 
 def test_the_loss_of_a_connection_kept_for_the_next_turn_is_not_noticed() -> None:
@@ -185,20 +197,20 @@ def test_a_redial_that_is_refused_ends_the_session() -> None:
     talk.client(text("one"), FLUSH)
     talk.lost()
 
-    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), goodbye(1008)]
+    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), client_closed(1008)]
 
 
 def test_an_upstream_that_does_not_come_back_ends_the_session() -> None:
     talk = live(reconnect_seconds=60)
     talk.client(text("one"), FLUSH)
     begun = talk.now
-    said = talk.lost()
+    steps = talk.lost()
     while not talk.over:
-        said = talk.lost(GatewayError("not_ready", "busy", status=503))
+        steps = talk.lost(GatewayError("not_ready", "busy", status=503))
         if not talk.over:
             talk.wait(talk.machine.deadline - talk.now)  # type: ignore[operator] # there is one
 
-    assert said == [fatal("not_ready"), goodbye(1013)]
+    assert steps == [fatal("not_ready"), client_closed(1013)]
     assert 50 < talk.now - begun <= 60
 
 
@@ -219,7 +231,7 @@ def test_three_short_connections_in_a_row_end_the_session() -> None:
     assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END), dial(2)]
     talk.ready()
 
-    assert talk.lost() == [fatal("upstream_closed"), goodbye(1011)]
+    assert talk.lost() == [fatal("upstream_closed"), client_closed(1011)]
     assert "3 connections in a row" in talk.errors[-1]["message"]
 
 
@@ -300,10 +312,10 @@ def test_an_error_that_a_retry_cannot_change_fails_the_turn_at_once(error: dict[
     talk = live()
     talk.client(text("one"), FLUSH, text("two"))
 
-    said = talk.upstream({"type": "error", **error})
+    steps = talk.upstream({"type": "error", **error})
 
-    assert [what[0] for what in said] == ["retire", "error", "down", "dial"]
-    assert said[2] == down(AUDIO_END)
+    assert [what[0] for what in steps] == ["retire", "error", "down", "dial"]
+    assert steps[2] == down(AUDIO_END)
     assert talk.errors[0]["retryable"] is False
 
 
@@ -320,46 +332,46 @@ def test_an_error_after_audio_fails_the_turn() -> None:
 # One terminal a turn, also where it failed before the client had said all of it
 
 
-def failed_before_its_flush() -> tuple[Conversation, list[Said]]:
+def failed_before_its_flush() -> tuple[Conversation, list[Step]]:
     talk = live()
     talk.client(text("one"))
     talk.upstream(b"1")
-    said = talk.lost()
-    assert said[0] == refusal("upstream_closed")
-    return talk, said
+    steps = talk.lost()
+    assert steps[0] == refusal("upstream_closed")
+    return talk, steps
 
 
 def test_a_turn_that_failed_before_its_flush_has_one_terminal() -> None:
-    talk, said = failed_before_its_flush()
+    talk, steps = failed_before_its_flush()
 
-    said += talk.client(FLUSH)
-    said += talk.wait(1000)
+    steps += talk.client(FLUSH)
+    steps += talk.wait(1000)
 
-    assert said.count(down(AUDIO_END)) == 1
+    assert steps.count(down(AUDIO_END)) == 1
     assert talk.client(text("two"), FLUSH) == [dial(1)]
 
 
 def test_a_turn_that_failed_before_its_flush_has_one_terminal_whatever_text_follows() -> None:
-    talk, said = failed_before_its_flush()
+    talk, steps = failed_before_its_flush()
 
-    said += talk.client(text("the rest"), FLUSH, text("new"), FLUSH)
+    steps += talk.client(text("the rest"), FLUSH, text("new"), FLUSH)
     for _ in range(3):
         if talk.open.get(talk.newest) is False:
-            said += talk.ready()
+            steps += talk.ready()
         if talk.open.get(talk.newest):
-            said += talk.upstream(AUDIO_END)
-        said += talk.wait(QUIET)
+            steps += talk.upstream(AUDIO_END)
+        steps += talk.wait(QUIET)
 
-    assert said.count(down(AUDIO_END)) == 2  # its own and that of the new one
+    assert steps.count(down(AUDIO_END)) == 2  # its own and that of the new one
     assert talk.machine.deadline is None
 
 
 def test_a_turn_that_failed_and_is_never_flushed_ends_by_itself() -> None:
-    talk, said = failed_before_its_flush()
+    talk, steps = failed_before_its_flush()
 
-    said += talk.wait(1000)
+    steps += talk.wait(1000)
 
-    assert said.count(down(AUDIO_END)) == 1
+    assert steps.count(down(AUDIO_END)) == 1
     assert talk.machine.deadline is None
 
 

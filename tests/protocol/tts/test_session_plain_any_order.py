@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.any_order import AnyOrder
-from support.conversation import Said, odd_client_messages, odd_upstream_messages
+from support.conversation import Step, odd_client_messages, odd_upstream_messages
 from support.plain_tts import AUDIO_END, CLEAR, CLEARED, CLOSE, FLUSH, FLUSHED, INIT, live, new, text
 
 
@@ -25,8 +25,8 @@ class AnySpeech(AnyOrder):
     def start(self, flush: Any, form: Any, begun: bool) -> None:
         self.talk = live(flush=flush, terminal_form=form) if begun else new(flush=flush, terminal_form=form)
 
-    def follow(self, said: list[Said]) -> None:
-        self.heard = said
+    def follow(self, steps: list[Step]) -> None:
+        self.steps = steps
         assert len(self.talk.open) <= 1, "one connection is enough for a plain session"
         if self.talk.over:
             assert not self.talk.open, "a connection was left behind"
@@ -42,9 +42,9 @@ class AnySpeech(AnyOrder):
         self.follow(self.talk.client(message))
 
     @rule()
-    def goes(self) -> None:
+    def leaves(self) -> None:
         if not self.talk.over and len(self.talk.inits) > 2:
-            self.follow(self.talk.client_goes())
+            self.follow(self.talk.client_leaves())
 
     @precondition(lambda self: self.talk.open.get(self.talk.newest))
     @rule(
@@ -116,8 +116,8 @@ class OrderlySpeech(RuleBasedStateMachine):
         self.talk = new(flush=flush, terminal_form=form, context_idle=10_000, first_audio_timeout=500)
         self.follow(self.talk.client(INIT))
 
-    def follow(self, said: list[Said]) -> None:
-        for what in said:
+    def follow(self, steps: list[Step]) -> None:
+        for what in steps:
             match what:
                 case ("up", number, message):
                     self.upstreams.setdefault(number, Upstream()).take(message)
@@ -171,7 +171,7 @@ class OrderlySpeech(RuleBasedStateMachine):
 
     @precondition(lambda self: (upstream := self.current()) and upstream.turns and upstream.turns[0][0])
     @rule()
-    def sound(self) -> None:
+    def audio(self) -> None:
         upstream = self.current()
         assert upstream
         self.follow(self.talk.upstream(upstream.turns[0][0].to_bytes(4, "big")))
@@ -232,7 +232,7 @@ class OrderlySpeech(RuleBasedStateMachine):
                 self.time(1)
                 upstream.late = False
             elif upstream and upstream.turns:
-                self.sound()
+                self.audio()
                 self.end(False, False, AUDIO_END)
             self.time(0.1)
         assert not self.turns, "a turn never ended"

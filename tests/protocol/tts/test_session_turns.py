@@ -12,7 +12,7 @@ from support.plain_tts import AUDIO_END, FLUSH, FLUSHED, QUIET, live, opening, s
 
 
 @pytest.mark.parametrize(
-    ("terminal", "option", "told"),
+    ("terminal", "option", "expected"),
     [
         ({"type": "audio_end", "duration": 1.5}, "upstream", {"type": "audio_end", "duration": 1.5}),
         ({"type": "flushed"}, "upstream", {"type": "flushed"}),
@@ -27,15 +27,15 @@ from support.plain_tts import AUDIO_END, FLUSH, FLUSHED, QUIET, live, opening, s
     ],
 )
 def test_a_turn_ends_in_the_form_that_the_client_is_promised(
-    terminal: dict[str, Any], option: str, told: dict[str, Any]
+    terminal: dict[str, Any], option: str, expected: dict[str, Any]
 ) -> None:
     talk = speaking(terminal_form=option)
 
-    heard = talk.upstream(terminal)
+    steps = talk.upstream(terminal)
 
-    assert len(heard) == 1
-    assert heard[0][1].items() >= told.items()
-    assert heard[0][1]["type"] == told["type"]
+    assert len(steps) == 1
+    assert steps[0][1].items() >= expected.items()
+    assert steps[0][1]["type"] == expected["type"]
 
 
 @pytest.mark.parametrize("again", [AUDIO_END, FLUSHED, {"type": "done"}])
@@ -51,9 +51,9 @@ def test_a_turn_ends_once_however_many_terminals_upstream_sends(first: dict[str,
 def test_audio_and_the_end_can_come_in_one_message() -> None:
     talk = speaking()
 
-    sound, end = talk.upstream({"audio": "QUJD", "isFinal": True})
+    audio, end = talk.upstream({"audio": "QUJD", "isFinal": True})
 
-    assert sound == down(b"ABC")
+    assert audio == down(b"ABC")
     assert end[1]["type"] == "audio_end"
     assert talk.upstream({"audio": "QUJD"}) == [retire(0)]
 
@@ -105,11 +105,11 @@ def test_a_second_ready_is_not_passed_on() -> None:
     assert talk.machine.counts["extra_ready"] == 1
 
 
-@pytest.mark.parametrize("said", ["", "nonsense", "[]", "1"])
-def test_an_invalid_message_of_upstream_is_counted_and_not_passed_on(said: str) -> None:
+@pytest.mark.parametrize("message", ["", "nonsense", "[]", "1"])
+def test_an_invalid_message_of_upstream_is_counted_and_not_passed_on(message: str) -> None:
     talk = speaking()
 
-    assert talk.upstream(said) == []
+    assert talk.upstream(message) == []
     assert talk.machine.counts["unreadable_upstream_message"] == 1
 
 
@@ -225,9 +225,9 @@ def test_stray_audio_in_one_message_with_an_end_harms_no_later_turn() -> None:
 def test_a_flush_on_the_text_ends_the_turn() -> None:
     talk = live()
 
-    said = talk.client(text("one", flush=True), text("two", flush=True))
+    steps = talk.client(text("one", flush=True), text("two", flush=True))
 
-    assert said in ([up(text("one", flush=True))], [up(text("one")), up(FLUSH)])
+    assert steps in ([up(text("one", flush=True))], [up(text("one")), up(FLUSH)])
     assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
     assert talk.wait(QUIET) != []
 
@@ -242,9 +242,9 @@ def test_a_second_flush_does_not_end_the_next_turn_too() -> None:
     assert talk.machine.counts["empty_flushes"] == 1
 
 
-@pytest.mark.parametrize(("form", "told"), [("upstream", AUDIO_END), ("flushed", FLUSHED)])
-def test_a_flush_without_text_is_answered_by_the_sidecar(form: str, told: dict[str, Any]) -> None:
-    assert live(terminal_form=form).client(FLUSH) == [down(told)]
+@pytest.mark.parametrize(("form", "expected"), [("upstream", AUDIO_END), ("flushed", FLUSHED)])
+def test_a_flush_without_text_is_answered_by_the_sidecar(form: str, expected: dict[str, Any]) -> None:
+    assert live(terminal_form=form).client(FLUSH) == [down(expected)]
 
 
 # The end of a turn on the last text (SLNG_FLUSH=inline)
@@ -323,8 +323,8 @@ def test_a_turn_of_spaces_between_two_others_ends_in_order() -> None:
     talk = live()
     talk.client(text("one"), FLUSH, text(" "), FLUSH, text("three"), FLUSH)
 
-    said = talk.upstream(b"1", AUDIO_END) + talk.wait(QUIET)
-    assert [what for what in said if what[0] != "error"] == [
+    steps = talk.upstream(b"1", AUDIO_END) + talk.wait(QUIET)
+    assert [what for what in steps if what[0] != "error"] == [
         down(b"1"),
         down(AUDIO_END),
         down(AUDIO_END),

@@ -180,9 +180,9 @@ async def test_server_sent_events_carry_the_same_audio() -> None:
         body = {"input": "n1 n2", "response_format": "pcm", "stream_format": "sse"}
         reply = await http.post(PATH, json=body)
         assert reply.headers["content-type"] == "text/event-stream"
-        told = server_sent_events(reply.text)
-        assert [event["type"] for event in told] == ["speech.audio.delta"] * (len(told) - 1) + ["speech.audio.done"]
-        assert whole_words(b"".join(base64.b64decode(event["audio"]) for event in told[:-1]), 24_000) == [1, 2]
+        events = server_sent_events(reply.text)
+        assert [event["type"] for event in events] == ["speech.audio.delta"] * (len(events) - 1) + ["speech.audio.done"]
+        assert whole_words(b"".join(base64.b64decode(event["audio"]) for event in events[:-1]), 24_000) == [1, 2]
 
 
 @pytest.mark.parametrize("asked", [{"stream_format": "sse"}, {"response_format": "mp3"}, {"response_format": "flac"}])

@@ -81,8 +81,8 @@ async def test_finalizes_and_repaired_audio_are_counted() -> None:
         assert found.value("slng_sidecar_finalize_seconds_count", model=NOVA) == 2
         assert found.value("slng_sidecar_upstream_losses_total", kind="stt", cause="upstream_closed") == 1
         assert found.value("slng_sidecar_stt_repaired_audio_seconds_total", what="replayed") > 0
-        heard = found.value("slng_sidecar_audio_seconds_total", kind="stt", model=NOVA)
-        assert heard == pytest.approx(2 * len(pcm) / 32_000, abs=0.01)
+        seconds = found.value("slng_sidecar_audio_seconds_total", kind="stt", model=NOVA)
+        assert seconds == pytest.approx(2 * len(pcm) / 32_000, abs=0.01)
 
 
 async def test_any_number_of_models_does_not_fill_the_memory() -> None:
