@@ -145,7 +145,7 @@ def test_every_setting_is_described_and_named_like_its_variable() -> None:
     assert set(SECRETS) | FIXED <= Settings.model_fields.keys()
 
 
-# What is wrong with them
+# Invalid settings
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_settings_file_that_cannot_be_read_is_refused_by_name(write: Any, monk
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # for root no file is unreadable
+    monkeypatch.setattr(Path, "open", refuse)  # every file is readable for root
 
     assert complaint(config_file=path) == f"The settings file {path} cannot be read: Permission denied."
 

@@ -12,7 +12,7 @@ from support.processes import need
 
 RATE = 24_000
 TONE = (0.5 * numpy.sin(2 * numpy.pi * 440 * numpy.arange(int(1.9873 * RATE)) / RATE) * 32_767).astype("<i2")
-# What the streamed form of these cannot mark: the encoder's delay and the rest of its last frame.
+# In their streamed form, these formats cannot record the encoder's delay and the padding of the last frame.
 SLACK = {"mp3": 0.1, "aac": 0.1, "opus": 0.0, "flac": 0.0}
 SUFFIX = {"mp3": "mp3", "opus": "ogg", "flac": "flac", "aac": "aac"}
 

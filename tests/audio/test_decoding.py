@@ -27,7 +27,7 @@ PCM = array("h", range(-8_000, 8_000)).tobytes()
 async def decoded(
     file: bytes, expected: Expected | None = None, *, piece: int = 10_000, max_seconds: float = 100
 ) -> tuple[int, bytes]:
-    """Decode a file that comes in pieces; give its rate and sound."""
+    """Decode a file that comes in pieces, and return its rate and its samples."""
     pieces = []
     async with asyncio.timeout(30), Decoding(RATE, max_seconds) as job:
         job.start(expected or Expected())
@@ -54,7 +54,7 @@ def tone(rate: int, seconds: float = 1.5, channels: int = 1) -> Any:
 
 
 def by_ffmpeg(*options: str, pcm: bytes, seekable: Path | None = None) -> bytes:
-    """Have FFmpeg make a file of 16 kHz PCM."""
+    """Return 16 kHz PCM as a file that FFmpeg writes."""
     out = str(seekable) if seekable else "-"
     done = subprocess.run(
         ["ffmpeg", "-v", "error", "-y", "-f", "s16le", "-ar", str(RATE), "-ac", "1", "-i", "-", *options, out],
@@ -104,7 +104,7 @@ async def test_every_format_of_soundfile_is_decoded_to_mono_at_one_rate(
         (("-f", "webm", "-c:a", "libopus"), None),
         (("-f", "adts", "-c:a", "aac"), None),
         (("-f", "matroska", "-c:a", "flac"), None),
-        (("-f", "mp4", "-c:a", "aac"), "m4a"),  # its index at its end
+        (("-f", "mp4", "-c:a", "aac"), "m4a"),  # its index is at its end
         (("-f", "mp4", "-c:a", "aac", "-movflags", "faststart"), "mp4"),
         (("-f", "mp4", "-c:a", "aac", "-movflags", "frag_keyframe+empty_moov"), None),
     ],
@@ -131,7 +131,7 @@ async def test_a_file_that_is_read_whole_first_is_decoded_to_the_same_samples() 
     [
         (Expected("linear16", RATE), PCM + b"\x01", PCM),
         (Expected("mulaw", RATE), b"\xff\x00", struct.pack("<2h", 0, -32_124)),
-        (Expected("linear16", 8_000), wav_header(RATE) + PCM, PCM),  # what has a header is what that says
+        (Expected("linear16", 8_000), wav_header(RATE) + PCM, PCM),  # the header takes precedence over the description
     ],
 )
 async def test_samples_without_a_header_are_decoded_as_described(expected: Expected, file: bytes, pcm: bytes) -> None:
@@ -152,7 +152,10 @@ async def test_samples_without_a_header_are_decoded_as_described(expected: Expec
         (wav_header(RATE)[:30], "no sound|before its samples"),
         (b"\x89PNG\r\n\x1a\n" + bytes(500), "not audio"),
         (wav_header(RATE)[:20] + b"\x34\x12" + wav_header(RATE)[22:] + PCM, "audio in an unknown codec"),
-        (audio_file(tone(RATE), RATE, "CAF").replace(b"free\0\0", b"free\0\xff", 1), "not audio"),  # it leads elsewhere
+        (
+            audio_file(tone(RATE), RATE, "CAF").replace(b"free\0\0", b"free\0\xff", 1),
+            "not audio",
+        ),  # it points beyond the file
     ],
 )
 async def test_files_without_audio_are_refused(file: bytes, says: str) -> None:
@@ -204,7 +207,7 @@ async def test_the_faster_side_waits_for_the_slower_one() -> None:
         job.start(Expected())
         putting = asyncio.create_task(job.put(wav_header(RATE) + bytes(2_000_000)))
         done, _ = await asyncio.wait([putting], timeout=0.3)
-        assert not done  # nobody takes the sound
+        assert not done  # nobody reads the samples
         while not putting.done():
             await job.next()
         putting.result()
@@ -239,7 +242,7 @@ def test_a_damaged_file_is_decoded_or_refused_by_name(damaged: tuple[str, list[t
 
 
 def decode_or_refuse(form: str, damage: list[tuple[int, int]], end: int) -> None:
-    """Decode a file of which bytes were changed and the end cut off, which may fail by ``UnreadableAudio`` only."""
+    """Decode a file whose bytes were changed and whose end was cut off. Only ``UnreadableAudio`` may be raised."""
     file = bytearray(audio_file(tone(RATE, 0.5), RATE, form))
     for at, byte in damage:
         file[at % len(file)] = byte

@@ -55,7 +55,7 @@ def test_one_mp3_frame_header_among_samples_is_a_coincidence() -> None:
 
 
 def test_two_mp3_frame_headers_of_different_streams_are_a_coincidence() -> None:
-    # Layer III at 44.1 kHz, whose frame would end where a header of layer II at 48 kHz stands.
+    # A layer III header at 44.1 kHz, and a layer II header at 48 kHz at the position where its frame would end.
     data = b"\xff\xfb\x50\xc4".ljust(208, b"\x01") + b"\xff\xfd\x54\xc4" + PCM
 
     assert read(data) == (24_000, data)

@@ -16,12 +16,12 @@ from slng_sidecar.audio.wav_reader import FIRST_LIE, UnreadableAudio, WavReader
 from support.audio import audio_file
 
 SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
-# What libsndfile writes into a WAV that we refuse, with how we call it.
+# The WAV subtypes of libsndfile that the reader refuses, with the reader's names for them.
 OTHERS = {"IMA_ADPCM": "IMA ADPCM", "MS_ADPCM": "MS ADPCM", "GSM610": "GSM 6.10", "G721_32": "G.721"}
 
 
 def read(data: bytes, *cuts: int) -> tuple[WavReader, bytes]:
-    """Read a file that comes cut at these places."""
+    """Read a file that comes split at these positions."""
     reader = WavReader()
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     samples = b"".join(reader.feed(data[start:end]) for start, end in itertools.pairwise(places))
@@ -30,13 +30,13 @@ def read(data: bytes, *cuts: int) -> tuple[WavReader, bytes]:
 
 
 def as_soundfile_reads(data: bytes) -> tuple[Any, int]:
-    """Give what libsndfile reads as 16-bit numbers, unrounded, each channel cut to its range, then averaged."""
+    """Return the samples that libsndfile reads, as unrounded 16-bit values, clipped and averaged over the channels."""
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
     return numpy.clip(samples * 32_768, -32_768, 32_767).mean(axis=1), rate
 
 
 def assert_same(pcm: bytes, expected: Any, channels: int) -> None:
-    """Compare to within what cutting to 16 bits and averaging each lose of a level."""
+    """Assert that samples are equal up to the errors of conversion to 16 bits and of averaging."""
     ours = numpy.frombuffer(pcm, "<i2").astype(float)
     assert len(ours) == len(expected)
     assert not len(ours) or numpy.abs(ours - expected).max() <= (1.0 if channels == 1 else 2.0)
@@ -190,7 +190,7 @@ def test_the_reader_holds_at_most_a_header_whatever_the_chunks_claim() -> None:
 
 
 def headers() -> st.SearchStrategy[bytes]:
-    """Give files that look like WAV: real chunks with any numbers in them, and any bytes between."""
+    """Return a strategy for files that look like WAV: real chunks with any numbers and any bytes between them."""
     number = st.one_of(st.integers(0, 64), st.sampled_from([FIRST_LIE, 0xFFFF_FFFF, 0xFFFE, 1000, 24_000]))
     form = st.builds(
         lambda tag, channels, rate, block, bits, more: chunk(
@@ -231,7 +231,7 @@ def test_any_bytes_split_anywhere_give_the_same_samples_or_the_same_refusal(data
 def test_a_damaged_header_is_read_as_soundfile_reads_it_or_refused(
     form: str, subtype: str, channels: int, damage: list[tuple[int, int]]
 ) -> None:
-    """Where libsndfile understands the same of a damaged header, the samples are the same too: never noise."""
+    """If libsndfile interprets a damaged header in the same way, the samples are the same too and never noise."""
     tone = 0.5 * numpy.sin(numpy.arange(400 * channels) / 7).reshape(400, channels)
     file = bytearray(audio_file(tone, 24_000, form, subtype))
     for at, byte in damage:
@@ -252,12 +252,12 @@ def test_a_damaged_header_is_read_as_soundfile_reads_it_or_refused(
         return
     if same:
         ours = numpy.frombuffer(pcm, "<i2").astype(float)
-        common = min(len(ours), len(expected))  # where lengths lie, readers differ on where the end is
+        common = min(len(ours), len(expected))  # readers differ on the end of the file if its lengths are wrong
         assert common == 0 or numpy.abs(ours[:common] - expected[:common]).max() <= 2.0
 
 
 def kind_of(subtype: str) -> Any:
-    """Give our name for libsndfile's, with any number of channels."""
+    """Return the reader's name for a subtype of libsndfile, with any number of channels."""
 
     class Any_:
         def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""Somebody talks to the example bot in a browser: a real Chromium whose microphone plays a file, offline."""
+"""A user talks to the example bot in a browser: a real Chromium whose microphone plays a file, offline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOT = ROOT / "plugin" / "examples" / "bot.py"
 
 @contextlib.asynccontextmanager
 async def bot_process(*arguments: str, until: str, **env: str) -> AsyncIterator[str]:
-    """Run the example bot while the block runs; give what it had said when ``until`` was among it."""
+    """Run the example bot while the block runs, and yield its output up to ``until``."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, BOT, *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
@@ -38,7 +38,7 @@ async def bot_process(*arguments: str, until: str, **env: str) -> AsyncIterator[
                 line = await process.stdout.readline()
                 assert line, output
                 output += line.decode()
-        # It goes on to log, and a full pipe would stop it.
+        # The bot continues to log, and a full pipe would stop it.
         reading = asyncio.create_task(process.stdout.read())
         yield output
     finally:
@@ -70,7 +70,7 @@ async def test_a_question_into_the_microphone_is_answered_by_the_loudspeaker(tmp
 
         addresses = await page.evaluate(ADDRESSES)
         assert addresses
-        assert {kind for kind, _ in addresses} <= {"host", "prflx"}, "a server outside was asked for an address"
+        assert {kind for kind, _ in addresses} <= {"host", "prflx"}, "an outside server was asked for an address"
         assert all(url.startswith(f"http://localhost:{port}/") for url in asked), asked
         await page.get_by_role("button", name="Hang up").click()
         await page.get_by_text("not connected").wait_for()

@@ -1,6 +1,6 @@
-"""The image under faults: sidecar and simulator as containers on one network, clients here.
+"""The image under faults: sidecar and simulator run as containers on one network, and the clients run here.
 
-Each fault holds the promises of section 6 of the contract: no word lost, each context ended once, nothing hangs.
+Under each fault the promises of section 6 of the contract hold: no word is lost, each context ends once, nothing hangs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ HARDENED: dict[str, Any] = {"cap_drop": ["ALL"], "security_opt": ["no-new-privil
 
 @dataclass(frozen=True)
 class Containers:
-    """Both, and where the sidecar is reached."""
+    """Both containers, and the address of the sidecar."""
 
-    network: Any  # docker's own, which are untyped
+    network: Any  # Docker's own types, which are untyped
     sidecar: Any
     simulator: Any
     url: str
@@ -57,7 +57,7 @@ def containers(images: None) -> Iterator[Containers]:
         "SLNG_BASE_URL": "ws://upstream:9100",
         "SIDECAR_ALLOW_INSECURE": "true",
     }
-    # A port of its own, which it has again when it is started again.
+    # A fixed port, so that the sidecar has the same port after a restart.
     port = free_port()
     with Network() as network:
         simulator = (
@@ -82,7 +82,7 @@ def containers(images: None) -> Iterator[Containers]:
 
 @contextlib.asynccontextmanager
 async def later(seconds: float, *calls: Any) -> AsyncIterator[None]:
-    """Call Docker while the block runs, one after the other, the first after some seconds."""
+    """Make calls to Docker one after the other while the block runs, the first one after some seconds."""
 
     async def act() -> None:
         await asyncio.sleep(seconds)
@@ -100,7 +100,7 @@ async def later(seconds: float, *calls: Any) -> AsyncIterator[None]:
 
 
 async def transcribe_through(containers: Containers, fault: contextlib.AbstractAsyncContextManager[None]) -> None:
-    """Speak for some seconds with the fault in the middle; every word must be told, once."""
+    """Speak for some seconds with the fault in the middle. Every word must be transcribed once."""
     stt = SlngSTTService(sidecar_url=containers.url, model=SIGNAL)
     async with running_pipeline(stt) as pipeline:
         async with fault:
@@ -147,7 +147,7 @@ async def test_sigterm_under_load_cuts_no_utterance(containers: Containers) -> N
             await pipeline.send(TTSSpeakFrame(" ".join(words(1, 25))))
         for pipeline in pipelines:
             await pipeline.until(partial(pipeline.down, TTSAudioRawFrame))
-        # A voice without a pause, which therefore has no quiet second before its end.
+        # Speech without a pause, so it has no quiet second before its end.
         async with later(1, partial(containers.sidecar.kill, "SIGTERM")):
             await speak_at_pace(listening, audio_frames(range(1, 25)))
         await listening.send(VADUserStoppedSpeakingFrame())

@@ -1,4 +1,4 @@
-"""``.env.example`` lists what ``compose.yaml`` reads, and what the sidecar reads."""
+"""``.env.example`` lists the variables that ``compose.yaml`` and the sidecar read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.paths import ROOT
 
 COMPOSE = (ROOT / "compose.yaml").read_text()
 OFFERED = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
-# Of the example bot and of this machine's ports.
+# Variables of the example bot and of this machine's ports.
 OTHERS = {"OPENAI_API_KEY_FILE", "BOT_PORT"}
 
 

@@ -1,4 +1,4 @@
-"""Grafana's dashboard and Prometheus' alerts ask only for metrics and labels that a sidecar in use really gives."""
+"""Grafana's dashboard and Prometheus' alerts query only metrics and labels that a running sidecar has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RULES: list[dict[str, Any]] = [
     for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
     for rule in group["rules"]
 ]
-# Those that Prometheus itself gives each target.
+# The labels that Prometheus itself adds to each target.
 TARGET = {"job", "instance"}
 RATES = ("rate", "irate", "increase")
 SELECTOR = re.compile(r"\b((?:slng_sidecar|process|python)_\w+|up)\b\s*(?:\{([^}]*)\})?(\[[^\]]+\])?")
@@ -73,7 +73,7 @@ def test_rates_are_of_counters_and_quantiles_are_of_buckets(query: str) -> None:
         if window:
             assert before is not None
             assert before[1] in RATES
-        assert name not in types or types[name] != "histogram", f"{name}: a histogram is asked for its _bucket"
+        assert name not in types or types[name] != "histogram", f"{name}: a histogram must be queried by its _bucket"
     if "histogram_quantile" in query:
         assert "_bucket" in query
         assert "le" in grouped_by(query)
@@ -82,7 +82,7 @@ def test_rates_are_of_counters_and_quantiles_are_of_buckets(query: str) -> None:
 @pytest.mark.parametrize("query", QUERIES)
 def test_every_query_is_valid_promql(query: str) -> None:
     if query.startswith("label_values("):
-        # Grafana's own, around a selector.
+        # Grafana's own variables, around a selector.
         query = query.removeprefix("label_values(").rpartition(",")[0]
     promql_parser.parse(query.replace("$__rate_interval", "5m").replace("$__range", "3h"))
 
@@ -98,7 +98,7 @@ def test_legends_use_only_labels_that_the_query_keeps() -> None:
 
 def test_every_metric_is_on_the_dashboard() -> None:
     asked = " ".join(query for _, query in queries())
-    # The number of tasks is for tests of ours, that nothing is left behind.
+    # The number of tasks exists for the tests, which check that nothing is left behind.
     unseen = {name for name in metric_types() if name.startswith("slng_sidecar_") and name not in asked}
     assert unseen <= {"slng_sidecar_tasks"}
 

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: against Kubernetes' own schemas, and against what the sidecar really has."""
+"""The Kubernetes manifests, checked against the schemas of Kubernetes and against the sidecar itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.metric_names import metric_names
 from support.paths import ROOT
 
 FILES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
-# The oldest that each is for.
+# The oldest Kubernetes version that each manifest supports.
 SINCE = {"native-sidecar.yaml": "1.29", "shared.yaml": "1.30"}
 PORT = 8765
 
@@ -59,7 +59,7 @@ def probes(container: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def seconds(path: Path, name: str) -> float:
-    """Give a setting as the container has it."""
+    """Return a setting with the value that it has in the container."""
     given = environment(sidecar(path)).get(name)
     return float(given) if given is not None else float(Settings.model_fields[name.lower()].default)
 
@@ -123,7 +123,7 @@ def test_ports_and_paths_exist(path: Path) -> None:
     assert port["containerPort"] == Settings.model_fields["sidecar_port"].default == PORT
     for probe in probes(container):
         assert probe["httpGet"]["port"] == port["name"]
-        # A probe shows no token.
+        # A probe sends no token.
         assert probe["httpGet"]["path"] in ALWAYS_OPEN & paths
     annotations = one(path, "Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/path"] in paths
@@ -148,7 +148,7 @@ def test_the_termination_grace_period_covers_the_drain(path: Path) -> None:
 def test_containers_have_only_the_permissions_that_they_need(path: Path) -> None:
     spec = pod(path)
     assert spec["automountServiceAccountToken"] is False
-    # Else a Service named "sidecar" sets SIDECAR_PORT.
+    # Otherwise a Service named "sidecar" sets SIDECAR_PORT.
     assert spec["enableServiceLinks"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -158,7 +158,7 @@ def test_containers_have_only_the_permissions_that_they_need(path: Path) -> None
         assert allowed["allowPrivilegeEscalation"] is False
         assert allowed["readOnlyRootFilesystem"] is True
         assert allowed["capabilities"] == {"drop": ["ALL"]}
-    # With a read-only root, what is spooled needs a place.
+    # With a read-only root file system, uploads need a writable directory.
     assert {"name": "spool", "mountPath": "/tmp"} in sidecar(path)["volumeMounts"]
     user = re.search(r"--uid (\d+)", (ROOT / "Dockerfile").read_text())
     assert user is not None
@@ -184,5 +184,5 @@ def test_the_shared_deployment_is_scaled_protected_and_reachable() -> None:
     [metric] = scaler["metrics"]
     assert metric["pods"]["metric"]["name"] in metric_names()
     assert float(metric["pods"]["target"]["averageValue"]) < seconds(path, "SIDECAR_MAX_SESSIONS")
-    # A readiness probe, as it is a Service that asks.
+    # A readiness probe, since a Service uses it.
     assert "readinessProbe" in sidecar(path)

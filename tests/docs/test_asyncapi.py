@@ -1,4 +1,4 @@
-"""docs/reference/asyncapi.yaml describes the WebSockets completely, and as they really are on the wire."""
+"""docs/reference/asyncapi.yaml describes the WebSockets completely, and as they are on the wire."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BINARY = {"audio", "sound"}
 
 
 def resolved(reference: str) -> Any:
-    """Follow a ``$ref`` within the document, and one that it leads to."""
+    """Return the target of a ``$ref`` within the document. If the target is a ``$ref`` itself, follow it too."""
     assert reference.startswith("#/"), reference
     found: Any = DOCUMENT
     for step in reference[2:].split("/"):
@@ -53,20 +53,20 @@ def references(node: Any) -> list[str]:
 
 
 def messages_of(kind: str, action: str, *, extended: bool) -> dict[str, Any]:
-    """Give the messages of one way of one dialect, by their types."""
+    """Return the messages of one direction of one dialect by their types."""
     (name,) = (name for name, which in OPERATIONS.items()
                if which == (kind, extended) and DOCUMENT["operations"][name]["action"] == action)  # fmt: skip
     messages = [resolved(each["$ref"]) for each in DOCUMENT["operations"][name]["messages"]]
     found = {message["name"]: message for message in messages}
-    assert len(found) == len(messages), "two of a name"
+    assert len(found) == len(messages), "two messages have the same name"
     return found
 
 
 def closed(schema: Any) -> Any:
-    """Have a schema take no fields but those that it names, where it does not say otherwise.
+    """Return a schema that accepts only the fields that it names, unless it says otherwise.
 
-    A client is to ignore what it does not know, so the published ones are open; but nothing may be said that they
-    do not name.
+    Clients ignore unknown fields, so the published schemas are open. The sidecar itself must send only fields that they
+    name.
     """
     schema = resolved(schema["$ref"]) if isinstance(schema, dict) and "$ref" in schema else schema
     if isinstance(schema, list):
@@ -79,11 +79,11 @@ def closed(schema: Any) -> Any:
     return made
 
 
-# What the code can say and take
+# The messages that the code can send and accept
 
 
 def types_sent_by(module: ModuleType, dialect: str) -> set[str]:
-    """Give the types that stand in a dialect's code."""
+    """Return the message types that a dialect's code contains."""
     (cls,) = (node for node in ast.parse(inspect.getsource(module)).body
               if isinstance(node, ast.ClassDef) and node.name == dialect)  # fmt: skip
     return {
@@ -96,7 +96,7 @@ def types_sent_by(module: ModuleType, dialect: str) -> set[str]:
 
 
 def types_accepted_by(module: ModuleType, function: str, *, extended: bool) -> set[str]:
-    """Give the types that a session compares a client's message with, but for those that it refuses by name."""
+    """Return the types that a session accepts from its client. Types that it refuses by name do not count."""
     (code,) = (node for node in ast.walk(ast.parse(inspect.getsource(module)))
                if isinstance(node, ast.FunctionDef) and node.name == function)  # fmt: skip
     found: set[str] = set()
@@ -112,7 +112,7 @@ def types_accepted_by(module: ModuleType, function: str, *, extended: bool) -> s
     return found
 
 
-# What is passed on as upstream said it, or has its type from a setting, stands in no dialect's code.
+# A dialect's code does not contain types that are passed on unchanged or come from a setting.
 PASSED = {
     "PlainStt": {"ready", "partial_transcript", "final_transcript", "error", "other"},
     "ExtendedStt": {"ready", "partial_transcript", "final_transcript", "error", "other"},
@@ -160,14 +160,14 @@ def test_every_schema_is_valid_and_names_the_type_of_its_message() -> None:
                 assert "type" in each["required"]
 
 
-# What goes over the wire
+# The messages on the wire
 
 
 class Checked:
-    """A session whose every message, either way, is held against the document.
+    """A session that checks every message in either direction against the document.
 
     Attributes:
-        said: the types that the client said.
+        sent: the types of the messages that the client sent.
     """
 
     def __init__(self, talk: Talk, kind: str, *, extended: bool) -> None:
@@ -182,7 +182,7 @@ class Checked:
         await self.talk.send(*messages)
 
     def check(self) -> set[str]:
-        """Hold what came against the document; give the types of it, ``sound`` for binary."""
+        """Check the received messages and return their types, with ``sound`` for binary messages."""
         came = {_check(message, self._down) for message in self.talk.messages}
         if self.talk.audio:
             assert "sound" in self._down
@@ -191,7 +191,7 @@ class Checked:
 
 
 def _check(message: dict[str, Any] | bytes, known: dict[str, Any]) -> str:
-    """Hold a message against the schema of its type; give the type."""
+    """Check a message against the schema of its type and return the type."""
     if isinstance(message, bytes):
         (name,) = known.keys() & BINARY
         return name
@@ -221,7 +221,7 @@ async def test_an_extended_stt_session_matches_the_document() -> None:
         await talk.until("partial_transcript")
         await session.send({"type": "finalize", "id": "f1"}, {"type": "keepalive"})
         await talk.until("finalized")
-        await session.send({"type": "finalize"})  # nothing was said since
+        await session.send({"type": "finalize"})  # there was no speech since the last answer
         assert (await talk.until("finalized"))["finalize_id"] is None
         await session.send(
             {"type": "update", "id": "u1", "config": {"language": "de", "enable_partials": True, "encoding": "opus"}},

@@ -1,4 +1,4 @@
-"""The pages are whole: what they name exists, what they link to is there, and every page can be found."""
+"""The pages are complete: what they name exists, their links lead somewhere, and every page can be reached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAP = Path("docs/README.md")
 DOCS = sorted(path.relative_to(ROOT) for path in ROOT.glob("docs/**/*.md"))
 PAGES = [*DOCS, *sorted(path.relative_to(ROOT) for path in ROOT.glob("*.md")), Path("plugin/README.md")]
 SOURCES = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
-# Settings of clients, and what the repository's own commands read.
+# Settings of clients, and variables that the repository's own commands read.
 NOT_OF_THE_SIDECAR = {"SLNG_SIDECAR_URL", "SLNG_SIDECAR_TOKEN"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=str)

@@ -1,4 +1,4 @@
-"""SIGTERM, a second one, and SIGHUP, as a sidecar in a process of its own takes them."""
+"""How a sidecar process reacts to SIGTERM, to a second SIGTERM and to SIGHUP."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_speech_over_http_is_finished_or_breaks_off_visibly(way: str, seco
         words = [word.number for word in speech.decode(bytes(got), 24_000)]
         assert ended is (seconds == "30")
         assert (words == list(range(1, 60))) is ended
-        async with asyncio.timeout(10):  # far below the time for closing
+        async with asyncio.timeout(10):  # far below the time allowed for closing
             assert await sidecar.ends() == 0
 
 

@@ -1,4 +1,4 @@
-"""The upstream process is frozen under twenty sessions for ten seconds, killed, and another one takes its place."""
+"""The upstream process is frozen for ten seconds under twenty sessions, killed, and replaced by another one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.processes import serving, started
 from support.running import Talk, talking
 from websockets.exceptions import ConnectionClosed
 
-SESSIONS = 10  # of each kind
+SESSIONS = 10  # sessions of each kind
 FROZEN_SECONDS = 10.0
 MODEL = "slng/simulator/signal:1"
 EXTENDED = "slng-sidecar.v1"
@@ -27,14 +27,14 @@ pytestmark = [pytest.mark.matrix, pytest.mark.timeout(180)]
 
 
 async def transcribe(talk: Talk, number: int, back: asyncio.Event) -> Counter[str]:
-    """Speak for as long as it takes; every word must be told once, every finalize answered."""
+    """Send speech until upstream is back. Every word must be transcribed once and every finalize answered."""
     run = stt_runs.Troubled(talk, random.Random(number), pace=1, answer_within=4)
     words = [signal.SignalWord(each, frames=10, gap=20 if each % 4 == 0 else 3) for each in range(1, 121)]
     pcm = signal.encode(words, stt_runs.RATE)
     await talk.send(stt_runs.INIT)
     listening = asyncio.create_task(run.listen())
     await run.send_speech(pcm)
-    assert back.is_set(), "it was not in the middle"
+    assert back.is_set(), "the fault did not occur in the middle of the speech"
     await run.end(listening, within=30)
     assert run.fatal is None, run.fatal
     run.check([word.number for word in words], exact=True)
@@ -42,7 +42,7 @@ async def transcribe(talk: Talk, number: int, back: asyncio.Event) -> Counter[st
 
 
 async def speak(talk: Talk, number: int, back: asyncio.Event) -> Counter[str]:
-    """Say contexts one after the other; one that had sounded fails, and any other is whole."""
+    """Speak contexts one after the other. A context that had audio at the fault fails, and any other one is whole."""
     run = tts_runs.Troubled(talk, random.Random(number))
     await talk.send(tts_runs.INIT)
     listening = asyncio.create_task(run.listen())
@@ -81,7 +81,7 @@ async def test_no_promise_is_broken_if_a_frozen_upstream_is_replaced() -> None:
         await asyncio.sleep(FROZEN_SECONDS)
         first.process.kill()
         await first.ends()
-        first.code = 0  # it was meant to end so
+        first.code = 0  # the process was meant to end so
         port = upstream.rpartition(":")[2]
         await stack.enter_async_context(started("simulate", "--port", port, "--speech", "signal", *sets))
         back.set()

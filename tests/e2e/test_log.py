@@ -1,4 +1,4 @@
-"""The log of a call in JSON: one line for each change of state, with what finds it again."""
+"""The log of a call in JSON: one line for each change of state, with the fields that identify the call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PCM = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
 
 
 def events(sidecar: Running, **fields: Any) -> list[dict[str, Any]]:
-    """Give the lines that say what happened, of those with some fields."""
+    """Return the log lines that have an event and the given fields."""
     lines = [json.loads(line) for line in sidecar.err.splitlines() if line.startswith("{")]
     return [line for line in lines if "event" in line and fields.items() <= line.items()]
 
@@ -49,7 +49,7 @@ async def test_a_call_with_a_drop_logs_each_change_of_state_once() -> None:
         ]
         known = {"session": 1, "kind": "stt", "model": SIGNAL, "session_id": "call-7", "agent_id": "agent-1"}
         assert all(known.items() <= line.items() for line in found)
-        # Upstream's own id is that of the connection which a line is about.
+        # The upstream session id is that of the connection that the line is about.
         _, first, lost, refused, second, end = found
         assert first["request_id"] == lost["request_id"] != second["request_id"]
         assert "request_id" not in refused

@@ -1,4 +1,4 @@
-"""Long requests in a process of their own: what it holds of them in memory is bounded, whatever their length."""
+"""Long requests to a separate process: the memory that the process uses for them is bounded, whatever their length."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECOND = (numpy.sin(numpy.arange(RATE) * 0.17) * 8_000 * (numpy.arange(RATE) < R
 
 @pytest.fixture
 async def sidecar() -> AsyncIterator[Running]:
-    """Give a sidecar whose upstream, in a process of its own, hears by a script and at once."""
+    """Run a sidecar whose upstream, a separate process, transcribes by a script and without delay."""
     async with started("simulate", "--port", "0", "--speech", "tone", "--set", "pace=0") as simulator:
         upstream = (await simulator.says(r"(ws://\S+:\d+)")).group(1)
         async with serving(SLNG_BASE_URL=upstream, SLNG_API_KEY="key-of-the-test") as running:
@@ -42,7 +42,7 @@ def resident_mb(running: Running) -> float:
 
 
 async def growth_mb(running: Running, work: Awaitable[None]) -> float:
-    """Do something; give by how much the process' memory grew at the most."""
+    """Run a coroutine and return the largest growth of the process' memory during it."""
     before = most = resident_mb(running)
     doing = asyncio.ensure_future(work)
     while not doing.done():
@@ -65,7 +65,7 @@ async def wav(seconds: int) -> AsyncIterator[bytes]:
 
 
 async def in_a_form(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Give an OpenAI form whose model comes first, so that its file can be transcribed while it comes."""
+    """Return an OpenAI form whose model comes first, so that its file can be transcribed while it is uploaded."""
     yield b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
     yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     async for part in parts:
@@ -86,7 +86,7 @@ async def test_an_hour_of_wav_is_transcribed_in_bounded_memory(sidecar: Running)
             reply = await http.post(STT, content=wav(seconds))
             assert reply.status_code == 200
             assert reply.json()["duration"] == seconds
-            # Every one of its utterances is there.
+            # Every utterance is in the transcript.
             assert len(reply.json()["alternatives"][0]["transcript"].split()) >= seconds
 
     await transcribe(20)

@@ -1,4 +1,4 @@
-"""Usual slips of who sets it up: a secret where it does not belong is not repeated in what is said about that."""
+"""A secret in the wrong place is not repeated in the error message about it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slng_sidecar.telemetry.log import setup_logging
 from support.paths import ROOT
 
 KEY = "sk-slng-1f0c9b7e5d"
-# As of a provider that takes base64, which has slashes.
+# Like the key of a provider that uses base64, which contains slashes.
 SLASHED = "c2VjcmV0/5+f1f0c9b7e5d=="
 
 

@@ -1,4 +1,4 @@
-"""Real input: spoken sentences through the whole of it, and back."""
+"""Real speech: spoken sentences pass through the whole system in both directions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_wav(path: Path, pcm: bytes, rate: int = 16_000) -> Path:
 
 
 def words_in_common(spoken: str, transcript: str) -> float:
-    """Give the share of the words said that were heard."""
+    """Return the share of the spoken words that were recognised."""
     expected = spoken.lower().replace(".", "").replace("?", "").split()
     found = transcript.lower().split()
     return sum(word in found for word in expected) / len(expected)

@@ -1,7 +1,7 @@
-"""No key comes out in a log, a reply, a metric, a page or a trace, and no spoken word but in a reply: sessions.
+"""In sessions, no key appears in a log, reply, metric, page or trace, and no spoken word outside a reply.
 
-A sidecar in a process of its own, logging all it can, is driven through every way in which upstream and clients fail,
-by an upstream that repeats keys and words wherever it says anything.
+A sidecar process that logs everything runs through every way in which upstream and clients fail. Its upstream repeats
+keys and words in every message.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from support.running import STT_INIT, TTS_INIT, talking
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 _READY = {"type": "ready", "session_id": LEAKY, "slng_request_id": "{key}{provider}"}
-# Filled in before it is escaped, as that is what hides it.
+# The key is filled in before the text is escaped, since escaping could hide it.
 _ESCAPED = escaped(LEAKY.replace("{key}", SECRETS["SLNG_API_KEY"]))
 
-# What upstream does, with all that it knows in every text of its own.
+# The faults of upstream, with every secret that it knows in each of its texts.
 FAULTS: list[dict[str, Any]] = [
     {"do": "refuse", "status": status, "body": {"error": LEAKY}} for status in (400, 401, 403, 404, 429, 500, 503)
 ]
@@ -64,9 +64,9 @@ FAULTS += [
 
 
 async def fail(world: World, number: int, fault: dict[str, Any]) -> None:
-    """Hold a session of each kind in which this happens, on a model of its own: the others run beside them."""
+    """Run a session of each kind under this fault, on a model that no other session uses: all faults run at once."""
     model = f"simulator/signal:{number}"
-    # In STT sessions the client's own key for the provider, in TTS sessions ours.
+    # STT sessions use the client's own provider key, TTS sessions the sidecar's.
     await world.simulator.inject(**knowing(fault, CLIENT_KEY), kind="stt", model=model)
     await world.simulator.inject(**knowing(fault), kind="tts", model=model)
     await asyncio.gather(
@@ -81,7 +81,7 @@ async def test_failing_sessions_leak_no_secret(form: str) -> None:
         await asyncio.gather(*(fail(world, number, fault) for number, fault in enumerate([*FAULTS, *FAULTS[-16:]])))
     world.assert_searchable("not opened", "lost", "ready")
     assert world.found["log"].count(" session ") > 3 * len(FAULTS)
-    assert world.found["replies"].count("[key]") > 2 * len(FAULTS), "upstream was not repeated at all"
+    assert world.found["replies"].count("[key]") > 2 * len(FAULTS), "no message of upstream was repeated"
     assert len(world.collector.named("stt session")) >= len(FAULTS)
     assert world.leaks() == []
 
@@ -89,7 +89,7 @@ async def test_failing_sessions_leak_no_secret(form: str) -> None:
 async def refused(
     world: World, path: str, headers: dict[str, str] | None = None, subprotocol: str | None = None
 ) -> None:
-    """Ask for a session by an address that may be no good."""
+    """Request a session at an address that may be invalid."""
     kind, _, rest = path.partition("/")
     model, question, query = rest.partition("?")
     with world.refusals():
@@ -98,7 +98,7 @@ async def refused(
 
 
 async def send_raw(world: World, request: str) -> None:
-    """Send what is no HTTP, and keep what comes."""
+    """Send bytes that are not HTTP, and keep the reply."""
     host, _, port = world.sidecar.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request.encode())
@@ -160,5 +160,5 @@ async def test_keys_that_clients_misplace_are_not_leaked() -> None:
         await send_raw(world, f"{MISPLACED} {MISPLACED}\r\n\r\n")
         await send_raw(world, f"GET /{MISPLACED} HTTP/1.1\r\n{MISPLACED}\r\n\r\n")
     world.assert_searchable("refused a request")
-    assert MISPLACED in world.found["replies"], "clients were told nothing of what they wrote"
+    assert MISPLACED in world.found["replies"], "no reply repeated what the client had sent"
     assert world.leaks() == []

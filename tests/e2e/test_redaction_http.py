@@ -1,6 +1,6 @@
-"""No key comes out in a log, a reply, a metric, a page or a trace, and no speaking word but in a reply: HTTP.
+"""In HTTP requests, no key appears in a log, reply, metric, page or trace, and no spoken word outside a reply.
 
-See ``test_redaction.py``, which does the same with sessions.
+``test_redaction.py`` checks the same for sessions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 async def request_speech(world: World, model: str = EXTERNAL, **headers: str) -> None:
-    """Ask for speech in each form."""
+    """Request speech in each form."""
     given = authorized(**headers)
     async with asyncio.TaskGroup() as tasks:
         path = f"/v1/bridges/unmute/tts/{model}"
@@ -46,7 +46,7 @@ async def request_speech(world: World, model: str = EXTERNAL, **headers: str) ->
 
 
 async def request_transcripts(world: World, model: str = EXTERNAL, **headers: str) -> None:
-    """Ask for transcripts in each form."""
+    """Request transcripts in each form."""
     given, file = authorized(**headers), ("hello.wav", WAV)
     openai, slng = "/v1/audio/transcriptions", f"/v1/bridges/unmute/stt/{model}"
     async with asyncio.TaskGroup() as tasks:
@@ -77,7 +77,7 @@ IN_REPLIES += [
 
 async def fail_in_session(world: World, model: str, fault: dict[str, Any]) -> None:
     await world.simulator.inject(**knowing(fault), kind="stt", model=model, times=0)
-    # A gateway without the HTTP bridge, so that speech takes the WebSocket one.
+    # A gateway without the HTTP bridge, so that speech goes over the WebSocket bridge.
     await world.simulator.inject(do="refuse", status=405, kind="http", model=model, times=0)
     await world.simulator.inject(**knowing(fault), kind="tts", model=model, times=0)
     await asyncio.gather(request_transcripts(world, model), request_speech(world, model))
@@ -91,8 +91,8 @@ async def fail_in_reply(world: World, model: str, fault: dict[str, Any]) -> None
 async def test_failing_http_requests_leak_no_secret() -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT="json") as world:
         await asyncio.gather(request_transcripts(world), request_speech(world))
-        assert world.found["replies"].count("n424242 n434343") >= 5, "nothing was heard"
-        # First, as a gateway that has answered 404 or 405 is not asked over HTTP again.
+        assert world.found["replies"].count("n424242 n434343") >= 5, "nothing was transcribed"
+        # This comes first, since a gateway that answered 404 or 405 is not called over HTTP again.
         for faults, fail in ((IN_REPLIES, fail_in_reply), (IN_SESSIONS, fail_in_session)):
             async with asyncio.TaskGroup() as tasks:
                 for number, fault in enumerate(faults):
@@ -105,7 +105,7 @@ async def test_failing_http_requests_leak_no_secret() -> None:
 
 
 class Parrot:
-    """An upstream that answers each request with a refusal made of all that it was shown, in each way in turn."""
+    """An upstream that refuses each request and repeats everything that the request contained, in a chosen form."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -113,7 +113,7 @@ class Parrot:
 
 
 def refusal(way: int, shown: str) -> tuple[int, str, str]:
-    """Give a status, a type and a body."""
+    """Return a status, a content type and a body."""
     ways = [
         (401, "application/json", json.dumps({"error": shown})),
         (403, "text/plain", shown),
@@ -158,11 +158,13 @@ def parrot() -> Iterator[tuple[str, Parrot]]:
 
 @pytest.mark.parametrize("whose", ["ours", "the client's"])
 async def test_an_upstream_that_repeats_its_requests_leaks_no_secret(whose: str) -> None:
-    """Ours: with spares, which are refused as well. The client's: it is handed on, and our token never is."""
+    """With the sidecar's key there are standby connections, which are refused too. The client's key is passed on, and
+    the sidecar's token never is.
+    """
     ours: dict[str, str] = {"SIDECAR_STANDBY": "1"}
     theirs = {"SLNG_KEY_PASSTHROUGH": "true", "SIDECAR_LOG_FORMAT": "json"}
     shown = {"X-API-Key": SECRETS["SIDECAR_TOKEN"], "Authorization": f"Bearer {CLIENT_KEY}"}
-    # With the token as bearer the key is ours, passthrough or not.
+    # If the token is the bearer, the key is the sidecar's, whether passthrough is on or not.
     kinds = [{}, {"X-Slng-Provider-Key": CLIENT_KEY}] if whose == "ours" else [shown, {}]
     settings = ours if whose == "ours" else theirs
     with parrot() as (upstream, server):
@@ -200,7 +202,7 @@ async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> Non
             await speaking.send(TTS_INIT, {"type": "text", "text": f"{WORDS} " * 200}, {"type": "flush"})
             await speaking.until("ready")
             await world.simulator.forget_faults()
-            # Upstream is silent from here on, so that all of this is still going on in the end.
+            # Upstream sends nothing from here on, so all of these requests are still running at the end.
             for kind in ("stt", "tts"):
                 await world.simulator.inject(do="mute", kind=kind, when="accepted", times=0)
             requests = [

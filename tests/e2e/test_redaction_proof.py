@@ -1,4 +1,4 @@
-"""The redaction tests can fail: where redaction is switched off, their search finds each secret in each place."""
+"""The redaction tests can fail: if redaction is disabled, their search finds each secret in each place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.redaction import CLIENT_KEY, CORES, LEAKY, MISPLACED, PLACES, SECRE
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 UNREDACTED = TESTS / "support" / "unredacted.py"
-# All there is, for upstream to say and the page to show: clients' keys and the token it never is told, but here.
+# Every secret, for upstream to send and the page to show. Clients' keys and the token reach upstream in this test only.
 EVERYTHING = f"{LEAKY} {SECRETS['SIDECAR_TOKEN']} {CLIENT_KEY} {MISPLACED}"
 
 

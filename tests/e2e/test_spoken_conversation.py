@@ -1,4 +1,6 @@
-"""A spoken question through the example bot gets a spoken answer: real voices, real ears, no key and no network."""
+"""A spoken question to the example bot gets a spoken answer, with a real voice and recogniser, offline and without a
+key.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def example() -> ModuleType:
 
 
 class Visitor:
-    """Somebody in the room: a microphone that is never off, and an ear."""
+    """A visitor in the room, with a microphone that is always on and a recogniser for the bot's speech."""
 
     def __init__(self, room: RoomTransport) -> None:
         self._room = room
@@ -42,7 +44,7 @@ class Visitor:
         self._played = 0
 
     async def be_there(self) -> None:
-        """Send what is said, and silence in between."""
+        """Send the visitor's speech, and silence between the sentences."""
         while True:
             pcm = self._speech.get_nowait() if not self._speech.empty() else bytes(int(RATE * 0.02) * 2)
             await self._room.speak(pcm, RATE)
@@ -52,7 +54,7 @@ class Visitor:
         self._speech.put_nowait(at_speaking_level(await asyncio.to_thread(speak, text)))
 
     async def next_answer(self) -> str:
-        """Wait until the bot has spoken and been silent for a second; give its words."""
+        """Wait until the bot has spoken and been silent for a second, and return its words."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(WAIT):
             while len(self._room.played()) == self._played or loop.time() - self._room.last_audio < 1:
@@ -68,7 +70,7 @@ def _at_rate(pcm: bytes, rate: int) -> bytes:
 
 @contextlib.asynccontextmanager
 async def visited_bot(monkeypatch: pytest.MonkeyPatch, **settings: str) -> AsyncIterator[Visitor]:
-    """Run a sidecar with a simulator, and the example bot in a room; enter the room."""
+    """Run a sidecar with a simulator and the example bot in a room, and enter the room."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     async with serving("--simulate", cwd=None, **settings) as sidecar:
         monkeypatch.setenv("SLNG_SIDECAR_URL", sidecar.url)

@@ -1,4 +1,4 @@
-"""Traces as a collector gets them, over OTLP, from a sidecar in a process of its own."""
+"""Traces as a collector gets them over OTLP from a sidecar process."""
 
 from __future__ import annotations
 

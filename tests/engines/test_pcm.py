@@ -18,7 +18,7 @@ def test_the_telephone_codecs_agree_with_libsndfile(code: Callable[[bytes], byte
     every = np.arange(-32_768, 32_768, dtype=np.int16)
     raw = {"samplerate": 8000, "channels": 1, "format": "RAW", "subtype": subtype, "dtype": "int16"}
     back, _ = soundfile.read(BytesIO(code(every.tobytes())), **raw)
-    # Half a step of the codec: its steps are a sixteenth of the level, and 16 at the bottom.
+    # Half a quantisation step of the codec: a sixteenth of the level, and at least 16.
     error = np.abs(back.astype(int) - every)
     assert (error <= np.maximum(8, np.abs(every.astype(int)) / 24 + 4)).all()
 
@@ -39,7 +39,7 @@ def test_resampling_removes_frequencies_above_the_lower_rate() -> None:
 
 
 def test_resampling_full_scale_does_not_wrap() -> None:
-    # Just before a step the filter overshoots; a value that wrapped would be of the other sign.
+    # The filter overshoots just before a step. A value that wrapped would have the other sign.
     step = array("h", [-32_768] * 100 + [32_767] * 100)
     out = samples_of(resample(bytes_of(step), 16_000, 24_000))
     assert min(out) == -32_768

@@ -52,7 +52,7 @@ def test_audio_cut_anywhere_is_read_from_the_next_whole_frame(
     start = data.draw(st.integers(0, len(pcm)), label="start")
     end = data.draw(st.integers(start, len(pcm)), label="end")
     found = _decode([pcm[start:end]], rate)
-    # The bits fill four fifths of a frame. Of a sample whose one byte is gone, the other one may still tell the bit.
+    # The bits fill four fifths of a frame. If one byte of a sample is lost, the other byte may still determine the bit.
     frame, bits, at, least, most = _frame(rate), 2 * 64 * (rate // 4000), 0, 0, 0
     for word in words:
         count = word.frames if word.frames is not None else signal.frames_of(word.number)
@@ -72,7 +72,7 @@ def test_a_lost_piece_leaves_a_fragment_and_everything_else_whole(
     pcm = signal.encode([lost], rate)
     frame = _frame(rate)
     start = data.draw(st.integers(0, signal.MIN_FRAMES - 1)) * frame
-    # A multiple of a frame, or an odd number of bytes of one.
+    # A multiple of a frame, or an odd number of its bytes.
     size = data.draw(st.sampled_from((frame, 2 * frame, frame // 2 + 1)))
     cut = signal.encode(before, rate) + pcm[:start] + pcm[start + size :] + signal.encode(after, rate)
     found = _decode([cut], rate)

@@ -1,4 +1,4 @@
-"""What can go wrong: SLNG's thirty peculiarities, and what networks and servers do to any connection."""
+"""What can go wrong: SLNG's thirty peculiarities, and the faults of networks and servers that affect any connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FACTOR = float(os.environ.get("MATRIX_FACTOR", "1"))
-"""What all deadlines are stretched by, for a slow machine."""
+"""The factor by which all deadlines are extended on a slow machine."""
 MOMENTS = (
     "dialling",
     "before ready",
@@ -21,7 +21,7 @@ BOTH = ("stt", "tts")
 _OWN = ("ends", "silent", "may_fail", "unreported", "apart", "between", "pause", "not_at")
 DIAL, STREAM, PROFILE, READY = "dial", "stream", "profile", "ready"
 _HAPPENS: dict[str, dict[str, str]] = {
-    # Where each kind of fault cannot occur, and why.
+    # The moments at which each kind of fault cannot occur, and why.
     DIAL: dict.fromkeys(
         ("before ready", "mid utterance", "after flush or finalize", "during a clear", "during drain"),
         "it happens only while a connection opens",
@@ -37,19 +37,21 @@ _HAPPENS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A fault, and what it may cost.
+    """A fault, and what it may cause.
 
     Attributes:
-        number: of the list of the thirty; ``+`` for its extra switches, ``tcp`` for the network's.
-        happens: to a dial, to an open connection, to an opening session, or in the whole of a connection's life.
-        ends: codes with which it may end the session, as trying again cannot help; empty where it must go on.
-        silent: whether upstream may keep to itself what it heard.
-        unsaid: whether words may be missing without a report; docs/explain/guarantees.md says what cannot be promised.
-        may_fail: whether a context may fail though none of it was delivered.
-        apart: whether a context has two texts, and its flush follows only once they were said.
-        between: said as a context of its own, which alone may fail.
-        pause: seconds for which the client says nothing in the middle, through which its connections must live.
-        not_at: moments at which it cannot occur, and why, beyond what ``happens`` says.
+        number: in the list of the thirty; ``+`` for its further switches, ``tcp`` for faults of the network.
+        happens: to a dial, to an open connection, to an opening session, or during the whole life of a connection.
+        ends: the codes with which it may end the session because a retry cannot help; empty if the session must
+            continue.
+        silent: whether upstream may send no transcript for audio that it received.
+        unreported: whether words may be missing without a report; docs/explain/guarantees.md lists what cannot be
+            promised.
+        may_fail: whether a context may fail although none of its audio was delivered.
+        apart: whether a context has two texts and is flushed only after both were spoken.
+        between: the text of a separate context, which alone may fail.
+        pause: seconds in the middle in which the client sends nothing and its connections must stay open.
+        not_at: further moments at which it cannot occur, and why, in addition to those of ``happens``.
     """
 
     number: str
@@ -67,7 +69,7 @@ class Case:
     not_at: dict[str, str] = field(default_factory=dict)
 
     def reason_not_at(self, moment: str, kind: str) -> str | None:
-        """Say why it cannot occur there; None where it can."""
+        """Return why the fault cannot occur at a moment, or None if it can."""
         if kind not in self.kinds:
             return f"it is of {' and '.join(self.kinds).upper()} only"
         if moment == "during a clear" and kind == "stt":
@@ -97,7 +99,7 @@ def _tcp(name: str, **fields: Any) -> Case:
     return _stream("tcp", name, do="tcp", **fields)
 
 
-# Beyond every deadline of the settings that the matrix runs with.
+# Longer than every deadline in the settings of the matrix.
 TOO_LATE = round(2500 * FACTOR)
 BYOK = "BYOK is only supported for external STT/TTS routes"
 AT_A_TEXT = dict.fromkeys(("before ready", "mid utterance", "during a clear", "during drain"), "it happens at a text")
@@ -115,7 +117,7 @@ CASES = (
     _stream("9", "close 1008: the language is not supported", ("stt",), do="close", code=1008, reason="language"),
     _profile("10", "no partials", "stt", partials=False),
     _profile("11", "a final 400 ms after its finalize", "stt", final_ms=400),
-    # It may be taken for the last answer, and the session's end does not wait for the next one.
+    # The sidecar may take it for the last answer, and the end of the session does not wait for another one.
     _profile("11", "another final before the answer", "stt", stray_final="frag:0", silent=True, unreported=True),
     _profile("11", "an empty final first", "stt", finalize_answer="empty"),
     _profile("11", "no answer to a finalize", "stt", finalize_answer="none", silent=True),
@@ -148,7 +150,7 @@ CASES = (
       for form in ("audio_chunk", "Audio", "chunk", "data.audio", "typeless")),
     _dial("27", "429, too many connections", ("rate_limit",), do="refuse", status=429, body={"error": "busy"}),
     _stream("27", "rate_limit", do="error", code="rate_limit", message="busy", then_close=1013),
-    # What ``over_limit`` does, without a limit that would be there for all cells.
+    # Like ``over_limit``, but without a limit that would apply to all cells.
     Case("27", "rate_limit instead of ready", BOTH, READY,
          {"do": "error", "when": "init", "code": "rate_limit", "message": "busy"}, ("rate_limit",)),
     _ready("28", "ready after 600 ms", ready_ms=600),
@@ -158,7 +160,7 @@ CASES = (
     _ready("28", "upgrade after the deadline", ("upstream_timeout",), upgrade_ms=TOO_LATE),
     _profile("28", "the first audio after the deadline", "tts", first_audio_ms=TOO_LATE, may_fail=True),
     _profile("28", "the terminal after the deadline", "tts", terminal_ms=TOO_LATE),
-    # So late that the first half's words come before the session's end, and the second half's after it.
+    # So late that the first half's words come before the end of the session and the second half's after it.
     _profile("28", "a final after its finalize's deadline", "stt", final_ms=TOO_LATE, silent=True, pause=1.6 * FACTOR),
     _profile("29", "a text without a letter: no audio", "tts", letterless="speak", between="…"),
     _profile("29", "a text without a letter: refused", "tts", letterless="refuse", between="…", may_fail=True),
@@ -175,7 +177,7 @@ CASES = (
     _stream("+", "backpressure", do="error", code="backpressure", message="slow down", may_fail=True),
     _stream("+", "a message that is not JSON", do="send", message="not json {"),
     _stream("+", "a message of an unknown type", do="send", message={"type": "Warning", "description": "odd"}),
-    # Asked to close it closes cleanly, which says that there was nothing left.
+    # Upstream closes cleanly when asked to close, which means that nothing was left.
     _stream("+", "upstream sends nothing more", do="mute", silent=True, may_fail=True, unreported=True),
     _stream("+", "upstream reads nothing more", do="stop_reading", silent=True, may_fail=True),
     _stream("+", "sending stalls for 300 ms", do="stall", ms=300),
@@ -211,11 +213,11 @@ ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("+", "permessage-deflate declined: the sidecar never offers it, as the headers show",
      ("test_the_upgrade_upstream_has_the_sidecar_s_key_and_never_the_client_s",)),
 )  # fmt: skip
-"""Cases of the thirty that are no cell, or not in every part: why, and the tests that hold them."""
+"""Cases of the thirty without a cell, in whole or in part: the reason, and the tests that cover them."""
 
 
 def elsewhere() -> list[str]:
-    """Write them down."""
+    """Return ``ELSEWHERE`` as lines of the page."""
     return [
         f"* {number}: {why}" + (": " + ", ".join(f"`{test}`" for test in tests) if tests else "")
         for number, why, tests in ELSEWHERE

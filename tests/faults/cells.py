@@ -1,4 +1,4 @@
-"""One fault at one moment: a session that lives through it, held against what is promised."""
+"""One fault at one moment: a session runs through it and is checked against the promises."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACE = 10.0
 
 @dataclass(frozen=True)
 class Cell:
-    """A fault, a kind of session, a moment, and whether the session has a spare."""
+    """A fault, a kind of session, a moment, and whether the session has a standby connection."""
 
     case: Case
     kind: str
@@ -42,10 +42,11 @@ class Cell:
 
 @dataclass
 class World:
-    """Where cells live: a simulator, gateways for all, and how to get one that may be drained.
+    """The surroundings of the cells: a simulator, the shared gateways, and a way to start a gateway that may be
+    drained.
 
     Attributes:
-        urls: of the gateways, for requests over HTTP by the way that they take upstream.
+        urls: the gateways for HTTP requests, by the upstream API that they use.
     """
 
     simulator: Simulator
@@ -63,10 +64,10 @@ class World:
 
 
 async def outcome(world: World, cell: Cell, number: int, factor: float) -> str:
-    """Live through a cell; give what came of it in a word.
+    """Run a cell and return its result in a word.
 
     Raises:
-        AssertionError: a promise was broken, or the fault never came.
+        AssertionError: a promise was broken, or the fault never occurred.
     """
     model = f"slng/simulator/signal:cell-{number}"
     trouble = _Trouble(world.simulator, cell, model)
@@ -77,7 +78,7 @@ async def outcome(world: World, cell: Cell, number: int, factor: float) -> str:
             url, gateway = await stack.enter_async_context(world.own_gateway())
         result = await life(url, gateway, cell, model, trouble, factor)
     assert trouble.fault is not None
-    assert trouble.fault.fired, "the fault never came"
+    assert trouble.fault.fired, "the fault never occurred"
     if cell.case.pause:
         records = world.simulator.log.of(cell.kind, model)
         assert any("keepalive" in record.types for record in records), "nothing was idle"
@@ -86,7 +87,7 @@ async def outcome(world: World, cell: Cell, number: int, factor: float) -> str:
 
 
 class _Trouble:
-    """Puts the fault where its moment is."""
+    """Injects the fault at its moment."""
 
     def __init__(self, simulator: Simulator, cell: Cell, model: str) -> None:
         self.simulator = simulator
@@ -97,20 +98,20 @@ class _Trouble:
             self.put("init")
 
     def put(self, when: str, **where: Any) -> None:
-        """Let it come at a moment of upstream's from here on."""
+        """Inject the fault at a moment of upstream, from now on."""
         if self.fault is None:
             happens = self.cell.case.happens
             at = {"when": when, **where} if happens not in (DIAL, PROFILE, READY) else {}
             self.fault = self.simulator.inject(**{**at, "model": self.model, **self.cell.case.fault})
 
     async def came(self) -> None:
-        """Wait until it has come; not for ever, as a cell says so itself where it does not."""
+        """Wait until the fault has occurred, but not forever: the cell itself reports a fault that never occurs."""
         if self.fault is not None:
             with contextlib.suppress(TimeoutError):
                 await self.simulator.until_fired(self.fault, timeout=5)
 
     async def ended(self, turns: int, texts: int) -> None:
-        """Wait until upstream has ended each text of so many turns, and each turn but the last."""
+        """Wait until upstream has ended each text of these turns, and each turn except the last."""
         log, cell = self.simulator.log, self.cell
         with contextlib.suppress(TimeoutError):
             await log.until(
@@ -128,7 +129,7 @@ async def _drain(gateway: Gateway | None, trouble: _Trouble) -> None:
 
 
 async def _opened(trouble: _Trouble) -> None:
-    """Wait until the session's own connection, and its spare if it has one, are there."""
+    """Wait until the session's own connection is open, and its standby connection if it has one."""
     log, cell = trouble.simulator.log, trouble.cell
     await log.until(lambda _: len([r for r in log.of(cell.kind, trouble.model) if r.sent]) >= 1 + cell.standby)
 
@@ -147,7 +148,7 @@ async def _run_tts(url: str, gateway: Gateway | None, cell: Cell, model: str, tr
                 trouble.put("audio", after_ms=150)
             elif moment not in ("dialling", "before ready"):
                 await _opened(trouble)
-            # What is cleared is long, so that it still sounds then.
+            # The cleared text is long, so that its audio is still being delivered at the clear.
             if moment == "during a clear":
                 await _send_context(run, "c0", range(100, 160))
             else:
@@ -166,7 +167,7 @@ async def _run_tts(url: str, gateway: Gateway | None, cell: Cell, model: str, tr
             await asyncio.sleep(cell.case.pause)
             await _send_context(run, "c1", range(4, 8), trouble)
             if gateway is not None:
-                # After a pause the first one has long ended, and the next may not have come yet.
+                # After a pause the first context has long ended, and the next one may not have started yet.
                 await _until(run, lambda: ("c1" if cell.case.pause else "c0") in run.contexts)
                 draining = asyncio.create_task(_drain(gateway, trouble))
             else:
@@ -185,7 +186,7 @@ async def _run_tts(url: str, gateway: Gateway | None, cell: Cell, model: str, tr
     reasons = [context.reason for context in run.contexts.values()]
     if cell.case.between:
         others = [context.reason for name, context in run.contexts.items() if name != "between"]
-        assert "failed" not in others, "another one failed with it"
+        assert "failed" not in others, "another context failed too"
     return "one failed" if "failed" in reasons else "cleared" if "cleared" in reasons else "whole"
 
 
@@ -273,7 +274,7 @@ async def _run_stt(url: str, gateway: Gateway | None, cell: Cell, model: str, tr
 
 
 def _ended(cell: Cell, fatal: dict[str, Any]) -> str:
-    # A session whose very first connection does not open is told why, and ended: nothing was promised yet.
+    # A session whose first connection does not open gets an error and ends: nothing was promised yet.
     opening = cell.moment in ("dialling", "before ready")
     assert opening or fatal["code"] in cell.case.ends, f"it ended the session: {fatal['code']}: {fatal['message']}"
     return f"ends: {fatal['code']}"

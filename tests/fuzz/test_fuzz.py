@@ -1,7 +1,7 @@
-"""Anything at all, for a while: what is said to us is understood or refused by name, and nothing else.
+"""Random input for a while: every message is understood or refused by name.
 
-``FUZZ_MINUTES`` says how long in all (1 unless set). The examples are fresh in every run; a failure prints the seed,
-and ``FUZZ_SEED`` begins with it.
+``FUZZ_MINUTES`` is the total time in minutes (default 1). Every run uses new examples; a failure prints its seed, and
+``FUZZ_SEED`` starts with that seed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(120 * MINUTES + 120)]
 
 
 def rounds() -> Iterator[int]:
-    """Give seeds until this test's share of the time is over; one at least."""
+    """Yield seeds until this test's share of the time is used up, and at least one."""
     until = time.monotonic() + SECONDS
     source = random.SystemRandom()
     number = int(FIRST_SEED) if FIRST_SEED else source.getrandbits(64)
@@ -72,7 +72,7 @@ def rounds() -> Iterator[int]:
 
 
 def fuzzed(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Make a test of a function of such arguments."""
+    """Turn a function of such arguments into a test."""
 
     def decorate(check: Callable[..., None]) -> Callable[[], None]:
         def test() -> None:
@@ -86,7 +86,7 @@ def fuzzed(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]
     return decorate
 
 
-# What anybody may send
+# Messages that anybody may send
 
 NEARLY_CLIENT: dict[str, dict[str, Any]] = {
     "init": {
@@ -125,7 +125,7 @@ NEARLY_UPSTREAM: dict[str, dict[str, Any]] = {
 
 
 def nearly(messages: dict[str, dict[str, Any]]) -> st.SearchStrategy[str]:
-    """Messages as they should be, but for fields that are missing, or of any other kind."""
+    """Return a strategy for valid messages in which some fields are missing or have another type."""
 
     @st.composite
     def message(draw: st.DrawFn) -> str:
@@ -189,7 +189,7 @@ INITS = {
 
 
 def follow(machine: SessionMachine, init: dict[str, Any] | None, steps: list[tuple[Any, ...]]) -> None:
-    """Tell a machine what comes; ``Conversation`` holds all that it answers against what can be carried out."""
+    """Run a machine through events. ``Conversation`` checks that each of its commands can be carried out."""
     talk = Conversation(machine)
     if init is not None:
         talk.client(init)
@@ -273,11 +273,12 @@ def test_settings_from_the_environment_are_accepted_or_refused_by_name(given: di
     usable = {
         name.upper(): value
         for name, value in given.items()
-        if "\0" not in value and not any(0xD800 <= ord(each) < 0xE000 for each in value)  # no environment holds them
+        if "\0" not in value
+        and not any(0xD800 <= ord(each) < 0xE000 for each in value)  # no environment variable can hold them
     }
     with mock.patch.dict(os.environ, usable, clear=True):
         check_settings()
-    # What a key happens to be may stand in a refusal's own words, so that only a marked one tells that it was shown.
+    # A refusal may contain the text of a random key by chance, so only a marked key proves that a key was shown.
     keys = {name: f"{value}{MARK}" for name, value in usable.items() if name.endswith(("_KEY", "_TOKEN"))}
     with mock.patch.dict(os.environ, usable | keys, clear=True):
         check_settings()
@@ -311,7 +312,7 @@ def check_settings(**files: Path) -> None:
         assert found.gateway
 
 
-# Sound
+# Audio
 
 chunks = st.builds(
     lambda name, size, data: name + size.to_bytes(4, "little") + data,
@@ -360,7 +361,7 @@ def test_damaged_files_are_decoded_or_refused_by_name(damaged: tuple[str, list[t
     decode_or_refuse(*damaged)
 
 
-# What the plugin keeps, as the sidecar makes it move
+# The plugin's replay queues, under any answers of the sidecar
 
 VOICING = SessionInit("m", {"type": "init"})
 spool_steps = st.one_of(

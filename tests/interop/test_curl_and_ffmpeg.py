@@ -1,4 +1,4 @@
-"""Speech and transcription with tools that everybody has, against the command and real speech."""
+"""Speech and transcription with widely used tools, against the command and real speech."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ STT = "/v1/bridges/unmute/stt/slng/deepgram/nova:3-en"
 
 @pytest.fixture(params=["auto with a regional gateway", "bridge with the global one"])
 async def address(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Give the address of a sidecar whose upstream has no HTTP bridge, or has and must use it."""
+    """Run a sidecar whose upstream has no HTTP bridge, or one whose upstream has one and must use it, and yield its
+    address.
+    """
     need("curl")
     regional = request.param.startswith("auto")
     options = ["--regional"] if regional else []
@@ -66,7 +68,7 @@ async def test_curl_gets_speech_and_its_transcript(address: str, tmp_path: Path)
     assert by_sox == samples.tobytes()
     assert 1.5 < len(samples) / rate < 6
 
-    # The recogniser itself, given the same sound at the rate that the sidecar brings it to.
+    # The recogniser itself, with the same audio at the rate to which the sidecar converts it.
     resampling = resampler(rate, 16_000)
     directly = recognize(resampling.feed(samples.tobytes()) + resampling.end(), 16_000)
     form = ("-F", "model=whisper-1", "-F", "file=@a.wav")
@@ -107,7 +109,7 @@ async def test_ffmpeg_uploads_while_it_records(tmp_path: Path) -> None:
 
 
 async def test_ffmpeg_alone_gets_a_text_spoken(tmp_path: Path) -> None:
-    # It cannot have one transcribed alone, since it leaves without reading the reply to what it sent.
+    # FFmpeg alone cannot get a transcript, since it exits without reading the reply.
     need("ffmpeg")
     async with gateway_and_simulator() as (url, _):
         body = json.dumps({"input": "n1 n2 n3"}).encode().hex()

@@ -1,8 +1,8 @@
-"""The official ``livekit-plugins-slng`` 1.8.9 in a process of its own.
+"""The official ``livekit-plugins-slng`` 1.8.9 in a separate process.
 
-It opens a connection for each utterance and retries much by itself. Each test that goes directly to the simulator too
-says what it sees or loses there; through the sidecar it sees no drop and no expiry. The rest, at the end of this file,
-it gives up in its own process.
+The plugin opens a connection for each utterance and retries many failures itself. Each test that also goes directly to
+the simulator shows what the plugin notices or loses there. Through the sidecar it notices no drop and no expiry. The
+last tests in this file show what the plugin loses in its own process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def was_transcribed(driver: Driver, number: int) -> bool:
 
 
 async def transcribe(driver: Driver, words: range) -> None:
-    """Have it hear words and ask for their final, and wait until the last one is told."""
+    """Send words and a flush, and wait until the last word is transcribed."""
     await driver.send("transcribe", audio=speech(words))
     await driver.send("flush")
     await driver.until(partial(was_transcribed, driver, words[-1]))
@@ -84,14 +84,14 @@ async def test_tts_speaks_every_word(way: str) -> None:
         assert len(simulator.log.of("tts")) == 3
 
 
-# What upstream does
+# Faults of upstream
 
 
 @both_ways
 async def test_an_stt_drop_before_a_final_while_another_final_has_come(way: str) -> None:
     async with at(way) as (address, simulator), stt_client(address) as driver:
         fault = simulator.inject(do="drop", kind="stt", when="final", occurrence=2)
-        # All of it is upstream before the first final comes.
+        # All of the audio has reached upstream before the first final comes.
         await driver.send("transcribe", audio=speech(range(1, 13)))
         await simulator.log.until(lambda _: fault.fired)
         await transcribe(driver, range(13, 21))
@@ -99,7 +99,7 @@ async def test_an_stt_drop_before_a_final_while_another_final_has_come(way: str)
             assert driver.words("final") == words(1, 20)
             assert len(driver.of(SESSION)) == 1
         else:
-            # It forgets the audio of all words at the first final, whichever it covers.
+            # The plugin discards the audio of all words at the first final, whichever words that covers.
             assert driver.words("final")[:4] == words(1, 4)
             assert not set(driver.words("final")) & set(words(5, 12))
             assert len(driver.of(SESSION)) == 2
@@ -112,7 +112,7 @@ async def test_an_stt_drop_under_audio(way: str) -> None:
         fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=800)
         await transcribe(driver, range(1, 5))
         await transcribe(driver, range(5, 13))
-        # Before any final it replays by itself, on a second connection.
+        # Before any final the plugin itself replays the audio on a second connection.
         assert driver.words("final") == words(1, 12)
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 2)
         assert not driver.of("error")
@@ -127,7 +127,8 @@ async def test_an_stt_idle_expiry_between_turns(way: str) -> None:
             simulator.inject(**IDLE, kind="stt")
             await simulator.log.until(lambda log: not log.open)
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 3)
-        # Directly, what it sends before it has seen the close is lost: nothing, or the next turn's beginning.
+        # Without the sidecar, audio that it sends before it notices the close is lost: nothing, or the beginning of the
+        # next turn.
         if way == SIDECAR:
             assert driver.words("final") == words(1, 12)
         assert not driver.of("error")
@@ -149,7 +150,7 @@ async def test_a_tts_failure_before_the_first_audio(way: str, fault: dict[str, A
         await speak(driver, "n3 n4.")
         assert whole_words(driver.audio("audio")) == [1, 2, 3, 4]
         assert not driver.of("error")
-        # It says it again by itself, on another connection.
+        # The plugin itself sends the text again on another connection.
         assert len(driver.of(RETRIED)) == (0 if way == SIDECAR else 1)
         assert len(simulator.log.of("tts")) == 3
 
@@ -160,7 +161,7 @@ async def test_a_tts_drop_within_the_audio(way: str) -> None:
         simulator.inject(do="drop", kind="tts", when="audio", after_ms=400)
         await speak(driver, " ".join(words(20, 39)))
         assert len(signal.decode(driver.audio("audio"))) < 20
-        # No one can say the rest; directly it takes what it got for all there was.
+        # Nobody can speak the rest. Without the sidecar the plugin takes the audio so far for the whole.
         assert len(driver.of("error")) == (1 if way == SIDECAR else 0)
 
 
@@ -183,7 +184,7 @@ async def test_a_warm_tts_connection_that_expires_between_turns(way: str) -> Non
     ):
         for first in (1, 3):
             await speak(driver, f"n{first} n{first + 1}.")
-            # The warm one, once the one that spoke is closed.
+            # The warm connection, once the connection that spoke is closed.
             await simulator.log.until(lambda log: [record.types[:2] for record in log.open] == [["init"]])
             expiry = {"type": "error", "message": "Session expired: no output for 120 s"}
             simulator.inject(do="send", when="now", kind="tts", message=expiry)
@@ -195,7 +196,7 @@ async def test_a_warm_tts_connection_that_expires_between_turns(way: str) -> Non
         assert len(driver.of(RETRIED)) == (0 if way == SIDECAR else 2)
 
 
-# What it gives up in its own process, through the sidecar too
+# Losses in the plugin's own process, through the sidecar too
 
 
 @both_ways
@@ -215,5 +216,5 @@ async def test_an_error_message_ends_its_stt_session(way: str) -> None:
         simulator.inject(do="error", kind="stt", when="audio", after_ms=800, code="provider_error", message="hiccup")
         await transcribe(driver, range(1, 5))
         assert driver.words("final") == words(1, 4)
-        # It takes every error for the end. The sidecar keeps one that may pass to itself.
+        # The plugin ends at any error. The sidecar does not pass on errors that may be temporary.
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 2)

@@ -1,4 +1,4 @@
-"""The bot that our plugin's tests move over from ``pipecat-slng`` 0.4.0 is one of that version."""
+"""The bot for ``pipecat-slng`` 0.4.0 in our plugin's tests runs on that version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.processes import environment
 pytestmark = pytest.mark.interop
 
 BOTS = TESTS / "plugin" / "bots"
-# Before 1.12 Pipecat downloads NLTK's data at its import where it finds none; an empty folder is enough here.
+# Before 1.12, Pipecat downloads NLTK's data at import if it finds none. An empty folder prevents that.
 BUILD = """
 import pathlib, sys
 pathlib.Path("tokenizers/punkt_tab").mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""The official ``pipecat-slng`` 0.4.0, on the newest Pipecat it can be imported with, in a process of its own.
+"""The official ``pipecat-slng`` 0.4.0 in a separate process, on the newest Pipecat that it can be imported with.
 
-Directly to the simulator it loses what each test says, which shows that the trouble is real. Through the sidecar it
-loses nothing but what it gives up in its own process, which is at the end of this file and in
+Directly on the simulator it loses what each test names, which shows that the problem is real. Through the sidecar it
+loses only what it drops in its own process. Those losses are at the end of this file and in
 docs/evidence/official-clients.md.
 """
 
@@ -27,7 +27,7 @@ IDLE = {"do": "close", "when": "now", "code": 1008, "reason": "idle timeout"}
 
 
 def at(way: str, **profile: Any) -> contextlib.AbstractAsyncContextManager[tuple[str, Simulator]]:
-    # Its turns end with "flushed" only.
+    # This client ends a turn at "flushed" only.
     return upstream_at(way, SimulatorOptions.fast(**profile), sidecar_plain_terminal="flushed")
 
 
@@ -47,7 +47,7 @@ def was_transcribed(driver: Driver, number: int) -> bool:
 
 
 async def speak(driver: Driver, *texts: str) -> None:
-    """Say each text as a turn, and wait until its last word was heard."""
+    """Speak each text as a turn, and wait for its last word."""
     for text in texts:
         await driver.send("speak", text=text)
         await driver.until(partial(was_played, driver, int(text.rstrip(".").rpartition("n")[2])))
@@ -76,7 +76,7 @@ async def test_tts_speaks_every_word_and_through_the_sidecar_each_turn_ends(way:
         await driver.until(partial(was_played, driver, 8))
         await speak(driver, "n9 n10.")
         assert whole_words(driver.audio(AUDIO)) == list(range(1, 11))
-        # The route says audio_end, as Deepgram's does; this client waits for flushed, and so ends no turn.
+        # The route sends audio_end, like Deepgram's. This client waits for flushed, so it ends no turn.
         if way == SIDECAR:
             await driver.until(lambda: len(driver.of(ENDED)) == 3)
         else:
@@ -97,7 +97,7 @@ async def test_http_tts_speaks_every_word(way: str) -> None:
         assert not driver.of(FAILED)
 
 
-# What upstream does
+# Faults of upstream
 
 
 @both_ways
@@ -116,7 +116,8 @@ async def test_an_stt_drop_under_audio(way: str) -> None:
             assert not driver.of(FAILED)
             assert not driver.of("on_disconnected")
         else:
-            # It opened several connections: it speaks into one, waits for the ready of another, and is told no more.
+            # The client opened several connections: it sends audio on one, waits for ready on another, and receives
+            # nothing more.
             assert len(driver.of("on_connected")) > 2
             assert not driver.words(TEXT)
             driver.abandon()
@@ -202,7 +203,7 @@ async def test_a_tts_route_that_is_spent_after_each_turn(way: str) -> None:
 async def test_a_tts_session_that_expires_between_turns(way: str) -> None:
     async with at(way) as (address, simulator), client("tts", address, model="gradium/tts:default") as driver:
         await speak(driver, "n1 n2.")
-        if way == SIDECAR:  # an expiry between its last sound and its end would be in the turn
+        if way == SIDECAR:  # an expiry between its last audio and its end would be within the turn
             await driver.until(lambda: driver.of(ENDED))
         expiry = {"type": "error", "message": "Session expired: no output for 120 s"}
         simulator.inject(do="send", when="now", kind="tts", message=expiry)
@@ -228,7 +229,7 @@ async def test_an_interruption_upstream_is_slow_to_clear(way: str) -> None:
         if way == SIDECAR:
             assert [(word.number, word.whole) for word in after] == [(100, True), (101, True)]
         else:
-            # Sound of the old turn that still comes is taken for the new one's.
+            # Late audio of the old turn is taken for audio of the new one.
             assert stale
 
 
@@ -250,7 +251,7 @@ async def test_http_tts_at_a_gateway_without_an_http_bridge(way: str) -> None:
             assert not driver.of(FAILED)
 
 
-# What it gives up in its own process, through the sidecar too
+# Losses in the plugin's own process, through the sidecar too
 
 
 @both_ways

@@ -1,6 +1,6 @@
-"""The official ``pipecat-slng`` 0.7.0 in a real Pipecat pipeline: through the sidecar it gets what it gets directly.
+"""The official ``pipecat-slng`` 0.7.0 in a real Pipecat pipeline gets the same through the sidecar as directly.
 
-It only dials ``wss://{world_part}.api.slng.ai``; ``WorldPart.bridge_url`` is the one place where that address is made.
+It only dials ``wss://{world_part}.api.slng.ai``; ``WorldPart.bridge_url`` is the one place that builds this address.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ async def test_stt_delivers_every_word_and_finalizes_each_turn(way: str, monkeyp
         async with running_pipeline(stt) as pipeline:
             for turn in (range(1, 11), range(11, 23)):
                 await pipeline.send(*audio_frames(turn))
-                # Partials come while the user speaks; behind a finalize the sidecar holds them.
+                # Partials come while the user speaks. After a finalize the sidecar holds them.
                 await pipeline.until(lambda: pipeline.down(InterimTranscriptionFrame))
                 await pipeline.send(VADUserStoppedSpeakingFrame())
                 await pipeline.until(partial(was_transcribed, pipeline, f"n{turn[-1]}"))
             assert transcribed(pipeline) == words(1, 22)
-            # It takes the first final after a finalize for its answer, whichever that is.
+            # The plugin takes the first final after a finalize for its answer, whichever final that is.
             assert sum(frame.finalized for frame in pipeline.down(TranscriptionFrame)) == 2
             assert not pipeline.up(ErrorFrame)
         assert simulator.log.dials == 1

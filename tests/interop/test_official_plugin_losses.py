@@ -1,4 +1,4 @@
-"""What the official ``pipecat-slng`` 0.7.0 gives up in its own process, through the sidecar too."""
+"""What the official ``pipecat-slng`` 0.7.0 loses in its own process, through the sidecar too."""
 
 from __future__ import annotations
 
@@ -80,6 +80,6 @@ async def test_an_interruption_loses_uninterruptible_speech_behind_it(
             await pipeline.send(TTSSpeakFrame("n200 n201."))
             await pipeline.until(lambda: {200, 201} <= set(numbers(pipeline)))
             assert not {100, 101} & set(numbers(pipeline))
-            # It leaves its connection for a new one, and says so.
+            # The plugin replaces its connection and reports that.
             assert simulator.log.dials == 2
             assert "abandoned: interrupted" in pipeline.up(ErrorFrame)[0].error

@@ -1,6 +1,6 @@
-"""What the official ``pipecat-slng`` 0.7.0 no longer sees through the sidecar: drops, a close per turn, idle expiry.
+"""What the official ``pipecat-slng`` 0.7.0 no longer notices through the sidecar: drops, a close per turn, idle expiry.
 
-Each test goes straight to the simulator as well where that shows that the trouble is real.
+Some tests also go directly to the simulator, to show that the problem is real.
 """
 
 from __future__ import annotations

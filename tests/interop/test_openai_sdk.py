@@ -1,4 +1,4 @@
-"""OpenAI's own Python client against a sidecar, with nothing changed but its base URL."""
+"""OpenAI's own Python client against a sidecar. Only the base URL differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real SLNG: each disputed fact is asked, and the answer printed (run with ``-s``, or read the summary)."""
+"""The real SLNG: a probe for each disputed fact, which prints the answer (run with ``-s``, or read the summary)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gateway() -> Gateway:
 
 
 async def show(question: str, answer: Awaitable[str]) -> None:
-    """Print an answer; whatever it is, it is news and no failure."""
+    """Print an answer. No answer fails the test."""
     try:
         result = await answer
     except Exception as error:

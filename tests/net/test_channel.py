@@ -7,7 +7,7 @@ from slng_sidecar.net.channel import Channel
 
 
 async def started(task: asyncio.Task[object]) -> bool:
-    """Let a task run as far as it gets; tell whether it still waits."""
+    """Let a task run as far as it can, and return whether it still waits."""
     for _ in range(3):
         await asyncio.sleep(0)
     return not task.done()
@@ -90,7 +90,7 @@ async def test_room_is_waited_for_until_enough_was_taken() -> None:
     assert await started(waiting)
 
     await channel.take()
-    assert await started(waiting)  # 10 wait, which is not less than 10
+    assert await started(waiting)  # 10 bytes wait, and the limit requires fewer
     await channel.take()
 
     await asyncio.wait_for(waiting, 1)

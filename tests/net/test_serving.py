@@ -1,4 +1,4 @@
-"""Listening: who may connect to a Unix socket and whose place it takes, and clients that say nothing."""
+"""Listening: who may connect to a Unix socket, when a socket is replaced, and clients that send nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.running import running_gateway
 
 @pytest.fixture
 def umask_of_nobody() -> Iterator[None]:
-    """Take no permission away, as careless start scripts do."""
+    """Set a umask that removes no permission, as careless start scripts do."""
     before = os.umask(0)
     try:
         yield
@@ -52,7 +52,7 @@ def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None
 
 
 def test_a_socket_that_cannot_be_probed_is_left_alone(tmp_path: Path) -> None:
-    # Of another kind here; as a rule it is another user's, which root may always connect to.
+    # The socket has another type here. In practice it belongs to another user, but root may always connect to those.
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(path))
@@ -112,6 +112,8 @@ async def test_an_idle_connection_is_kept_for_longer_than_clients_keep_it() -> N
             writer.write(HEALTH)
             assert b" 200 " in await reader.readuntil(b'"}')
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(5.5):  # httpx's, as OpenAI's client has it, and uvicorn's own, are 5 s
+                async with asyncio.timeout(
+                    5.5
+                ):  # httpx's limit, which OpenAI's client uses, and uvicorn's default are 5 s
                     await reader.read()
         writer.close()

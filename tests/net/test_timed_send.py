@@ -23,7 +23,7 @@ class Sender(Stream):
         await deliver(self.send(size), size, self.writer.transport, seconds)
 
     async def is_aborted(self, sending: Coroutine[Any, Any, None]) -> bool:
-        """Run a delivery that cannot be; whether ``sending`` raises then is the stream's affair."""
+        """Run a delivery that cannot succeed. Whether ``sending`` then raises is up to the stream."""
         with contextlib.suppress(ConnectionError):
             await asyncio.wait_for(sending, 5)
         return self.writer.transport.is_closing() and not self.writer.transport.get_write_buffer_size()
@@ -80,7 +80,7 @@ async def test_nothing_is_watched_after_a_delivery() -> None:
         while not delivering.done():
             await stream.peer_reads(100_000)
         await delivering
-        stream.writer.write(bytes(LARGE))  # not delivered by us: nobody may abort it
+        stream.writer.write(bytes(LARGE))  # not sent by ``deliver``, so nothing may abort the connection
 
         await asyncio.sleep(0.15)
         assert not stream.writer.transport.is_closing()

@@ -1,4 +1,4 @@
-"""The connection to the sidecar: what it reports, and when."""
+"""The connection to the sidecar: the errors that it reports, and when."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def test_a_websocket_server_that_is_no_sidecar_is_reported_as_such() -> No
 
 
 async def test_a_listener_that_hangs_up_counts_as_a_sidecar_that_has_not_started() -> None:
-    """Docker's port proxy takes connections while the container behind it is still starting."""
+    """Docker's port proxy accepts connections while the container behind it is still starting."""
     hung_up = asyncio.Semaphore(0)
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

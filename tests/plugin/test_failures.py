@@ -1,4 +1,4 @@
-"""Errors of the sidecar in Pipecat's terms."""
+"""Errors of the sidecar as Pipecat's error categories."""
 
 from __future__ import annotations
 

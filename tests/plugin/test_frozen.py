@@ -1,4 +1,4 @@
-"""A sidecar that is frozen: its sockets stay open and take what fits into them, but nobody reads."""
+"""A frozen sidecar: its sockets stay open and fill up, but nobody reads."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from websockets.asyncio.client import ClientConnection
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 SHORT = 0.3
-# What a websocket of websockets' may hold back before a send waits.
+# The amount that a connection of websockets may buffer before a send waits.
 HIGH_WATER = 32_768
 
 
 @pytest.fixture
 def transports(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
-    """Give a list that grows by the transport of each connection to the sidecar."""
+    """Yield a list to which the transport of each connection to the sidecar is added."""
     made: list[asyncio.Transport] = []
 
     class Noted(ClientConnection):
@@ -59,7 +59,7 @@ def transports(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
 
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
-    """Give a list that grows by what Pipecat warns of, such as a task that cannot be cancelled."""
+    """Yield a list to which each warning of Pipecat is added, such as one about a task that cannot be cancelled."""
     logged: list[str] = []
     sink = logger.add(lambda message: logged.append(str(message)), level="WARNING", format="{message}")
     yield logged
@@ -67,7 +67,7 @@ def warnings() -> Iterator[list[str]]:
 
 
 class Sidecar:
-    """An address, and the process behind it, which is frozen, thawed and replaced."""
+    """A sidecar process that can be frozen, thawed and replaced, at a fixed address."""
 
     def __init__(self, upstream: str, listen: tuple[str, str], url: str) -> None:
         self.url = url
@@ -111,7 +111,7 @@ class Sidecar:
 
 @contextlib.asynccontextmanager
 async def sidecar_at(kind: str, folder: Path) -> AsyncIterator[Sidecar]:
-    """Run a sidecar on a TCP port or a Unix socket, with a simulator behind it; it is thawed at the end."""
+    """Run a sidecar on a TCP port or a Unix socket, with a simulator behind it. It is thawed at the end."""
     path, port = folder / "s.sock", free_port()
     unix = ("--uds", str(path)), f"unix:{path}"
     tcp = ("--port", str(port)), f"http://127.0.0.1:{port}"
@@ -125,19 +125,19 @@ async def sidecar_at(kind: str, folder: Path) -> AsyncIterator[Sidecar]:
 
 
 async def send_audio(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:
-    """Send audio, and see it pass through the pipeline."""
+    """Send audio, and wait until it has passed through the pipeline."""
     passed = len(pipeline.down(InputAudioRawFrame)) + len(frames)
     await pipeline.send(*frames)
     await pipeline.until(lambda: len(pipeline.down(InputAudioRawFrame)) >= passed)
 
 
 async def speak_until_full(pipeline: RunningPipeline, transport: asyncio.Transport, first: int) -> int:
-    """Speak words until no more fits into the socket and a send waits; give the number of the last one."""
+    """Send words until no more fits into the socket and a send waits. Return the number of the last word."""
     async with asyncio.timeout(20):
         for number in itertools.count(first):
             await send_audio(pipeline, audio_frames(range(number, number + 1), frame_bytes=3200))
             if (waiting := transport.get_write_buffer_size()) > HIGH_WATER:
-                await asyncio.sleep(0.05)  # what is only on its way to the other end has gone by then
+                await asyncio.sleep(0.05)  # by then, bytes that were still on their way have arrived
                 if transport.get_write_buffer_size() == waiting:
                     return number
     raise AssertionError
@@ -154,7 +154,7 @@ async def test_a_full_socket_is_detected_and_speech_meanwhile_is_transcribed_onc
             await pipeline.send(*audio_frames(range(1, 6)), VADUserStoppedSpeakingFrame())
             await pipeline.until(partial(was_transcribed, pipeline, "n5"))
             if kind == "tcp":
-                # Else it takes two minutes of audio, and half a minute is kept.
+                # Otherwise it takes two minutes of audio, and only half a minute is kept.
                 transports[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
             await sidecar.freeze()
             last = await speak_until_full(pipeline, transports[0], 6)
@@ -189,7 +189,7 @@ async def test_a_pipeline_ends_although_the_socket_is_full(
             began = asyncio.get_running_loop().time()
             if frame is CancelFrame:
                 await pipeline.cancel()
-        # Not of the link's own deadline, which is far longer.
+        # The deadline of the connection itself is far longer.
         assert asyncio.get_running_loop().time() - began < 3
         assert not warnings
         assert transports[0].is_closing()

@@ -1,4 +1,4 @@
-"""Bots that were written for ``pipecat-slng`` run on ours with nothing but the import changed."""
+"""Bots that were written for ``pipecat-slng`` run on this plugin if only the import is changed."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ OLD_IMPORT, NEW_IMPORT = "from pipecat_slng import ", "from pipecat_slng_sidecar
 
 
 def bot(name: str, folder: Path | None = None) -> ModuleType:
-    """Load a bot; with a folder to write it to, with its import changed."""
+    """Load a bot. If there is a folder, write the bot to it with the changed import first."""
     path = BOTS / f"{name}.py"
     if folder is not None:
         source = path.read_text()
-        assert source.count(OLD_IMPORT) == source.count("pipecat_slng") == 1, "more than an import would be changed"
+        assert source.count(OLD_IMPORT) == source.count("pipecat_slng") == 1, "more than the import would be changed"
         path = folder / path.name
         path.write_text(source.replace(OLD_IMPORT, NEW_IMPORT))
     spec = importlib.util.spec_from_file_location(name, path)
@@ -50,7 +50,7 @@ def ask(url: str) -> Any:
 
 
 async def upstream_log(sidecar: str) -> list[dict[str, Any]]:
-    """Give what the simulator behind a sidecar has seen."""
+    """Return the records of the simulator behind a sidecar."""
     gateway = (await asyncio.to_thread(ask, f"{sidecar}/v1/status"))["gateway"]
     log = await asyncio.to_thread(ask, gateway.replace("ws:", "http:") + "/_sim/log")
     records: list[dict[str, Any]] = log["records"]
@@ -58,17 +58,17 @@ async def upstream_log(sidecar: str) -> list[dict[str, Any]]:
 
 
 def opened(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Give the ``init`` of each connection of a kind."""
+    """Return the ``init`` of each connection of a kind."""
     return [record["received"][0] for record in records if record["kind"] == kind]
 
 
 def played(room: RoomTransport) -> list[str]:
-    """Give the words of the loudspeaker so far; a part of one is called that."""
+    """Return the words that were played so far. A part of a word is named as such."""
     return [word.text for word in signal.decode(room.played(), room.out_rate)] if room.out_rate else []
 
 
 def region(record: dict[str, Any]) -> str | None:
-    """Give the datacenter that a connection, or a request, asked for."""
+    """Return the data centre that a connection or a request asked for."""
     asked: str | None = record["headers"].get("x-region-override") or record["query"].get("region")
     return asked
 
@@ -84,7 +84,7 @@ async def until(condition: Any) -> None:
 
 
 async def talk_with(module: ModuleType) -> RoomTransport:
-    """Say WORDS to a bot, a turn after the other, and hear it repeat them; give the room."""
+    """Speak ``WORDS`` to a bot, one turn after the other, wait until it has repeated them, and return the room."""
     room = RoomTransport()
     running = asyncio.create_task(module.run_bot(room))
     try:
@@ -123,7 +123,7 @@ async def test_a_bot_for_0_7_0_runs_on_this_plugin(tmp_path: Path, monkeypatch: 
     assert [each["config"]["language"] for each in stt_inits] == ["en-US", "de"]
     assert [each["config"]["enable_partials"] for each in stt_inits] == [True, False]
     assert {each["config"]["encoding"] for each in stt_inits} == {"linear16"}
-    # The bot asks for a warm standby, so the sidecar opens spare connections, too.
+    # The bot requests a warm standby, so the sidecar opens standby connections too.
     used = [record for record in log if any(message["type"] == "text" for message in record["received"])]
     tts_inits = opened(used, "tts")
     assert [(each["voice"], each["config"]["speed"]) for each in tts_inits] == [
@@ -156,7 +156,8 @@ async def test_a_bot_for_0_4_0_runs_on_this_plugin(tmp_path: Path, monkeypatch: 
     assert {region(record) for record in spoken} == {"us-east-1"}
     voices = [record["received"][0]["voice"] for record in spoken]
     if way == "http":
-        # One request for each turn; a speed has no place in SLNG's HTTP bridge, so the sidecar goes another way then.
+        # There is one request for each turn. SLNG's HTTP bridge has no speed, so the sidecar then uses the WebSocket
+        # bridge.
         assert [record["kind"] for record in spoken] == ["http", "tts", "tts"]
         assert voices == ["aura-2-thalia-en", "aura-2-apollo-en", "aura-2-apollo-en"]
     else:

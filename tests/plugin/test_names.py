@@ -1,4 +1,4 @@
-"""Of Pipecat's private names only those are used that are made for subclasses."""
+"""The plugin uses only those private names of Pipecat that are meant for subclasses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
 
-# What Pipecat's own services override or read, and its guide for integrations names.
+# The names that Pipecat's own services override or read, and that its integration guide mentions.
 FOR_SUBCLASSES = {"_call_event_handler", "_register_event_handler", "_settings", "_update_settings", "_user_id"}
 MODULES = sorted(Path(pipecat_slng_sidecar.__file__).parent.glob("*.py"))
 BASES = {base for service in (STTService, TTSService) for base in service.__mro__ if base.__module__ != "builtins"}

@@ -1,4 +1,4 @@
-"""What the services take, and refuse, when they are built."""
+"""The arguments that the services accept and refuse when they are built."""
 
 from __future__ import annotations
 

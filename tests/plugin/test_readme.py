@@ -1,4 +1,4 @@
-"""What the plugin's README says is so."""
+"""The statements of the plugin's README are true."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WAIT = 30.0
 
 
 class Repeater(FrameProcessor):
-    """Answers a context by what the user said last."""
+    """Answers a context with the last words of the user."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
@@ -53,7 +53,7 @@ def ask(url: str, body: bytes, **headers: str) -> bytes:
 
 
 def speech_of(sidecar: str, text: str) -> bytes:
-    """Have the sidecar say something, as loud as somebody near the microphone: a VAD does not listen to whispers."""
+    """Return a text as speech of the sidecar, at the level of a speaker near the microphone."""
     body = json.dumps({"text": text, "config": {"sample_rate": RATE}}).encode()
     pcm = ask(f"{sidecar}/v1/bridges/unmute/tts/slng/deepgram/aura:2-en", body, Accept="audio/pcm")
     return at_speaking_level(pcm)

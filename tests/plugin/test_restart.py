@@ -1,4 +1,4 @@
-"""The sidecar starts later than the bot, is killed with -9 in the middle of a conversation, or stays away."""
+"""The sidecar starts later than the bot, is killed with SIGKILL in the middle of a conversation, or stays away."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 def note_events(service: AIService) -> list[str]:
-    """Give a list that grows by the name of each event of a service's connection."""
+    """Return a list to which the name of each connection event of a service is added."""
     events: list[str] = []
     for name in ("on_connected", "on_disconnected", "on_connection_error"):
 
@@ -52,7 +52,7 @@ async def kill(sidecar: Running) -> None:
 async def interrupted_service(
     service: AIService, simulator: SimulatorProcess, port: int
 ) -> AsyncIterator[tuple[RunningPipeline, Running]]:
-    """Run a pipeline whose sidecar is there; the block kills it."""
+    """Run a pipeline with a running sidecar. The block kills the sidecar."""
     async with sidecar_process(simulator.url, port) as sidecar, running_pipeline(service) as pipeline:
         await asyncio.wait_for(_connected(service), 10)
         yield pipeline, sidecar
@@ -90,7 +90,7 @@ async def test_speech_just_before_a_kill_and_meanwhile_is_transcribed_once(times
             await speak_at_pace(pipeline, audio_frames(range(20, 28)))
             await pipeline.send(VADUserStoppedSpeakingFrame())
             await pipeline.until(partial(was_transcribed, pipeline, "n27"))
-            # Without word times the replay may begin within a word, which cannot be told from another word.
+            # Without word times the replay may begin within a word, and the fragment looks like another word.
             found = [word for word in transcribed(pipeline) if times == "true" or not word.startswith("frag:")]
             assert found == words(1, 27)
             assert len(found) >= len(transcribed(pipeline)) - 1

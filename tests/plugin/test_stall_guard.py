@@ -1,4 +1,4 @@
-"""The watch over what goes out, with a peer that reads only when a test makes it."""
+"""The guard of outgoing messages, with a peer that reads only when a test makes it."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ async def test_bytes_that_no_send_waits_for_are_watched_too() -> None:
 async def test_a_slow_peer_that_goes_on_reading_is_waited_for(waits: bool) -> None:
     async with connected(Sender) as stream:
         with StallGuard(stream) as outgoing:
-            while waiting(stream) < 3 * len(MESSAGE):  # less than half of what makes a send wait
+            while waiting(stream) < 3 * len(MESSAGE):  # less than half of the amount at which a send waits
                 await outgoing.send(MESSAGE)
             end = asyncio.get_running_loop().time() + 4 * SECONDS
             sizes = set()
             while asyncio.get_running_loop().time() < end:
                 task = asyncio.create_task(outgoing.send(bytes(200_000) if waits else MESSAGE))
-                # What waits is as much as before all the time where as much is sent as is read.
+                # If as much is sent as is read, the amount that waits stays the same.
                 while not task.done():
                     await stream.peer_reads(8000)
                     await asyncio.sleep(SECONDS / 20)
@@ -100,6 +100,6 @@ async def test_a_close_that_nobody_answers_is_cut_off() -> None:
             await outgoing.send("close")
         while not waiting(stream):
             stream.transport.write(MESSAGE)
-        stream.transport.close()  # it waits until all is sent
+        stream.transport.close()  # it waits until everything is sent
         async with asyncio.timeout(5):
             await stream.lost()

@@ -165,7 +165,7 @@ async def test_metrics_are_those_of_a_streaming_service() -> None:
             await pipeline.until(partial(was_transcribed, pipeline, "n4"))
         data = [each for frame in pipeline.down(MetricsFrame) for each in frame.data if "Slng" in each.processor]
         assert [each.value for each in data if isinstance(each, TTFBMetricsData) and each.value] != []
-        # Pipecat itself begins with a zero of each kind.
+        # Pipecat itself starts with a value of zero of each kind.
         assert not [each for each in data if isinstance(each, ProcessingMetricsData) and each.value]
         seconds = sum(each.value.audio_seconds for each in data if isinstance(each, STTUsageMetricsData))
         assert seconds == pytest.approx(sum(len(frame.audio) for frame in frames) / 32_000)

@@ -1,4 +1,4 @@
-"""What an STT connection says, and says again."""
+"""The messages that an STT connection sends, and sends again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipecat_slng_sidecar.stt_replay_queue import SessionInit, SttReplayQueue
 
-RATE = 8_000  # 16 bytes a millisecond
+RATE = 8_000  # 16 bytes per millisecond
 FRAME = 20 * 16
 EN = SessionInit("m", {"type": "init", "config": {"language": "en"}})
 DE = SessionInit("m", {"type": "init", "config": {"language": "de"}})
@@ -20,7 +20,7 @@ def new_queue(keep_seconds: float = 30) -> SttReplayQueue:
 
 
 def frames(first: int, last: int) -> list[bytes]:
-    """Give frames of 20 ms that tell their number."""
+    """Return frames of 20 ms whose content is their number."""
     return [number.to_bytes(2, "little") * (FRAME // 2) for number in range(first, last + 1)]
 
 
@@ -30,7 +30,7 @@ def fill(queue: SttReplayQueue, first: int, last: int) -> None:
 
 
 def sent(queue: SttReplayQueue) -> list[str]:
-    """Take all that is to be sent: numbers of frames, kinds of messages."""
+    """Take all messages that are to be sent: numbers of frames, and types of messages."""
     found: list[str] = []
     while (message := queue.next()) is not None:
         if isinstance(message, str):
@@ -152,7 +152,7 @@ def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[
     queue = new_queue()
     queue.opening()
     appended, finalizes, unanswered = 0, 0, set[str]()
-    base, sent_now = 0, 0  # frames: where this connection began, and how many it has had
+    base, sent_now = 0, 0  # in frames: the start of this connection, and how many frames it got
     received: list[int] = []
     covered_frames = 0
     for step in [*steps, "break", "send"]:
@@ -180,6 +180,6 @@ def test_whatever_happens_every_frame_arrives_and_none_out_of_order(steps: list[
             queue.opening()
             base, sent_now = covered_frames, 0
     assert set(received) == set(range(1, appended + 1))
-    # It only ever goes on by one, or back to what is not covered.
+    # The position moves forward by one, or back to the first uncovered frame.
     assert all(later == earlier + 1 or later <= earlier for earlier, later in pairwise(received))
     assert received[-1:] in ([appended], []) or covered_frames == appended

@@ -1,4 +1,4 @@
-"""Pipecat's ServiceSwitcher around the services fails over where one is done for, and not where nothing was lost."""
+"""Pipecat's ServiceSwitcher fails over if a service is permanently unusable, and not if nothing was lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.running import gateway_and_simulator
 
 
 class Switcher(ServiceSwitcher[ServiceSwitcherStrategyFailover]):
-    """Fails over, and notes to what."""
+    """Fails over, and records the services that it switched to."""
 
     def __init__(self, *services: FrameProcessor) -> None:
         super().__init__(list(services), ServiceSwitcherStrategyFailover)

@@ -1,4 +1,4 @@
-"""Spans of the services, with the OpenTelemetry SDK and a pipeline that traces."""
+"""The spans of the services, with the OpenTelemetry SDK and a pipeline with tracing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.running import gateway_and_simulator
 
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
-    """Collect the process's spans; OpenTelemetry lets its provider be set only once."""
+    """Collect the spans of the process. OpenTelemetry allows its provider to be set only once."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -43,7 +43,7 @@ def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
 
 
 def named(spans: InMemorySpanExporter, name: str) -> list[dict[str, Any]]:
-    """Give the attributes of each span of a name."""
+    """Return the attributes of each span with a name."""
     found: list[ReadableSpan] = [span for span in spans.get_finished_spans() if span.name == name]
     return [dict(span.attributes or {}) for span in found]
 

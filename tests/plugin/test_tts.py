@@ -149,7 +149,7 @@ async def test_uninterruptible_speech_behind_interrupted_speech_is_played_whole(
 async def test_a_voice_changes_with_the_next_sentence_of_the_same_turn() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(pace=8)) as (url, simulator):
         async with running_pipeline(SlngTTSService(sidecar_url=url, voice="one")) as pipeline:
-            # Pipecat gives a sentence out when the next one begins.
+            # Pipecat passes a sentence on when the next one begins.
             await pipeline.send(LLMFullResponseStartFrame(), TextFrame(f"{sentence(1, 9)}. "), TextFrame("n10 "))
             await pipeline.until(lambda: pipeline.down(TTSAudioRawFrame))
             await pipeline.send(

@@ -1,4 +1,4 @@
-"""What a TTS connection says, and says again."""
+"""The messages that a TTS connection sends, and sends again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TWO = SessionInit("m", {"type": "init", "voice": "two"})
 
 
 def sent(queue: TtsReplayQueue) -> list[str]:
-    """Take all that is to be sent, in short."""
+    """Take all messages that are to be sent, in a short form."""
     found = []
     while (text := queue.next()) is not None:
         message = json.loads(text)
@@ -173,7 +173,7 @@ def test_whatever_happens_each_connection_gets_a_valid_conversation(steps: list[
             utterances = {key: each for key, each in utterances.items() if each.id not in broken}
             queue.opening()
             here, flushed = set(), set()
-    # What lives and is silent is said in the end.
+    # An utterance that is still live and has no audio is sent in the end.
     queue.take_broken()
     queue.opening()
     silent = {each.id for each in utterances.values() if queue.live(each.id)}

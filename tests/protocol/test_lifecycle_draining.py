@@ -1,4 +1,4 @@
-"""A session whose sidecar is about to stop ends at the next moment at which nothing is cut."""
+"""A session of a sidecar that is draining ends at the next moment at which nothing is cut."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from support.conversation import json_values, odd_objects, strict_json
 
 
 def tts(message: dict[str, Any]) -> Any:
-    """The one meaning of a TTS message."""
+    """Return the only event of a TTS message."""
     (found,) = parse_tts(json.dumps(message))
     return found
 
@@ -123,7 +123,7 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
         assert parse_tts(text)
 
 
-# What both bridges say
+# Messages of both bridges
 
 
 @pytest.mark.parametrize("kind", ["ready", "Ready", "READY"])
@@ -347,7 +347,7 @@ def test_other_stt_messages_stay_as_they_are(message: dict[str, Any]) -> None:
     assert parse_stt(json.dumps(message)) == Other(message)
 
 
-# Sound and ends
+# Audio and the ends of turns
 
 PCM = b"\x00\x01\xff\xfe"
 ENCODED = base64.b64encode(PCM).decode()

@@ -1,4 +1,4 @@
-"""Who may use the sidecar, request by request: the token, the Host, the Origin."""
+"""Who may use the sidecar, for each request: the token, the Host, the Origin."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[str, Simulator, httpx.
 
 
 async def operations(client: httpx.AsyncClient) -> list[tuple[str, str]]:
-    """Give every method and path that the sidecar says it has, and those of FastAPI's own."""
+    """Return every method and path of the sidecar, including FastAPI's own pages."""
     document = (await client.get("/openapi.json")).json()
     paths = {path.replace("{model}", AURA): each for path, each in document["paths"].items()}
     found = [(method.upper(), path) for path, each in paths.items() for method in each]
@@ -54,7 +54,7 @@ async def upgrade_status(url: str, headers: dict[str, str], query: str = "") -> 
         {"headers": {"authorization": f"bearer {TOKEN}"}},
         {"headers": {"X-API-Key": TOKEN}},
         {"params": {"token": TOKEN}},
-        # An SLNG client sends a key of its own; the token may stand beside it.
+        # An SLNG client sends its own key; the token may be a query parameter beside it.
         {"headers": {"Authorization": "Bearer some-key"}, "params": {"token": TOKEN}},
     ],
 )
@@ -144,7 +144,7 @@ async def test_a_name_that_was_rebound_to_this_machine_reaches_only_health(host:
         for method, path in await operations(client):
             reply = await client.request(method, path, headers={"Host": host})
             assert reply.status_code == (200 if path in HEALTH else 403), path
-            # The page itself, after the rebinding, is of the same origin.
+            # After the rebinding the page itself has the same origin.
             origin = {"Origin": f"http://{host}"}
             assert (await client.request(method, path, headers={"Host": host, **origin})).status_code == 403, path
         assert simulator.log.dials == 0
@@ -170,7 +170,9 @@ async def test_this_machines_own_names_are_allowed(host: str) -> None:
 
 
 async def test_a_service_name_a_pod_address_and_a_probe_are_allowed() -> None:
-    """``sidecar:8765`` in Compose, an address that Prometheus found, and a kubelet's probe, which names any host."""
+    """These are ``sidecar:8765`` in Compose, an address that Prometheus discovered, and a kubelet's probe, which names
+    any host.
+    """
     async with serving(sidecar_allowed_hosts="sidecar,10.1.2.3", sidecar_token=None) as (url, _, client):
         for host in ("sidecar:8765", "sidecar", "10.1.2.3:8765"):
             assert (await client.get("/metrics", headers={"Host": host})).status_code == 200

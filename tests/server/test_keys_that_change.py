@@ -1,4 +1,4 @@
-"""Keys in files are replaced while the sidecar runs; nobody tells it."""
+"""Keys in files are replaced while the sidecar runs, without any signal to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.running import NOVA, STT_INIT, gateway_and_simulator, talking
 
 
 def put(path: Path, key: str) -> None:
-    """Replace a file as Kubernetes and Docker do."""
+    """Replace a file in the way Kubernetes and Docker do."""
     path.with_suffix(".new").write_text(f"{key}\n")
     path.with_suffix(".new").replace(path)
 

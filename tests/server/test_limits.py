@@ -1,4 +1,4 @@
-"""How many sessions there are at once: in all, and for each client."""
+"""The limits of concurrent sessions: in total, and for each client."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from websockets.exceptions import InvalidStatus
 
 STT = f"/v1/bridges/unmute/stt/{NOVA}"
 TTS = f"/v1/bridges/unmute/tts/{AURA}"
-# Two clients: all of 127/8 is this machine's.
+# Two clients: every address of 127/8 belongs to this machine.
 ONE, OTHER = "127.0.0.1", "127.0.0.2"
 
 
 @contextlib.asynccontextmanager
 async def session(url: str, address: str) -> AsyncIterator[Talk]:
-    """Hold a session from an address of this machine."""
+    """Keep a session open from an address of this machine."""
     async with connect(
         url.replace("http", "ws") + STT, local_addr=(address, 0), compression=None, proxy=None
     ) as socket:

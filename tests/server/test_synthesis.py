@@ -1,4 +1,4 @@
-"""HTTP TTS over upstream's HTTP bridge, and when it is taken."""
+"""HTTP TTS over upstream's HTTP bridge, and when the bridge is used."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ async def test_a_reply_that_breaks_off_does_not_end_cleanly(profile: dict[str, A
 
 
 async def test_a_connection_lost_before_the_first_audio_is_retried_once() -> None:
-    # The body breaks off within the WAV header: no sound was delivered.
+    # The body breaks off within the WAV header, so no audio was delivered.
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         simulator.inject(do="profile", kind="http", set={"break_bytes": 30}, times=1)
         assert whole_words((await http.post(PATH, json={"text": "n1 n2"}, headers=PCM)).content, 24_000) == [1, 2]
@@ -289,7 +289,7 @@ def durations(header: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("way", ["bridge", "websocket"])
 async def test_every_speech_reply_reports_where_its_time_went(way: str) -> None:
-    # An upgrade, ready and first sound that each take their time; over the bridge only the last one is there.
+    # The upgrade, ready and the first audio each take some time. The bridge has only the first audio.
     options = SimulatorOptions.fast(upgrade_ms=200, ready_ms=300, first_audio_ms=400)
     async with gateway_and_simulator(options, slng_http_tts=way) as (url, _), http_client(url) as http:
         reply = await http.post(PATH, json={"text": "n1"})

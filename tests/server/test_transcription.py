@@ -1,4 +1,4 @@
-"""HTTP transcription, in OpenAI's shape and in SLNG's."""
+"""HTTP transcription in OpenAI's and in SLNG's shape."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ OPENAI = "/v1/audio/transcriptions"
 SLNG = f"/v1/bridges/unmute/stt/{NOVA}"
 RATE = 16_000
 WORDS = list(range(1, 41))
-# A pause after every tenth word, so that there are several finals.
+# There is a pause after every tenth word, so that there are several finals.
 PCM = signal.encode([signal.SignalWord(n, gap=30 if n % 10 == 0 else 2) for n in WORDS], RATE)
 WAV = wav_header(RATE, data_size=len(PCM)) + PCM
 TEXT = " ".join(f"n{n}" for n in WORDS)
 
 
 def form(file: bytes = WAV, **fields: Any) -> dict[str, Any]:
-    """Give a form whose fields stand before its file."""
+    """Return a form whose fields precede its file."""
     return {"data": {"model": "whisper-1", **fields}, "files": {"file": ("hello.wav", file, "audio/wav")}}
 
 
 def audio_upstream(simulator: Simulator) -> bytes:
-    """Give what upstream heard on all its connections."""
+    """Return the audio that upstream received on all its connections."""
     return b"".join(bytes(record.audio) for record in simulator.log.of("stt"))
 
 
@@ -202,7 +202,7 @@ async def test_a_wav_that_claims_4_gb_and_holds_1_kb_is_read_as_1_kb() -> None:
         (b"Dear Sir or Madam, " * 500, 415, "unsupported_audio_format"),
         (b"PK\x03\x04" + bytes(5_000), 415, "unsupported_audio_format"),
         (b"#EXTM3U\nfile:///etc/passwd\n", 415, "unsupported_audio_format"),
-        (WAV[:20] + b"\x34\x12" + WAV[22:], 415, "unsupported_audio_format"),  # a codec that nobody knows
+        (WAV[:20] + b"\x34\x12" + WAV[22:], 415, "unsupported_audio_format"),  # an unknown codec
         (wav_header(RATE, data_size=0), 400, "bad_request"),
     ],
 )
@@ -272,7 +272,7 @@ async def test_slng_s_shape_refuses_json_by_name() -> None:
 
 
 async def begun(url: str, body: bytes, size: int = 1_000_000) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Begin an upload of so many bytes and send the first of them."""
+    """Begin an upload of a given size and send its first bytes."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"POST {SLNG} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode() + body)
@@ -296,7 +296,7 @@ class TestLimits:
     async def test_a_file_that_is_too_long_is_refused_with_the_limit(self) -> None:
         flac = io.BytesIO()
         soundfile.write(flac, numpy.zeros(RATE * 60, dtype="int16"), RATE, format="FLAC")
-        assert len(flac.getvalue()) < 20_000  # a bomb: a minute in a few kilobytes
+        assert len(flac.getvalue()) < 20_000  # a minute of audio in a few kilobytes
         async with gateway_and_simulator(sidecar_max_audio=5) as (url, simulator), http_client(url) as http:
             reply = await http.post(OPENAI, **form(flac.getvalue()))
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
@@ -364,7 +364,7 @@ class TestUpstreamFailures:
             assert len(fault.fired) == 1
 
     async def test_audio_that_cannot_be_replayed_never_gives_a_transcript_with_a_clean_end(self) -> None:
-        # Upstream hears without a word, so nothing is covered, and goes after more than is kept.
+        # Upstream transcribes nothing, so nothing is covered, and drops after more audio than the replay buffer holds.
         options = SimulatorOptions.fast(words=False, endpoint_ms=0)
         async with (
             gateway_and_simulator(options, sidecar_replay_seconds=2) as (url, simulator),
@@ -452,7 +452,7 @@ async def test_a_slow_upstream_holds_the_upload_back() -> None:
         sending = asyncio.create_task(send())
         await simulator.until_fired(fault)
         at_rest = -1
-        async with asyncio.timeout(4):  # less than it takes for a peer to count as stuck
+        async with asyncio.timeout(4):  # less than the time after which a peer counts as stuck
             while at_rest != sent:
                 at_rest = sent
                 await asyncio.sleep(0.5)
@@ -460,7 +460,8 @@ async def test_a_slow_upstream_holds_the_upload_back() -> None:
         assert sent < 30_000_000
         sending.cancel()
         writer.transport.abort()
-        # While nothing is read of a client, its leaving is not seen either; it is once upstream moves again.
+        # While the sidecar reads nothing from a client, it does not notice that the client leaves. It does once
+        # upstream reads again.
         simulator.inject(do="drop", kind="stt", when="now")
         await simulator.log.until(lambda log: not log.open)
 

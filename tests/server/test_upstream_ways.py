@@ -15,7 +15,7 @@ OVER_LIMIT = pytest.mark.parametrize("over_limit", ["429", "rate_limit"])
 
 
 def no_second(over_limit: str) -> SimulatorOptions:
-    """An upstream with a place for one connection; how it refuses another one is not known."""
+    """Return an upstream that accepts one connection only. How SLNG refuses a second one is not known."""
     return SimulatorOptions.fast(max_connections=1, over_limit=over_limit, ready_ms=20)
 
 
@@ -50,7 +50,7 @@ async def test_stt_settings_change_if_upstream_has_no_second_slot(over_limit: st
         await talk.send(signal.encode([4, 5, signal.SignalWord(6, gap=20)]), {"type": "close"})
         assert (await talk.until_closed())[0] == 1000
         assert " ".join(talk.finals()).split() == [f"n{n}" for n in range(1, 7)]
-        assert len(simulator.log.of("stt")) == 3  # the one refused, too
+        assert len(simulator.log.of("stt")) == 3  # including the refused one
 
 
 @OVER_LIMIT

@@ -77,7 +77,7 @@ async def test_an_upgrade_can_be_refused_with_a_body(status: int) -> None:
         assert refusal.value.response.status_code == status
         assert refusal.value.response.headers["retry-after"] == "1"
         assert refusal.value.response.body == b'{"error":"no"}'
-        async with stt(simulator):  # it happened once, as it should
+        async with stt(simulator):  # it occurred once, as requested
             pass
 
 
@@ -145,7 +145,7 @@ async def test_an_upgraded_connection_can_stay_silent() -> None:
 
 async def test_a_simulator_that_stops_reading_makes_the_client_wait() -> None:
     async def talk(client: Client) -> None:
-        # Several messages reach the server in one piece; those after the first are not read either.
+        # Several messages reach the server in one piece, and those after the first are not read either.
         await client.send(*[bytes(640)] * 20)
         while True:
             await client.send(bytes(64_000))

@@ -1,4 +1,4 @@
-"""The probes of ``tests/live`` tell the simulator's two ways apart, for each fact that the sources dispute."""
+"""The probes of ``tests/live`` distinguish both variants of the simulator for each fact that the sources dispute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the TCP proxy does to connections that go through it, as the client sees it."""
+"""The effects of the TCP proxy on connections through it, as the client sees them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_bandwidth_bounds_how_fast_bytes_pass() -> None:
         start = loop.time()
         await talk.send(WORDS, {"type": "flush"})
         await talk.until("audio_end")
-        # What was on its way before it began is not counted.
+        # Bytes that were already on their way are not counted.
         assert len(talk.audio) / (loop.time() - start) < 250_000
         assert [word.text for word in signal.decode(bytes(talk.audio), 16_000)] == WORDS["text"].split()
 

@@ -89,7 +89,7 @@ async def test_text_and_flush_before_init_are_errors_and_ignored() -> None:
 )
 async def test_a_turn_can_end_in_every_form_that_clients_accept(terminal: str, types: list[str]) -> None:
     async with fast(terminal=terminal) as simulator, tts(simulator) as client:
-        # An error marks that nothing more is to come.
+        # An error marks the end of what comes.
         await client.send(text("n1"), FLUSH)
         await client.next()
         simulator.inject(do="error", kind="tts", when="keepalive", message="mark", shape="top")

@@ -1,4 +1,4 @@
-"""From the dial to the 101, and how connections are ended by the clock."""
+"""From the dial to the 101, and how the clock ends connections."""
 
 from __future__ import annotations
 

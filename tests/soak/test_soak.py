@@ -1,6 +1,6 @@
-"""Fifty sessions come and go under random faults, and nothing of them stays behind.
+"""Fifty sessions start and end under random faults, and nothing of them remains.
 
-``SOAK_MINUTES`` says how long (2 unless set), ``SOAK_SEED`` begins with another seed than 1.
+``SOAK_MINUTES`` is the duration (default 2). ``SOAK_SEED`` is the first seed (default 1).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from websockets.exceptions import ConnectionClosed
 MINUTES = float(os.environ.get("SOAK_MINUTES", "2"))
 SEED = os.environ.get("SOAK_SEED", "1")
 WARM_UP_SECONDS = 25.0
-BOTS = 25  # of each kind
+BOTS = 25  # sessions of each kind
 EXTENDED = "slng-sidecar.v1"
-# Python keeps what it has allocated once; what grows with the number of sessions is a leak.
+# Python keeps memory that it allocated once. Memory that grows with the number of sessions is a leak.
 MEMORY_MARGIN = 24 << 20
 SETTINGS: dict[str, Any] = {
     "SIDECAR_OPEN_TIMEOUT": "2",
@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "SIDECAR_CONTEXT_IDLE": "10",
     "SIDECAR_SESSION_ROTATE": "6",
     "SIDECAR_MAX_MESSAGE": "1MB",
-    # So that every request for speech is one dial of a WebSocket, which both sides count.
+    # This makes every request for speech one dial of a WebSocket, which both sides count.
     "SLNG_HTTP_TTS": "websocket",
 }
 PROFILE = {"upgrade_ms": 30, "ready_ms": 10, "first_audio_ms": 20, "clear_ms": 20, "final_ms": 20, "idle_s": 0}
@@ -58,7 +58,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(60 * MINUTES + 240)]
 
 
 def random_fault(rng: random.Random, kind: str) -> dict[str, Any]:
-    """Give something to go wrong with a bot's connections."""
+    """Return a random fault for the connections of a bot."""
     moments = ["accepted", "init", "ready", "audio", "audio", "audio", "close"]
     moments += ["text", "flush", "clear", "terminal"] if kind == "tts" else ["finalize", "final", "partial"]
     do = rng.choice([*ACTIONS, "drop", "drop", "close"])
@@ -90,7 +90,7 @@ Bot = Callable[["Soak", str, random.Random], Awaitable[str]]
 
 @dataclass
 class Soak:
-    """The two processes, and what the bots saw."""
+    """The two processes, and what the bots observed."""
 
     sidecar: str
     simulator: str
@@ -111,7 +111,7 @@ class Soak:
             await self.http.delete(f"{self.simulator}/_sim/faults/{number}")
 
     async def metrics(self) -> dict[str, float]:
-        """Give the sidecar's metrics, those of one name added up."""
+        """Return the sidecar's metrics, with the series of each name added up."""
         found: dict[str, float] = {}
         async with httpx.AsyncClient(trust_env=False) as client:
             text = (await client.get(f"{self.sidecar}/metrics")).text
@@ -128,7 +128,7 @@ class Soak:
             return found
 
     async def until_all_has_gone(self) -> dict[str, float]:
-        """Wait until no session is left and nothing moves, for 30 s at most; give the metrics then."""
+        """Wait until no session is left and nothing changes, for at most 30 s, and return the metrics."""
         same, last = 0, None
         until = asyncio.get_running_loop().time() + 30
         while True:
@@ -141,7 +141,7 @@ class Soak:
                 return metrics
 
     async def run(self, name: str, seconds: float) -> None:
-        """Let all bots come and go for so long."""
+        """Run all bots for a time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         bots: list[Bot] = [transcribe_extended, transcribe_plain, speak_extended, speak_plain, speak_over_http]
@@ -165,7 +165,7 @@ class Soak:
         faults = [random_fault(rng, kind) for _ in range(rng.choice([0, 1, 1, 2, 3]))]
         self.faults.update(fault["do"] for fault in faults)
         if any(fault["do"] == "mute" for fault in faults):
-            # A clean close in place of a terminal counts as the end, and one that is mute cannot be told from it.
+            # A clean close instead of a terminal counts as the end, and upstream's silence looks the same.
             profile = {**profile, "after_turn": "open"}
         self.scripts[model] = [profile, *faults]
         return await self.inject(
@@ -208,10 +208,11 @@ async def transcribe_extended(soak: Soak, model: str, rng: random.Random) -> str
             listening = asyncio.create_task(run.listen())
             await run.send_speech(pcm, update_at=rng.choice([None, rng.uniform(0.1, 0.8)]))
             await run.end(listening, within=40)
-        # What an upstream that says nothing more has taken it may keep to itself: "timeout".
+        # A "timeout" is allowed: a silent upstream may transcribe nothing of the audio that it received.
         does = {fault.get("do") for fault in soak.scripts[model]}
         silent = does & {"mute", "stall", "stop_reading"}
-        # Nor are words promised that come after a final without word times was taken for the last answer.
+        # Words are not promised either if they come after a final without word times that was taken for the last
+        # answer.
         timed = kind != "without words"
         run.check(numbers, exact=timed, whole=timed and not silent, unreported=not timed or "mute" in does)
         return run.fatal["code"] if run.fatal else "ended"
@@ -220,7 +221,7 @@ async def transcribe_extended(soak: Soak, model: str, rng: random.Random) -> str
 
 
 async def speak_plain(soak: Soak, model: str, rng: random.Random) -> str:
-    """Say turns one after the other; each has its own words, in order, and one end."""
+    """Speak turns one after the other. Each turn has its own words, in order, and one end."""
     ids = await soak.with_faults(model, "tts", rng, {"pace": 100})
     failed = 0
     try:
@@ -351,8 +352,8 @@ async def test_fifty_sessions_under_random_faults_leave_nothing_behind() -> None
     assert after["slng_sidecar_tasks"] == before["slng_sidecar_tasks"]
     assert after["process_open_fds"] == before["process_open_fds"]
     assert after["process_resident_memory_bytes"] < before["process_resident_memory_bytes"] + MEMORY_MARGIN
-    # No dial that the sidecar does not count, and none that opened or failed without one; what is retired before it
-    # was on the wire is counted, and nobody saw it.
+    # The sidecar counts every dial, and every dial that opened or failed. A connection that was retired before it
+    # reached the network is counted, although nobody saw it.
     answered = after["slng_sidecar_upstream_open_seconds_count"] + after["slng_sidecar_upstream_dial_failures_total"]
     assert answered <= dials <= after["slng_sidecar_upstream_dials_total"] <= 1.1 * dials
     assert sessions > 10 * MINUTES * BOTS

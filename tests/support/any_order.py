@@ -1,4 +1,4 @@
-"""The part of a Hypothesis test that every session of the plain dialect shares, in any order of events."""
+"""The rules that the Hypothesis tests of a session on one connection at a time share."""
 
 from __future__ import annotations
 

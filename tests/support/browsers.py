@@ -1,4 +1,4 @@
-"""A real Chromium whose microphone plays a file, and the example bot's page in it."""
+"""A real Chromium whose microphone plays a file, with the page of the example bot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUESTION = "Please call the front desk and ask for a quiet room."
 RATE = 16_000
 WAIT = 60.0
 
-# Keeps the sound that comes from the bot as it is played, at 16 kHz, in ``heard``.
+# Keeps the bot's audio as it is played, at 16 kHz, in ``played``.
 LISTEN = """async () => {
   const voice = document.getElementById("voice");
   while (!voice.srcObject) await new Promise((done) => setTimeout(done, 20));
@@ -34,7 +34,7 @@ LISTEN = """async () => {
   context.createMediaStreamSource(voice.srcObject).connect(tap);
   tap.connect(context.destination);
 }"""
-# Whether sound has come after the first pieces, and silence of 2 s after that.
+# Reports whether audio came after the first pieces and was followed by 2 s of silence.
 HAS_SPOKEN = """(first) => {
   const isLoud = (piece) => piece.some((sample) => Math.abs(sample) > 0.005);
   const since = played.slice(first);
@@ -56,7 +56,7 @@ ADDRESSES = """async () => {
 
 @contextlib.asynccontextmanager
 async def browser_page(microphone: Path) -> AsyncIterator[Page]:
-    """Open a page in a Chromium that plays a file as its microphone, and that finds nothing but this machine."""
+    """Open a page in a Chromium that plays a file as its microphone and resolves no host except this machine."""
     from playwright.async_api import async_playwright
 
     need("chromium")
@@ -66,7 +66,7 @@ async def browser_page(microphone: Path) -> AsyncIterator[Page]:
         f"--use-file-for-fake-audio-capture={microphone}",
         "--autoplay-policy=no-user-gesture-required",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-        # Else the machine's own addresses are names, which are looked up by multicast.
+        # Otherwise the machine's own addresses are names, which are resolved by multicast.
         "--disable-features=WebRtcHideLocalIpsWithMdns",
         "--no-sandbox",
     ]
@@ -79,7 +79,7 @@ async def browser_page(microphone: Path) -> AsyncIterator[Page]:
 
 
 def write_question(path: Path) -> None:
-    """Write a microphone's sound: time for the greeting, a question, and time for its answer; it plays in a loop."""
+    """Write the microphone's audio: time for the greeting, a question, and time for its answer. It plays in a loop."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -88,7 +88,7 @@ def write_question(path: Path) -> None:
 
 
 async def ask_question(page: Page, address: str) -> str:
-    """Open the bot's page and connect; give what is heard of its answer to the microphone's question, in words."""
+    """Open the bot's page, connect, and return the recognised words of its answer to the microphone's question."""
     await page.goto(f"{address}/talk")
     await page.get_by_role("button", name="Talk").click()
     await page.evaluate(LISTEN)

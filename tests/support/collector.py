@@ -1,4 +1,4 @@
-"""A collector of traces that keeps what it was sent over OTLP."""
+"""A collector of traces that keeps the OTLP requests that it receives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.http import QuietHandler, http_server
 
 
 class Collector:
-    """What was sent to it."""
+    """The requests that the collector received."""
 
     def __init__(self) -> None:
         self.requests: list[bytes] = []

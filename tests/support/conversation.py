@@ -1,8 +1,8 @@
-"""A session machine as its shell treats it: events in, commands out, and time moves only when a test says so.
+"""A session machine driven as its runner drives it: a test sends events, gets commands, and moves the time.
 
-Commands come back as short tuples, so that a test reads like a conversation. On the way every command is held against
-what the shell can carry out: only connections that are open are written to or retired, nothing is said to a client
-that was told goodbye, every text is JSON and UTF-8, and no deadline stays in the past.
+The commands are short tuples, so that a test reads like a conversation. ``Conversation`` checks that each command can
+be carried out: only open connections are written to or retired, nothing is sent to a client after its close, every text
+is JSON and UTF-8, and no deadline stays in the past.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from slng_sidecar.sessions.delivery import AudioDelivery
 
 Step = tuple[Any, ...]
 READY = {"type": "ready", "session_id": "s1"}
-# More wakes than these without time going on are a busy loop.
+# More wakes than these at the same time are a busy loop.
 _SETTLED = 20
 
 
@@ -49,7 +49,7 @@ def down(message: dict[str, Any] | bytes) -> Step:
 
 
 def refusal(code: str) -> Step:
-    """An error after which the session goes on."""
+    """Return an error after which the session goes on."""
     return ("error", code, "goes on")
 
 
@@ -62,7 +62,7 @@ def client_closed(code: int) -> Step:
 
 
 def strict_json(text: str) -> Any:
-    """Read JSON as strict readers do, which take no NaN and no Infinity, after its way over the wire."""
+    """Parse JSON strictly, without NaN and Infinity, after encoding and decoding it as on the wire."""
     return json.loads(text.encode().decode(), parse_constant=_not_json)
 
 
@@ -78,8 +78,8 @@ class Conversation:
     Attributes:
         open: the connections that were dialled and neither lost nor retired, and whether each one is ready.
         inits: the ``init`` of each connection dialled.
-        errors: the error messages the client got.
-        over: whether the client was told goodbye, or went.
+        errors: the error messages that were sent to the client.
+        over: whether the client's connection was closed, or the client left.
     """
 
     def __init__(self, machine: SessionMachine) -> None:
@@ -95,11 +95,11 @@ class Conversation:
 
     @property
     def newest(self) -> int:
-        """The connection dialled last."""
+        """Return the number of the connection dialled last."""
         return len(self.inits) - 1
 
     def client(self, *messages: dict[str, Any] | str | bytes) -> list[Step]:
-        """The client sends messages."""
+        """Send messages of the client, and return the steps that follow."""
         found: list[Step] = []
         for message in messages:
             if isinstance(message, bytes):
@@ -115,7 +115,9 @@ class Conversation:
         return found
 
     def ready(self, since: float | None = None, connection: int | None = None, **fields: Any) -> list[Step]:
-        """The newest connection answers its init, or is a spare that has done so before."""
+        """Send the ``ready`` of a connection, the newest by default. A standby connection was ready ``since`` an
+        earlier time.
+        """
         number = self.newest if connection is None else connection
         assert self.open[number] is False
         self.open[number] = True
@@ -123,7 +125,7 @@ class Conversation:
         return self._done(self.machine.upstream_ready(number, text, self.now, since))
 
     def upstream(self, *messages: dict[str, Any] | str | bytes, connection: int | None = None) -> list[Step]:
-        """Upstream sends messages, on the newest connection unless told otherwise."""
+        """Send messages of upstream, on the newest connection by default."""
         found: list[Step] = []
         number = self.newest if connection is None else connection
         for message in messages:
@@ -135,7 +137,7 @@ class Conversation:
         return found
 
     def lost(self, how: Close | GatewayError | int = 1006, connection: int | None = None) -> list[Step]:
-        """The newest connection, or another one, ends: with a close, an error or a close code."""
+        """End a connection, the newest by default, with a close, an error or a close code."""
         number = self.newest if connection is None else connection
         del self.open[number]
         match how:
@@ -148,7 +150,7 @@ class Conversation:
         return self._done(self.machine.upstream_lost(number, close, self.now))
 
     def wait(self, seconds: float) -> list[Step]:
-        """Let time go by, waking the machine whenever it asked for it."""
+        """Move the time, and wake the machine whenever it asked for it."""
         found: list[Step] = []
         until = self.now + seconds
         woken_at, wakes = self.now, 0
@@ -162,7 +164,7 @@ class Conversation:
         return found
 
     def drain(self, seconds: float) -> list[Step]:
-        """The sidecar is about to stop, in so many seconds at the latest."""
+        """Start to drain the sidecar, which must stop within some seconds."""
         return self._done(self.machine.drain(self.now + seconds, self.now))
 
     def _done(self, commands: list[Command]) -> list[Step]:
@@ -185,7 +187,7 @@ class Conversation:
         match command:
             case Dial(number, init):
                 assert not self.over, "a dial after the end"
-                assert number == len(self.inits), "a number was used twice or left out"
+                assert number == len(self.inits), "a connection number was used twice or left out"
                 self.inits.append(strict_json(init))
                 self.open[number] = False
                 return dial(number)
@@ -197,10 +199,10 @@ class Conversation:
                 del self.open[number]
                 return retire(number)
             case SendClient(data):
-                assert not self.over, "something was said after goodbye"
+                assert not self.over, "something was sent after the client's connection was closed"
                 return down(data) if isinstance(data, bytes) else self._received(strict_json(data))
             case CloseClient(code, reason):
-                assert not self.over, "goodbye was said twice"
+                assert not self.over, "the client's connection was closed twice"
                 assert len(reason.encode()) <= 123
                 self.over = True
                 return client_closed(code)
@@ -213,7 +215,7 @@ class Conversation:
         return fatal(message["code"]) if message["fatal"] else refusal(message["code"])
 
 
-# What can come, in messages that nobody should send
+# Messages that nobody should send but that can come
 
 _leaves = (
     st.none()
@@ -228,7 +230,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-"""Anything that Python's ``json`` writes, NaN, Infinity and lone surrogates included."""
+"""Any value that Python's ``json`` writes, including NaN, Infinity and lone surrogates."""
 
 _TYPES = (
     "init", "text", "flush", "clear", "cancel", "close", "stop", "finalize", "keepalive", "audio", "ready", "Results",
@@ -248,11 +250,11 @@ odd_objects = st.builds(
     st.just({}) | st.fixed_dictionaries({"type": st.sampled_from(_TYPES)}),
     st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=4),
 )
-"""Objects whose types and fields are those of the bridge, with anything in them."""
+"""Objects with types and fields of the bridge and any values in them."""
 
 
 def odd_client_messages(*without: str) -> st.SearchStrategy[str]:
-    """Texts that a client may send, but no message of the types ``without``."""
+    """Return a strategy for texts that a client may send, except messages of the types ``without``."""
     objects = odd_objects.filter(lambda found: str(found.get("type")).lower() not in without)
     return st.text(max_size=10) | objects.map(json.dumps)
 

@@ -1,4 +1,4 @@
-"""What ``/metrics`` says once a sidecar was used in every way that is counted."""
+"""The content of ``/metrics`` after a sidecar was used in every way that is counted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PCM = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
 
 @functools.cache
 def labels_by_sample() -> dict[str, set[str]]:
-    """Give the labels that each sample has, by its name; every metric that exists has been used."""
+    """Return the labels of each sample by its name. Fail if a metric was not used."""
     families = asyncio.run(_scrape())
     unused = [family.name for family in families if not family.samples]
-    assert not unused, f"nothing here makes these count: {unused}"
+    assert not unused, f"nothing here counts these metrics: {unused}"
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
 
@@ -39,7 +39,7 @@ async def _scrape() -> list[Metric]:
                 text = (await client.get("/metrics")).text
                 found = list(text_string_to_metric_families(text))
                 counted = {sample.name: sample.value for family in found for sample in family.samples}
-                # The loop is watched every half second.
+                # The event loop is measured every half second.
                 if counted["slng_sidecar_event_loop_lag_seconds_count"]:
                     return found
                 await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""An STT session of the extended dialect, as the tests talk to it."""
+"""An STT session of the extended dialect for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_SLOT = GatewayError("rate_limit", "too many concurrent connections")
 
 
 def speech(ms: int, level: int = 8000) -> bytes:
-    """Sound as loud as speech."""
+    """Return audio at the level of speech."""
     return array("h", [level, -level] * (ms * 8)).tobytes()
 
 
@@ -27,7 +27,7 @@ def silence(ms: int) -> bytes:
 
 
 def final(text: str, *spans: tuple[float, float], **fields: Any) -> dict[str, Any]:
-    """A final, with word times in seconds of its connection's audio where spans are given."""
+    """Return a final. ``spans`` are the word times, in seconds of the connection's audio."""
     words = [{"word": w, "start": s[0], "end": s[1]} for w, s in zip(text.split(), spans, strict=False)]
     return {"type": "final_transcript", "transcript": text, **({"words": words} if words else {}), **fields}
 

@@ -1,4 +1,4 @@
-"""A TTS session of the extended dialect, as the tests talk to it."""
+"""A TTS session of the extended dialect for tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUDIO_END = {"type": "audio_end"}
 CLEARED = {"type": "cleared"}
 QUIET = 0.1
 MS = bytes(32)
-"""A millisecond of sound."""
+"""A millisecond of audio."""
 BUSY = GatewayError("not_ready", "busy", status=503)
 NO_SUCH_VOICE = GatewayError("config_error", "no such voice", status=400)
 
@@ -42,7 +42,7 @@ def update(number: str, **fields: Any) -> dict[str, Any]:
 
 
 def words(text: str, connection: int = 0) -> Step:
-    """A text as upstream gets it."""
+    """Return the step that sends a text upstream."""
     return up({"type": "text", "text": text}, connection)
 
 
@@ -90,7 +90,7 @@ def live(init: dict[str, Any] = INIT, **options: Any) -> Conversation:
 
 
 def speaking(name: str = "a", **options: Any) -> Conversation:
-    """A session whose first context is upstream as a whole, and sounds."""
+    """Return a session that has sent its first context upstream completely and delivered some of its audio."""
     talk = live(**options)
     assert talk.client(text(name, "one"), flush(name)) == [words("one"), up(FLUSH)]
     assert talk.upstream(MS) == [start(name), down(MS)]

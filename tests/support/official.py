@@ -1,4 +1,4 @@
-"""The official ``pipecat-slng`` 0.7.0 pointed at the simulator, directly or through a sidecar, and what comes of it."""
+"""The official ``pipecat-slng`` 0.7.0 on the simulator, directly or through a sidecar, and what its pipeline delivers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ __all__ = ["AURA", "NOVA", "audio_frames", "have_ended", "played", "transcribed"
 async def upstream(
     way: str, monkeypatch: pytest.MonkeyPatch, options: SimulatorOptions | None = None
 ) -> AsyncIterator[Simulator]:
-    """Run a simulator and point the plugin at it, or at a sidecar in front of it whose filter is set like theirs."""
+    """Run a simulator, and direct the plugin to it or to a sidecar in front of it whose filter is set like the
+    plugin's.
+    """
     async with contextlib.AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(running_simulator(options or SimulatorOptions.fast()))
         url = simulator.url

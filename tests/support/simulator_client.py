@@ -1,4 +1,4 @@
-"""A client of the simulator for tests: it sends what a test says and keeps what came."""
+"""A client of the simulator that sends what a test says and keeps what comes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ KEY = {"Authorization": "Bearer key"}
 
 
 class Client(Talk):
-    """One WebSocket to the simulator.
+    """A WebSocket to the simulator.
 
     Attributes:
         messages: the text messages that came, as objects.
-        audio: the sound that came.
-        times: when each of ``messages`` came, by the loop's clock.
+        audio: the audio that came.
+        times: when each of ``messages`` came, by the clock of the event loop.
+        binaries: how many binary messages came.
     """
 
     def __init__(self, websocket: ClientConnection) -> None:
@@ -55,13 +56,13 @@ class Client(Talk):
         return message
 
     async def next_audio(self) -> bytes:
-        """Read what must be a binary message."""
+        """Read the next message, which must be binary."""
         data = await self.next()
         assert isinstance(data, bytes)
         return data
 
     async def nothing_for(self, seconds: float) -> None:
-        """Fail if anything comes within that time."""
+        """Fail if anything comes within some seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 raise AssertionError(f"came: {await self.websocket.recv()!r}")
@@ -73,7 +74,7 @@ class Client(Talk):
         return [message["transcript"] for message in self.of("final_transcript")]
 
     def words(self, rate: int = 16_000) -> list[str]:
-        """Read the numbered signal in the sound that came."""
+        """Return the words in the audio that came, read as the numbered signal."""
         return [word.text for word in signal.decode(bytes(self.audio), rate)]
 
 
@@ -106,7 +107,7 @@ async def _session(simulator: Simulator, kind: str, model: str, config: dict[str
 
 
 def fast(**fields: Any) -> contextlib.AbstractAsyncContextManager[Simulator]:
-    """A simulator that answers at once."""
+    """Run a simulator that answers at once."""
     return running_simulator(SimulatorOptions.fast(**fields))
 
 

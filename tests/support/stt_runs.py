@@ -1,4 +1,4 @@
-"""An extended STT client that sends numbered words and holds what it is told against what section 6 promises."""
+"""An extended STT client that sends numbered words and checks the transcripts against the promises of section 6."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("late", "early", "several", "without words", "from finalize")
 
 
 def profile_of(kind: str, rng: random.Random) -> dict[str, Any]:
-    """Give how upstream tells its finals."""
+    """Return a profile that decides how upstream sends its finals."""
     profile: dict[str, Any] = {"endpoint_ms": 200, "final_ms": rng.choice([0, 5, 20])}
     match kind:
         case "late":
@@ -38,7 +38,7 @@ def profile_of(kind: str, rng: random.Random) -> dict[str, Any]:
 
 
 def speech(rng: random.Random) -> tuple[list[int], bytes]:
-    """Give numbered words of 100 to 300 ms with short pauses, and now and then one that ends an utterance."""
+    """Return numbered words of 100 to 300 ms with short pauses. Some of the words end an utterance."""
     numbers = list(range(1, rng.randint(20, 40)))
     words = [
         signal.SignalWord(
@@ -50,7 +50,7 @@ def speech(rng: random.Random) -> tuple[list[int], bytes]:
 
 
 class Run:
-    """One session of an extended client, with what it was told."""
+    """One session of an extended client, with the messages that it received."""
 
     pace = PACE
 
@@ -61,7 +61,7 @@ class Run:
         self.updates: list[str] = []
 
     async def send_speech(self, pcm: bytes, *, update_at: float | None = None) -> None:
-        """Send speech at its pace, with a finalize now and then and an update at its place."""
+        """Send speech at a pace, with random finalizes and with an update at a position."""
         loop = asyncio.get_running_loop()
         start, sent, chunk = loop.time(), 0, self.rng.choice([320, 640, 1024, 3200, 641])
         while sent < len(pcm):
@@ -89,7 +89,7 @@ class Run:
         return [message for message in self.talk.messages if message["type"] == kind]
 
     def check(self, numbers: list[int], *, exact: bool) -> None:
-        """Hold what was told against what was said."""
+        """Check the transcripts and the answers against the speech that was sent."""
         transcribed = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
         assert not [word for word in transcribed if word.startswith("frag")], transcribed
         expected = [f"n{number}" for number in numbers]
@@ -137,11 +137,11 @@ async def _keep_reading(talk: Talk) -> None:
 
 
 class Troubled(Run):
-    """The same where upstream may fail for good.
+    """The same for sessions whose upstream may fail permanently.
 
     Attributes:
-        fatal: the error that ended the session, if one did.
-        dropped_ms: how much audio was given up, as the sidecar told it.
+        fatal: the error that ended the session, if there was one.
+        dropped_ms: how much audio the sidecar reported as dropped.
     """
 
     def __init__(self, talk: Talk, rng: random.Random, *, pace: float = PACE, answer_within: float = 4) -> None:
@@ -154,12 +154,12 @@ class Troubled(Run):
         self.code = 0
 
     async def listen(self) -> None:
-        """Read until the end."""
+        """Read until the session ends."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 message = await self.talk.next_whenever()
-                assert isinstance(message, dict), "sound from an ear"
+                assert isinstance(message, dict), "an STT session sent audio"
                 assert self.fatal is None, "something came after a fatal error"
                 match message["type"]:
                     case "error" if message["fatal"]:
@@ -182,7 +182,7 @@ class Troubled(Run):
         await super().finalize()
 
     async def end(self, listening: asyncio.Task[None], *, within: float = 15) -> None:
-        """Finalize, close and wait for the end."""
+        """Send a finalize and a close, and wait for the end."""
         with contextlib.suppress(ConnectionClosed):
             await self.finalize()
             await self.talk.send({"type": "close"})
@@ -193,13 +193,13 @@ class Troubled(Run):
     def check(
         self, numbers: list[int], *, exact: bool, whole: bool = True, drained: bool = False, unreported: bool = False
     ) -> None:
-        """Hold what was told against what was said.
+        """Check the transcripts and the answers against the speech that was sent.
 
         Args:
-            exact: whether no word may be told twice.
-            whole: whether every word must be told: not where upstream kept silent about what it had heard.
-            unsaid: whether words may be missing without a report.
-            drained: whether the sidecar ended the session; what was sent meanwhile is nobody's.
+            exact: whether no word may be transcribed twice.
+            whole: whether every word must be transcribed, unless upstream sent no transcript for some audio.
+            drained: whether the sidecar ended the session. Audio that was sent meanwhile gets no transcript.
+            unreported: whether words may be missing without a report.
         """
         transcribed = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
         words = [word for word in transcribed if not word.startswith("frag")]
@@ -210,7 +210,7 @@ class Troubled(Run):
             assert words == once, transcribed
         if drained:
             assert list(self._unanswered) == self.finalizes[len(self.finalizes) - len(self._unanswered) :], (
-                "one was left out"
+                "a finalize was skipped"
             )
             assert self.fatal or not whole or once == expected[: len(once)], transcribed
         elif self.fatal is None:
@@ -219,7 +219,7 @@ class Troubled(Run):
             timeouts = [answer for answer in self.of("finalized") if answer["outcome"] == "timeout"]
             assert once == expected or not whole or self.dropped_ms, transcribed
             assert once == expected or unreported or self.dropped_ms or timeouts, (
-                f"not told, and nobody said so: {transcribed}"
+                f"words are missing without a report: {transcribed}"
             )
             if whole and not self.dropped_ms:
                 assert not [word for word in transcribed if word.startswith("frag") and word != "frag:0"], transcribed

@@ -1,4 +1,4 @@
-"""A Pipecat transport whose microphone and loudspeaker are the test's."""
+"""A Pipecat transport whose microphone and loudspeaker belong to the test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Microphone(BaseInputTransport):
 
 
 class _Loudspeaker(BaseOutputTransport):
-    """Takes audio as fast as it is heard, as a sound card does."""
+    """Accepts audio at the pace at which it is played, as a sound card does."""
 
     def __init__(self, params: TransportParams) -> None:
         super().__init__(params)
@@ -45,7 +45,7 @@ class _Loudspeaker(BaseOutputTransport):
 
 
 class RoomTransport(BaseTransport):
-    """A room with the test in it."""
+    """A room in which the test is the visitor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class RoomTransport(BaseTransport):
         await self._call_event_handler("on_client_disconnected", "the test")
 
     async def speak(self, pcm: bytes, sample_rate: int) -> None:
-        """Speak at the pace of life."""
+        """Send speech in real time."""
         size = int(sample_rate * FRAME) * 2
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -80,15 +80,15 @@ class RoomTransport(BaseTransport):
             await self._input.push_audio_frame(InputAudioRawFrame(pcm[at : at + size], sample_rate, 1))
 
     def played(self) -> bytes:
-        """What came out of the loudspeaker, without silence that only filled it."""
+        """Return the audio that was played, without the silence that filled the pauses."""
         return b"".join(audio for _, audio in self._output.played if any(audio))
 
     @property
     def out_rate(self) -> int:
-        """The sample rate of what is heard, in Hz."""
+        """Return the sample rate of the played audio in Hz."""
         return self._output.rate
 
     @property
     def last_audio(self) -> float:
-        """When sound was heard last, on the loop's clock."""
+        """Return when audio was last played, by the clock of the event loop."""
         return max((at for at, audio in self._output.played if any(audio)), default=0.0)

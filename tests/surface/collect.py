@@ -179,7 +179,7 @@ def metrics(_recorded: Any) -> Any:
 
 
 def simulator(recorded: Any) -> Any:
-    """Return the simulator's options, faults and manners, and what its documentation shows of it in Python."""
+    """Return the simulator's options, faults and profile fields, and what its documentation shows of it in Python."""
     options, fast = product.SimulatorOptions(), product.SimulatorOptions.fast()
     models = [
         f"{kind} {model}" for kind, model in product.Simulator(product.SimulatorOptions(speech="tone")).known_models()
@@ -292,7 +292,7 @@ def _is_profile_field(name: str, value: Any) -> bool:
 
 
 def _choices() -> set[str]:
-    """Return all words that a field of a fault or a manner may be limited to."""
+    """Return all words that a field of a fault or a profile may be limited to."""
     hints = get_type_hints(product.Manners).values()
     limited = {each for hint in hints for each in get_args(hint) if isinstance(each, str)}
     return limited | {*product.ENDINGS, *product.KINDS, *product.MOMENTS}

@@ -78,7 +78,7 @@ __all__ = [
 
 
 def shared_profile_fields(options: SimulatorOptions) -> dict[str, Any]:
-    """Return the manners that a simulator with these options has on every route."""
+    """Return the profile fields that a simulator with these options has on every route."""
     return dict(options.profile)
 
 

@@ -150,7 +150,7 @@ def status_answer(status: int, body: bytes = b"") -> InvalidStatus:
 
 def untrusted() -> ssl.SSLError:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    error.reason = "CERTIFICATE_VERIFY_FAILED"  # as OpenSSL's have it; those that Python makes have none
+    error.reason = "CERTIFICATE_VERIFY_FAILED"  # as OpenSSL's errors have it; errors created in Python have none
     return error
 
 
@@ -256,17 +256,17 @@ def test_a_quote_that_is_cut_is_marked() -> None:
     assert quote("x" * 300, ()) == "x" * 300
 
 
-# A key with all that JSON may escape, as a provider's may be.
+# A key with every character that JSON may escape, as a provider's key may be.
 ODD = 'sk/odd+"key\\0123&<456>'
 
 
 def escaped(text: str, how: str) -> str:
-    """Write a text as a JSON string, as other languages' writers do."""
+    """Return a text as a JSON string, escaped as writers in other languages escape it."""
     plain = json.dumps(text)
     match how:
-        case "slashes":  # PHP's
+        case "slashes":  # as PHP escapes
             return plain.replace("/", "\\/")
-        case "markup":  # Go's
+        case "markup":  # as Go escapes
             return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003E")
         case "all":
             return '"' + "".join(f"\\u{ord(c):04x}" for c in text) + '"'

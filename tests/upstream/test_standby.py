@@ -1,4 +1,4 @@
-"""Spare connections: there before they are needed, never in two hands, and gone when nobody needs them."""
+"""Standby connections: opened before they are needed, used by one session only, and closed when nobody needs them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_the_next_session_of_a_shape_gets_a_ready_connection() -> None:
     async with both() as (url, simulator):
         async with talking(url, "stt", NOVA) as first:
             cold = await ready_ms(first, STT_INIT)
-            await until_ready(url, 3)  # this shape, and the two that are configured
+            await until_ready(url, 3)  # this shape and the two configured ones
             async with talking(url, "stt", NOVA) as second:
                 warm = await ready_ms(second, STT_INIT)
         assert cold >= 600
@@ -97,10 +97,12 @@ async def test_a_session_waits_for_a_standby_connection_that_is_still_opening() 
         talking(url, "stt", NOVA) as second,
     ):
         await ready_ms(first, STT_INIT)
-        await simulator.log.until(lambda log: len(log.of("stt", NOVA)) == 3)  # the configured one, first's, its spare
+        await simulator.log.until(
+            lambda log: len(log.of("stt", NOVA)) == 3
+        )  # the configured one, that of ``first``, and its standby connection
         await ready_ms(second, STT_INIT)
         assert await metric(url, 'slng_sidecar_standby_needs_total{kind="stt",spare="opening"}') == 1
-        # A spare for the next one, and no other dial.
+        # A standby connection for the next session, and no other dial.
         await simulator.log.until(lambda log: len(log.of("stt", NOVA)) == 4)
         await until_ready(url, 3)
         assert len(simulator.log.of("stt", NOVA)) == 4
@@ -168,7 +170,7 @@ async def test_a_session_with_a_session_id_uses_only_its_own_standby_connections
             await simulator.log.until(
                 lambda log: len([r for r in log.open if r.headers.get("x-slng-session-id") == "call-1"]) == 2
             )
-        # Its spare goes with it.
+        # Its standby connection is closed with it.
         await simulator.log.until(lambda log: not [r for r in log.open if r.headers.get("x-slng-session-id")])
 
 
@@ -226,7 +228,7 @@ async def test_old_and_unused_standby_connections_are_retired(monkeypatch: pytes
         await until_ready(url, 2)
         monkeypatch.setattr(standby, "MAX_AGE", 0.1)
         dials = simulator.log.dials
-        await simulator.log.until(lambda log: log.dials >= dials + 2)  # renewed
+        await simulator.log.until(lambda log: log.dials >= dials + 2)  # it is replaced
         monkeypatch.setattr(standby, "UNUSED", 0.1)
         await until_none(url, "shapes")
         await simulator.log.until(lambda log: not log.open)
@@ -237,14 +239,14 @@ async def test_the_age_of_a_standby_connection_counts_for_the_session_that_takes
     async with gateway_and_simulator(options, sidecar_standby=1, sidecar_session_rotate=4.0) as (url, simulator):
         await until_ready(url, 2)
         opened = time.monotonic()
-        await asyncio.sleep(2.0)  # it gets old
+        await asyncio.sleep(2.0)  # it ages
         async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
             await ready_ms(talk, STT_INIT)
             [first] = [record for record in simulator.log.of("stt", NOVA) if record.audio or record.open][:1]
             while first.open:
                 await talk.send(bytes(640))
                 await asyncio.sleep(0.02)
-            # Counted from when the session took it, it would be 6 s.
+            # Counted from the moment at which the session took it, the time would be 6 s.
             assert time.monotonic() - opened < 5.5
 
 
@@ -298,14 +300,16 @@ async def test_http_speech_uses_standby_connections_and_the_wait_is_not_overhead
     timings: list[dict[str, float]] = []
     async with both(slng_http_tts="websocket") as (url, simulator), httpx.AsyncClient(trust_env=False) as client:
         await until_ready(url, 2)
-        for _ in range(3):  # none of its shape, one that is opening, one that is ready
+        for _ in range(3):  # no connection of its shape, one that is opening, one that is ready
             if len(timings) == 2:
                 await until_ready(url, 3)
             reply = await client.post(f"{url}/v1/audio/speech", json={"input": "n1 n2", "response_format": "pcm"})
             assert [word.number for word in signal.decode(reply.content, 24_000)] == [1, 2]
             spans = (span.split(";dur=") for span in reply.headers["server-timing"].split(", "))
             timings.append({name: float(value) for name, value in spans})
-        assert len(simulator.log.of("tts", AURA)) == 5  # the configured one, and for each its own or its spare
+        assert (
+            len(simulator.log.of("tts", AURA)) == 5
+        )  # the configured one, and for each request its own connection or its standby connection
     cold, opening, warm = timings
     assert cold["dial"] + cold["ready"] >= 600
     assert opening["overhead"] < opening["ready"] / 2

@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Before 1.12 Pipecat downloads NLTK's data at its import where it finds none. No sentence is split here, as whole ones
-# are sent, so an empty folder does; to split one would fail.
+# Before 1.12, Pipecat downloads NLTK's data at import if it finds none. An empty folder prevents that. It would fail to
+# split a sentence, but only whole sentences are sent here.
 os.environ["NLTK_DATA"] = tempfile.mkdtemp(prefix="no-nltk-data-")
 (Path(os.environ["NLTK_DATA"]) / "tokenizers" / "punkt_tab").mkdir(parents=True)
 
@@ -44,11 +44,11 @@ def emit(kind, **event):
 
 
 class Reporter(FrameProcessor):
-    """Tells what passes."""
+    """Emits an event for each frame that passes."""
 
     async def process_frame(self, frame, direction):
         await super().process_frame(frame, direction)
-        # An exact type: an InterimTranscriptionFrame and the like are no news.
+        # The type must match exactly: an InterimTranscriptionFrame and the like are not reported.
         if type(frame) in KEPT:
             event = {}
             for name in ("text", "error", "finalized", "sample_rate"):

@@ -1,10 +1,10 @@
-"""A bot as one writes it for ``pipecat-slng`` 0.4.0, with all that its page offers, in Pipecat's names of then and now.
+"""A typical bot for ``pipecat-slng`` 0.4.0 that uses everything on its page, with Pipecat's names of then and now.
 
-It repeats what it hears, and from the word n20 on it does so in another voice. With ``SLNG_TTS=http`` it speaks over
+It repeats what the user says. From the word n20 on it answers in another voice. With ``SLNG_TTS=http`` it speaks over
 HTTP.
 """
 # mypy: ignore-errors
-# The version that is installed beside our tests is a later one.
+# The tests' environment has a later version installed.
 
 import os
 
@@ -74,7 +74,7 @@ def new_tts() -> SlngTTSService | SlngHttpTTSService:
 
 
 class Parrot(FrameProcessor):
-    """Answers in a language model's place."""
+    """Answers in place of a language model."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)

@@ -1,6 +1,6 @@
-"""A bot as one writes it for ``pipecat-slng`` 0.7.0, with all that its README and its docstrings offer.
+"""A typical bot for ``pipecat-slng`` 0.7.0 that uses everything in its README and its docstrings.
 
-It repeats what it hears, and from the word n20 on it does so in another voice.
+It repeats what the user says. From the word n20 on it answers in another voice.
 """
 
 import os
@@ -62,7 +62,7 @@ def new_tts() -> SlngTTSService:
 
 
 class Parrot(FrameProcessor):
-    """Answers in a language model's place."""
+    """Answers in place of a language model."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)

@@ -8,7 +8,7 @@ from slng_sidecar.protocol.stt.dedup import ReplayDeduplicator, without_first_wo
 
 
 def replayed(delivered: str) -> ReplayDeduplicator:
-    """Return a deduplicator that was told some words before its connection was replaced."""
+    """Return a deduplicator that delivered some words before its connection was replaced."""
     dedup = ReplayDeduplicator()
     dedup.remove_repeats(final(delivered))
     dedup.restart(replays=True)

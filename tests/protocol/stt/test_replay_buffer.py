@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
 
-RATE = 32_000  # bytes a second
+RATE = 32_000  # bytes per second
 
 
 def tone(ms: int, level: int) -> bytes:
@@ -58,8 +58,8 @@ def test_silence_speech_and_pauses_are_distinguished() -> None:
     assert buffer.speech_ms(0, buffer.end) == 400
     assert buffer.has_pause(0, at(700), 300)
     assert not buffer.has_pause(0, at(700), 320)
-    assert not buffer.has_pause(at(200), at(700), 100)  # it has to begin with speech
-    assert not buffer.has_pause(0, at(500), 100)  # and to end with it
+    assert not buffer.has_pause(at(200), at(700), 100)  # it must begin with speech
+    assert not buffer.has_pause(0, at(500), 100)  # and end with speech
 
 
 def test_noise_that_is_much_softer_than_speech_counts_as_silence() -> None:

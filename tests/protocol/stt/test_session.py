@@ -1,4 +1,4 @@
-"""An STT session of the plain dialect: how it opens, what its client may say, and its end."""
+"""An STT session of the plain dialect: its opening, its client's messages, and its end."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_deeply_nested_init_is_accepted_or_refused(nesting: int) -> None:
 def test_a_number_that_json_cannot_express_does_not_go_up_as_one() -> None:
     talk = new()
 
-    steps = talk.client('{"type":"init","config":{"speed":1e999,"gain":NaN}}')  # what goes up is read strictly
+    steps = talk.client('{"type":"init","config":{"speed":1e999,"gain":NaN}}')  # JSON that goes upstream must be strict
 
     assert steps[0] in (dial(0), refusal("bad_request"), fatal("config_error"))
 
@@ -185,7 +185,7 @@ def test_no_deadline_but_that_of_rotation_runs_while_all_is_well() -> None:
     assert talk.machine.deadline == talk.now + 1500
 
 
-# What the client says
+# Messages of the client
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[1]", "null", "{", '"x"', "NaN"])

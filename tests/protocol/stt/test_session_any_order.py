@@ -1,4 +1,4 @@
-"""A plain STT session in which both sides do anything."""
+"""An STT session in which both sides do anything."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from support.plain_stt import CLOSE, FINALIZE, INIT
 
 
 class AnyTranscription(AnyOrder):
-    """Whatever client and upstream do, in any order; ``Conversation`` checks each command.
+    """Client and upstream do anything in any order, and ``Conversation`` checks each command.
 
-    This one holds the audio's way up against the promises: what a connection hears is a run of the session's audio,
-    without a gap; one that is live has heard all there is; and nothing that was told by then goes up again.
+    The invariants check the audio that is sent upstream: each connection gets a run of the session's audio without a
+    gap. No finalize is answered twice.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""An STT session whose upstream, on any of its connections, transcribes what it heard whenever it likes."""
+"""An STT session whose upstream transcribes the audio of any of its connections at any time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOSSES = st.sampled_from([1000, 1006, 1011, GatewayError("rate_limit", "too man
 
 
 class DeliveredOnce(RuleBasedStateMachine):
-    """Each final of each connection is told once, and each finalize is answered once, also across cuts and drops."""
+    """Each final of each connection is delivered once and each finalize is answered once, through updates and drops."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class DeliveredOnce(RuleBasedStateMachine):
 
     @property
     def with_audio(self) -> list[int]:
-        """The connections that have heard something to transcribe."""
+        """Return the connections that received audio to transcribe."""
         return [number for number in self.talk.open if number in self.seconds]
 
     def follow(self, steps: list[Step]) -> None:
@@ -71,7 +71,7 @@ class DeliveredOnce(RuleBasedStateMachine):
     @precondition(lambda self: self.with_audio)
     @rule(which=st.integers(0, 2), part=_PARTS, fields=_ANSWERS)
     def transcribes(self, which: int, part: tuple[float, float] | None, fields: dict[str, Any]) -> None:
-        """A connection gives a final, with the times of some of what it heard or with none."""
+        """Send a final on a connection, with word times for a part of its audio or without word times."""
         connection = self.with_audio[which % len(self.with_audio)]
         self.transcribed.append(f"w{len(self.transcribed)}")
         seconds = self.seconds[connection]

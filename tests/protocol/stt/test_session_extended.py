@@ -1,4 +1,4 @@
-"""The extended dialect of STT as a conversation: coverage, replay, finalizes."""
+"""An STT session of the extended dialect: coverage, replay, finalizes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_uncovered_audio_is_replayed_and_both_changes_are_reported() -> None:
         {"type": "status", "state": "connected", "attempt": 1, "gap_ms": 600, "replayed_ms": 1000, "dropped_ms": 0}
     ]
     assert sent(steps, 1) == second + more
-    # Times are those of the new connection's audio, which began at 1000 ms.
+    # Times are relative to the new connection's audio, which began at 1000 ms.
     assert to_client(talk.upstream(final("two", (0.2, 0.9))), "final_transcript")[0]["covered_ms"] == 1900
 
 
@@ -106,7 +106,7 @@ def test_an_outage_longer_than_the_replay_buffer_reports_the_lost_audio() -> Non
     talk.lost()
 
     talk.client(speech(500))
-    assert talk.client(speech(500)) == []  # only what had been heard once is given up
+    assert talk.client(speech(500)) == []  # only audio that was already sent upstream is dropped
     assert talk.client(speech(500)) == [refusal("audio_overflow")]
     assert talk.client(speech(500)) == []
 
@@ -173,7 +173,7 @@ def test_a_final_of_earlier_speech_is_no_answer_while_later_speech_is_not_transc
 
 def test_audio_that_is_never_transcribed_delays_an_answer_by_half_a_second_only() -> None:
     talk = live()
-    talk.client(speech(500), silence(100), speech(200), {**FINALIZE, "id": "a"})  # a word, and a cough
+    talk.client(speech(500), silence(100), speech(200), {**FINALIZE, "id": "a"})  # a word and a cough
 
     assert talk.upstream(final("one", (0.0, 0.5))) == []
     assert talk.wait(0.49) == []
@@ -227,7 +227,7 @@ def test_a_finalize_is_sent_again_after_a_drop() -> None:
 
 
 def test_an_expired_finalize_is_not_sent_again() -> None:
-    # Its answer would be taken for that of the next one, and audio that was not transcribed yet for covered.
+    # Its answer would be taken for the answer to the next finalize, and untranscribed audio for covered audio.
     talk = live(finalize_timeout=3)
     talk.client(speech(500), {"type": "finalize", "id": "a"})
     talk.lost()
@@ -255,7 +255,7 @@ def test_finals_of_one_sentence_wait_for_each_other_if_the_route_splits_them() -
 
 
 def test_no_audio_is_reported_as_covered_before_its_final_is_delivered() -> None:
-    # A client that is cut off meanwhile would not send it again.
+    # A client that lost its connection in between would not send the audio again.
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
     assert talk.upstream(final("one", (0.0, 0.3))) == []
@@ -303,7 +303,7 @@ def test_a_held_final_is_the_answer_once_upstream_has_no_more_words() -> None:
 def test_a_held_final_is_the_answer_once_a_final_of_later_audio_follows() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
-    # Half a second before the finalize sounds like speech that is not transcribed yet.
+    # The half second before the finalize could be speech that is not transcribed yet.
     assert talk.upstream(final("one", (0.0, 0.4))) == []
     talk.client(speech(300), {**FINALIZE, "id": "b"})
 
@@ -338,7 +338,7 @@ def test_a_held_final_is_no_answer_if_more_speech_is_replayed() -> None:
     assert [(f["transcript"], f["finalize_id"]) for f in to_client(steps, "final_transcript")] == [("two", "a")]
 
 
-# Small things
+# Further behaviour
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Updates and rotations of an STT session: at their place in the audio, with no word lost."""
+"""Updates and rotations of an STT session: applied at their place in the audio, without losing a word."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_without_silence_the_quietest_moment_of_the_held_audio_is_the_cut() -> N
     talk = live()
     talk.client(speech(1000), update(language="de"))
     talk.ready()
-    for _ in range(15):  # no pause for longer than anybody should wait
+    for _ in range(15):  # there is no pause, for longer than anybody should wait
         assert sent(talk.client(speech(100)), 0)
         talk.wait(0.1)
     held = [speech(100), speech(100), silence(40), speech(160), speech(100)]
@@ -138,7 +138,7 @@ def test_a_drop_during_an_update_loses_neither_side() -> None:
     steps = talk.lost(connection=0)
 
     assert dial(2) in steps
-    assert talk.inits[2] == INIT  # the old settings, for the old audio
+    assert talk.inits[2] == INIT  # the old settings for the old audio
     steps = talk.ready()
     assert sent(steps, 2)[: len(old)] == old
     steps = talk.upstream(final("old", (0.0, 1.0)), connection=2)
@@ -165,7 +165,7 @@ def test_answers_held_on_both_sides_of_a_cut_are_both_delivered() -> None:
     talk.ready()
     talk.client(silence(200), speech(300), {**FINALIZE, "id": "new"})
 
-    # Each may be the first of several finals, so each is held for the next.
+    # Each one may be the first of several finals, so each one is held until the next.
     assert talk.upstream(final("new", (0.0, 0.3)), connection=1) == []
     assert talk.upstream(final("old", (0.0, 1.0)), connection=0) == []
 

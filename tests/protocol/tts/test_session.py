@@ -1,4 +1,4 @@
-"""A TTS session of the plain dialect: how it opens, what its client may say, its deadlines and its end."""
+"""A TTS session of the plain dialect: its opening, its client's messages, its deadlines and its end."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_dial_that_fails_ends_the_session() -> None:
     assert talk.client(text("two")) == []
 
 
-# What the client says
+# Messages of the client
 
 
 @pytest.mark.parametrize("message", ["", "hello", "[1]", "null", "{", "NaN"])
@@ -175,7 +175,7 @@ def test_a_client_far_ahead_is_read_again_once_its_texts_have_audio() -> None:
         talk.client(text("x" * 10_000))
     assert not talk.machine.reads_client
 
-    talk.upstream(b"sound")  # what was kept to be said again is needed no more
+    talk.upstream(b"sound")  # the text kept for another attempt is no longer needed
 
     assert talk.machine.reads_client
 

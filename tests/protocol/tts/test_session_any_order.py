@@ -1,4 +1,4 @@
-"""Extended TTS sessions in any order of events: what must hold whatever client and upstream do."""
+"""Extended TTS sessions in any order of events: the promises that hold whatever client and upstream do."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ AURA, SONIOX = "slng/deepgram/aura:2-en", "soniox/tts-rt:v1"
 
 @dataclass
 class Listener:
-    """An extended client, which holds every message against what it was promised.
+    """An extended client that checks every message against the promises.
 
     Attributes:
-        sounding: the context whose sound may come now.
-        ended: the contexts that ended, and how.
-        heard: the sound of each context.
-        clears, updates: those that were not answered yet.
+        streaming: the context whose audio may come now.
+        ended: the contexts that ended, and for which reason.
+        audio: the audio of each context.
+        clears, updates: those without an answer so far.
     """
 
     streaming: str | None = None
@@ -43,12 +43,12 @@ class Listener:
 
     def _check(self, message: dict[str, Any] | bytes) -> None:
         if isinstance(message, bytes):
-            assert self.streaming is not None, "sound came between contexts"
+            assert self.streaming is not None, "audio came between contexts"
             self.audio[self.streaming] += message
             return
         match message["type"]:
             case "audio_start":
-                assert self.streaming is None, "a context began within another's sound"
+                assert self.streaming is None, "a context began within the audio of another one"
                 self.streaming = message["context_id"]
                 assert self.streaming not in self.ended
                 assert self.streaming not in self.audio, "a context began twice"
@@ -65,17 +65,17 @@ class Listener:
                     assert name not in self.audio
             case "cleared":
                 name = message.get("context_id")
-                assert self.clears[name], "cleared was said without a clear"
+                assert self.clears[name], "cleared was sent without a clear"
                 self.clears[name] -= 1
             case "updated":
-                assert message["id"] in self.updates, "an update was answered that was not asked for, or twice"
+                assert message["id"] in self.updates, "an update was answered that was not sent, or answered twice"
                 self.updates.remove(message["id"])
             case kind:
                 assert kind in ("ready", "status")
 
 
 class AnyExtendedSpeech(RuleBasedStateMachine):
-    """Whatever both sides do: ``Conversation`` checks each command, and ``Listener`` each message to the client."""
+    """Both sides do anything. ``Conversation`` checks each command, and ``Listener`` each message to the client."""
 
     @initialize(flush=st.sampled_from(["standalone", "inline"]), model=st.sampled_from([AURA, SONIOX]))
     def start(self, flush: Any, model: str) -> None:
@@ -181,22 +181,22 @@ TestAnyExtendedSpeech.settings = settings(max_examples=150, stateful_step_count=
 
 
 def word(name: str, number: int) -> bytes:
-    """The sound of a context's text: a millisecond."""
+    """Return the audio of a context's text: a millisecond."""
     return f"{name}/{number};".encode().ljust(32, b".")
 
 
 @dataclass
 class Provider:
-    """One upstream connection in good order: it says what it was told, and acknowledges a clear."""
+    """A well-behaved upstream connection: it speaks each text and acknowledges a clear."""
 
     voice: str
     one_turn: bool
     to_speak: list[tuple[str, int]] = field(default_factory=list)
-    context: str | None = None  # whose turn is unfinished
+    context: str | None = None  # the context whose turn is unfinished
     flushed: bool = False
     turns: int = 0
     clearing: bool = False
-    late: bool = False  # it had ended before it could be dropped; that is acknowledged all the same
+    late: bool = False  # the turn ended before the clear arrived, which is acknowledged all the same
 
     def take(self, message: dict[str, Any]) -> None:
         if message["type"] == "clear":
@@ -205,14 +205,14 @@ class Provider:
         assert not self.clearing, "something was sent before the clear was acknowledged"
         if message["type"] == "text":
             assert not self.flushed, "a turn began before the one before it had ended"
-            assert not (self.one_turn and self.turns), "a second turn on a line that takes one"
+            assert not (self.one_turn and self.turns), "a second turn on a connection that accepts one"
             name, number, voice = message["text"].split("/")
-            assert self.context in (None, name), "two contexts on one line"
-            assert voice == self.voice or voice.startswith("bad"), "said with other settings than asked for"
+            assert self.context in (None, name), "two contexts on one connection"
+            assert voice == self.voice or voice.startswith("bad"), "spoken with other settings than requested"
             self.context = name
             self.to_speak.append((name, int(number)))
         if message["type"] == "flush" or message.get("flush"):
-            assert self.context, "a flush of nothing went up"
+            assert self.context, "a flush without text went up"
             self.flushed = True
 
     def over(self) -> None:
@@ -222,16 +222,18 @@ class Provider:
 
 
 class OrderlyExtendedSpeech(RuleBasedStateMachine):
-    """An upstream in good order that may drop or refuse: every text is said once, in order, or its context says why."""
+    """A well-behaved upstream that may drop or refuse connections. Every text is spoken once and in order, or its
+    context fails.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.texts: dict[str, int] = {}  # how many each context has
+        self.texts: dict[str, int] = {}  # the number of texts of each context
         self.flushed: set[str] = set()
         self.providers: dict[int, Provider] = {}
         self.voice = "v0"
         self.updates = 0
-        self.drops: Counter[str] = Counter()  # how often each context was dropped before its sound
+        self.drops: Counter[str] = Counter()  # how often each context was dropped before its audio
 
     @initialize(flush=st.sampled_from(["standalone", "inline"]), model=st.sampled_from([AURA, SONIOX]))
     def start(self, flush: Any, model: str) -> None:
@@ -256,9 +258,9 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         self.listener.receive(steps)
         for name, sends_audio in self.listener.audio.items():
             expected = b"".join(word(name, number) for number in range(self.texts[name]))
-            assert expected.startswith(sends_audio), "something was lost, repeated, or said under a wrong name"
+            assert expected.startswith(sends_audio), "audio was lost, repeated, or sent for a wrong context"
             if self.listener.ended.get(name) == "completed":
-                assert sends_audio == expected, "a context was completed, but not said whole"
+                assert sends_audio == expected, "a context was completed, but not all of it was spoken"
         for name, reason in self.listener.ended.items():
             if reason == "completed":
                 assert name in self.flushed
@@ -329,12 +331,12 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         voice = self.talk.inits[number]["voice"]
         if voice.startswith("bad"):
             if self.voice == voice:
-                # What comes next is said with what held before; which that is, the machine knows.
+                # The next text is spoken with the previous settings; the machine knows which those are.
                 self.voice = "bad"
             self.follow(self.talk.lost(NO_SUCH_VOICE, connection=number))
             return
         self.follow(self.talk.ready(connection=number))
-        self.time(5)  # a life that counts
+        self.time(5)  # long enough that the connection does not count as short-lived
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data())

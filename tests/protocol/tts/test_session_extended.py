@@ -1,4 +1,4 @@
-"""The extended dialect of a TTS session: named contexts, cleared one by one."""
+"""A TTS session of the extended dialect: named contexts, cleared one by one."""
 
 from __future__ import annotations
 

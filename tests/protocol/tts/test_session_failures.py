@@ -1,4 +1,4 @@
-"""What an extended TTS session tells of upstream that fails."""
+"""The messages of an extended TTS session about failures of upstream."""
 
 from __future__ import annotations
 

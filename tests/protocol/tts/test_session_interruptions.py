@@ -1,4 +1,4 @@
-"""Interruptions of a plain TTS session: nothing stale after a clear."""
+"""Interruptions of a plain TTS session: no stale audio follows a clear."""
 
 from __future__ import annotations
 
@@ -114,12 +114,12 @@ def test_stale_audio_after_the_confirmation_costs_the_connection() -> None:
 def test_the_late_confirmation_of_one_clear_does_not_confirm_the_next() -> None:
     talk = speaking()
     talk.client(CLEAR, text("two"), FLUSH)
-    talk.upstream(AUDIO_END)  # the first turn had ended before the clear came to upstream
-    assert talk.wait(1) == []  # no confirmation but that end
+    talk.upstream(AUDIO_END)  # the first turn ended before the clear reached upstream
+    assert talk.wait(1) == []  # no confirmation except that end
     assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
     talk.client(CLEAR, text("three"), FLUSH)
 
-    talk.upstream(CLEARED)  # the first clear's, on its way before the second clear was heard
+    talk.upstream(CLEARED)  # the first clear's confirmation, sent before upstream received the second clear
     talk.wait(QUIET)
 
     assert down(b"sound of two") not in talk.upstream(b"sound of two")

@@ -1,4 +1,4 @@
-"""What becomes of a plain TTS session when upstream ends, fails or errs."""
+"""A plain TTS session whose upstream closes, fails or sends errors."""
 
 from __future__ import annotations
 
@@ -329,7 +329,7 @@ def test_an_error_after_audio_fails_the_turn() -> None:
     ]
 
 
-# One terminal a turn, also where it failed before the client had said all of it
+# One terminal per turn, even if the turn failed before the client had sent all of its text
 
 
 def failed_before_its_flush() -> tuple[Conversation, list[Step]]:
@@ -362,7 +362,7 @@ def test_a_turn_that_failed_before_its_flush_has_one_terminal_whatever_text_foll
             steps += talk.upstream(AUDIO_END)
         steps += talk.wait(QUIET)
 
-    assert steps.count(down(AUDIO_END)) == 2  # its own and that of the new one
+    assert steps.count(down(AUDIO_END)) == 2  # its own terminal and that of the new turn
     assert talk.machine.deadline is None
 
 

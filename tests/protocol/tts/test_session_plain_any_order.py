@@ -1,4 +1,4 @@
-"""A plain TTS session in which both sides do anything, and one in which upstream behaves."""
+"""A plain TTS session in which both sides do anything, and one with a well-behaved upstream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.plain_tts import AUDIO_END, CLEAR, CLEARED, CLOSE, FLUSH, FLUSHED, 
 
 
 class AnySpeech(AnyOrder):
-    """Whatever client and upstream do, in any order: ``Conversation`` checks each command."""
+    """Client and upstream do anything in any order, and ``Conversation`` checks each command."""
 
     @initialize(
         flush=st.sampled_from(["standalone", "inline"]),
@@ -67,7 +67,7 @@ TestAnySpeech.settings = settings(max_examples=100, stateful_step_count=40, dead
 
 @dataclass
 class Turn:
-    """A turn as the client knows it."""
+    """A turn from the client's point of view."""
 
     number: int
     flushed: bool = False
@@ -75,11 +75,11 @@ class Turn:
 
 @dataclass
 class Upstream:
-    """A provider in good order: it says what it was told, turn after turn, and acknowledges a clear."""
+    """A well-behaved upstream connection: it speaks one turn after the other and acknowledges a clear."""
 
-    turns: deque[tuple[int, bool]] = field(default_factory=deque)  # (which, flushed)
-    clearing: bool = False  # what was sent is to be dropped, and that acknowledged
-    late: bool = False  # it had ended before it could be dropped; that is acknowledged all the same
+    turns: deque[tuple[int, bool]] = field(default_factory=deque)  # (number of the turn, whether it is flushed)
+    clearing: bool = False  # a clear arrived that is not acknowledged yet
+    late: bool = False  # the turn ended before the clear arrived, which is acknowledged all the same
 
     def take(self, message: dict[str, Any]) -> None:
         if message["type"] == "clear":
@@ -96,17 +96,17 @@ class Upstream:
                 assert self.turns[-1][0] in (0, number), "a turn began before the one before it was flushed"
                 self.turns[-1] = (number, False)
         if message["type"] == "flush" or message.get("flush"):
-            assert unfinished or message["type"] == "text", "a flush of nothing went up"
+            assert unfinished or message["type"] == "text", "a flush without text went up"
             assert self.turns[-1][0], "spaces alone went up"
             self.turns[-1] = (self.turns[-1][0], True)
 
 
 class OrderlySpeech(RuleBasedStateMachine):
-    """An upstream that answers in order but may drop: each turn gets its own sound only, and ends exactly once."""
+    """An upstream that answers in order but may drop. Each turn gets only its own audio and ends exactly once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns: deque[Turn] = deque()  # those that the client waits for, the last one perhaps unflushed
+        self.turns: deque[Turn] = deque()  # the turns that the client waits for; the last one may be unflushed
         self.count = 0
         self.upstreams: dict[int, Upstream] = {}
         self.cut = False  # the unflushed turn failed before its flush
@@ -122,8 +122,8 @@ class OrderlySpeech(RuleBasedStateMachine):
                 case ("up", number, message):
                     self.upstreams.setdefault(number, Upstream()).take(message)
                 case ("down", bytes(data)):
-                    assert self.turns, "sound came that belongs to no turn"
-                    assert data == self.turns[0].number.to_bytes(4, "big"), "sound of another turn"
+                    assert self.turns, "audio came that belongs to no turn"
+                    assert data == self.turns[0].number.to_bytes(4, "big"), "audio of another turn"
                 case ("down", {"type": "audio_end" | "flushed"}):
                     assert self.turns, "a terminal came that belongs to no turn"
                     self.cut = not self.turns.popleft().flushed
@@ -167,7 +167,7 @@ class OrderlySpeech(RuleBasedStateMachine):
     @rule()
     def ready(self) -> None:
         self.follow(self.talk.ready())
-        self.time(5)  # a life that counts
+        self.time(5)  # long enough that the connection does not count as short-lived
 
     @precondition(lambda self: (upstream := self.current()) and upstream.turns and upstream.turns[0][0])
     @rule()
@@ -228,7 +228,7 @@ class OrderlySpeech(RuleBasedStateMachine):
             elif upstream and upstream.clearing:
                 self.confirm()
             elif upstream and upstream.late:
-                # A route may acknowledge a clear by the turn's terminal only, which counts after a second.
+                # A route may acknowledge a clear only by the terminal of the turn, which counts after a second.
                 self.time(1)
                 upstream.late = False
             elif upstream and upstream.turns:

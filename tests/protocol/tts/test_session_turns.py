@@ -176,7 +176,7 @@ def test_a_second_terminal_after_the_pause_cuts_no_turn_without_audio() -> None:
     talk.upstream(AUDIO_END)
     assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
 
-    assert talk.upstream(AUDIO_END) == []  # the first turn's, said once more
+    assert talk.upstream(AUDIO_END) == []  # the first turn's terminal once more
     assert talk.upstream(b"2") == [down(b"2")]
     assert talk.wait(1) == []
     assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]

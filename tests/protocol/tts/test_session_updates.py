@@ -1,4 +1,4 @@
-"""Updates of a TTS session: from the next context on, with nothing cut."""
+"""Updates of a TTS session: they apply from the next context on, and nothing is cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP TTS: one text in, its sound out while it is made."""
+"""HTTP TTS: one text, whose audio is sent while it is synthesised."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ async def test_a_body_that_is_not_complete_in_time_is_refused(path: str, leaves:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         head = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 100"
         writer.write(f'POST {path} HTTP/1.1\r\n{head}\r\n\r\n{{"input":'.encode())
-        if leaves:  # which is no fault of the sidecar's, and nothing to log as one
+        if leaves:  # this is no error of the sidecar's, so nothing is logged as an error
             await writer.drain()
             assert (await http.get("/healthz")).status_code == 200
         else:

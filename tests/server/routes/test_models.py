@@ -1,4 +1,4 @@
-"""``GET /v1/models``: upstream's catalogue and what is configured here."""
+"""``GET /v1/models``: upstream's catalogue and the models of the settings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_a_catalogue_that_does_not_answer_is_an_error_that_names_it() -> N
 
 
 class Scripted:
-    """An upstream that gives its replies in turn, the last one for ever, and notes what it was asked."""
+    """An upstream that sends its replies in turn, repeats the last one, and records the requests."""
 
     def __init__(self, *replies: Response) -> None:
         self._replies = list(replies)
@@ -71,7 +71,7 @@ class Scripted:
 
 @contextlib.asynccontextmanager
 async def catalogue_of(upstream: Scripted, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[Any]:
-    """Serve an upstream; give a call for the models in its catalogue."""
+    """Serve an upstream and yield a function that returns the models in its catalogue."""
     bridge = HttpBridge(Limits(), first_audio_timeout=5, silence_timeout=5)
     catalogue = Catalogue(bridge.client, clock)
     sock = listen_tcp("127.0.0.1", 0)

@@ -1,4 +1,4 @@
-"""``POST /v1/audio/speech``: OpenAI's shape of HTTP speech."""
+"""``POST /v1/audio/speech``: HTTP speech in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_every_format_is_as_long_as_pcm_to_the_millisecond(name: str, way:
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "s16le", "-ar", "24000", "-ac", "1", "-"]
     read = subprocess.run(command, capture_output=True, check=True).stdout
     late_ms = (len(read) - len(pcm)) / 48
-    # MP3 and AAC cannot say in a stream how much of their first and last frames is padding.
+    # A stream of MP3 or AAC cannot record how much of its first and last frames is padding.
     assert 0 <= late_ms <= (100 if name in ("mp3", "aac") else 0.5)
     if name in ("wav", "flac"):
         assert read == pcm

@@ -1,4 +1,4 @@
-"""``/docs``: every route is on it, and a browser gets all of it from the sidecar."""
+"""``/docs``: the page has every route, and a browser gets all of it from the sidecar."""
 
 from __future__ import annotations
 

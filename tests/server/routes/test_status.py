@@ -1,4 +1,4 @@
-"""What the sidecar says of itself: health, metrics, status and its page."""
+"""What the sidecar reports about itself: health, metrics, status and its page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXTENDED = "slng-sidecar.v1"
 
 
 class Scrape:
-    """What ``/metrics`` said."""
+    """The content of ``/metrics``."""
 
     def __init__(self, text: str) -> None:
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -110,7 +110,7 @@ async def test_http_speech_is_counted_over_either_upstream_api() -> None:
             assert found.value("slng_sidecar_audio_seconds_total", kind="tts", model=AURA) > 0.1
             assert found.value("slng_sidecar_overhead_seconds_count") == 1
             assert 0 < found.value("slng_sidecar_overhead_seconds_sum") < 1
-            # Upstream is closed once the reply is through.
+            # The upstream connection closes after the reply is complete.
             async with asyncio.timeout(5):
                 while not (await scrape(client)).value("slng_sidecar_sessions_total", kind="tts", outcome="closed"):
                     await asyncio.sleep(0.02)

@@ -449,7 +449,7 @@ def _error_of(refusal: InvalidStatus) -> dict[str, Any]:
 
 
 class talking_when_free:
-    """Open a session as soon as a place is free; the last one is given back once its upstream is closed."""
+    """Open a session as soon as a place is free, which is once the last session's upstream connection is closed."""
 
     def __init__(self, url: str) -> None:
         self._url = url

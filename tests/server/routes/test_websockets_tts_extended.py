@@ -17,7 +17,7 @@ SIGNAL_TTS = "slng/simulator/signal:1"
 
 @contextlib.asynccontextmanager
 async def extended(model: str = AURA, init: dict[str, Any] = TTS_INIT, **profile: Any) -> AsyncIterator[Any]:
-    """Open an extended session on a gateway of its own; give it and the simulator."""
+    """Open an extended session on a separate gateway, and yield it with the simulator."""
     async with (
         gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, simulator),
         talking(url, "tts", model, subprotocol="slng-sidecar.v1") as talk,
@@ -31,7 +31,7 @@ async def speak(talk: Talk, name: str, text: str) -> None:
 
 
 async def until_end(talk: Talk, name: str) -> tuple[str, list[str]]:
-    """Read until a context has ended; give how, and the words of its sound."""
+    """Read until a context has ended, and return its reason and the words of its audio."""
     talk.audio.clear()
     end = await talk.until("audio_end")
     assert end["context_id"] == name
