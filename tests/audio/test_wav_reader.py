@@ -259,7 +259,7 @@ def test_a_damaged_header_is_read_as_soundfile_reads_it_or_refused(
 def kind_of(subtype: str) -> Any:
     """Return the reader's name for a subtype of libsndfile, with any number of channels."""
 
-    class Any_:
+    class Anything:
         def __eq__(self, other: object) -> bool:
             width = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}.get(subtype, 1)
             kind = {"FLOAT": "float", "DOUBLE": "float", "ULAW": "mulaw", "ALAW": "alaw"}.get(subtype, "pcm")
@@ -267,4 +267,4 @@ def kind_of(subtype: str) -> Any:
 
         __hash__ = None  # type: ignore[assignment] # it equals many
 
-    return Any_()
+    return Anything()

@@ -67,8 +67,7 @@ def test_tts_settings_change_in_mid_utterance_without_loss(found: Found) -> None
     assert set(rows["lost of it"]["ours_all"]) == {0}
     assert rows["lost of it"]["other"] > 0, "the official plugin lost nothing: nothing was compared"
     assert set(rows["next words in the new voice"]["ours_all"]) == {1}
-    # Both plugins open a connection for the update: this plugin before it closes the old one, the official plugin after
-    # it.
+    # Both plugins open a connection for it: this plugin before it closes the old one, the official one after that.
     first_audio = rows["next text to its first audio"]
     assert first_audio["ours"] < 1.5 * first_audio["other"]
 

@@ -184,5 +184,5 @@ def test_the_shared_deployment_is_scaled_protected_and_reachable() -> None:
     [metric] = scaler["metrics"]
     assert metric["pods"]["metric"]["name"] in metric_names()
     assert float(metric["pods"]["target"]["averageValue"]) < seconds(path, "SIDECAR_MAX_SESSIONS")
-    # A readiness probe, since a Service uses it.
+    # It is a readiness probe, since a Service uses it.
     assert "readinessProbe" in sidecar(path)

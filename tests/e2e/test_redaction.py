@@ -24,8 +24,8 @@ from support.redaction import (
     World,
     authorized,
     escaped,
-    knowing,
     leaky_world,
+    with_secrets,
 )
 from support.running import STT_INIT, TTS_INIT, talking
 
@@ -67,11 +67,11 @@ async def fail(world: World, number: int, fault: dict[str, Any]) -> None:
     """Run a session of each kind under this fault, on a model that no other session uses: all faults run at once."""
     model = f"simulator/signal:{number}"
     # STT sessions use the client's own provider key, TTS sessions the sidecar's.
-    await world.simulator.inject(**knowing(fault, CLIENT_KEY), kind="stt", model=model)
-    await world.simulator.inject(**knowing(fault), kind="tts", model=model)
+    await world.simulator.inject(**with_secrets(fault, CLIENT_KEY), kind="stt", model=model)
+    await world.simulator.inject(**with_secrets(fault), kind="tts", model=model)
     await asyncio.gather(
-        world.converse("stt", model, {"X-Slng-Provider-Key": CLIENT_KEY}, extended=number % 2 == 0),
-        world.converse("tts", model, extended=number % 2 == 1),
+        world.run_session("stt", model, {"X-Slng-Provider-Key": CLIENT_KEY}, extended=number % 2 == 0),
+        world.run_session("tts", model, extended=number % 2 == 1),
     )
 
 
@@ -102,15 +102,15 @@ async def send_raw(world: World, request: str) -> None:
     host, _, port = world.sidecar.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request.encode())
-    world.take(await reader.read(65_536))
+    world.keep(await reader.read(65_536))
     writer.close()
     await writer.wait_closed()
 
 
 async def test_keys_that_clients_misplace_are_not_leaked() -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT="json") as world:
-        await world.converse("stt", SIGNAL, {"X-Slng-Provider-Key": MISPLACED})
-        await world.converse("tts", SIGNAL, {"X-SLNG-Session-Id": f"{MISPLACED},b"}, extended=True)
+        await world.run_session("stt", SIGNAL, {"X-Slng-Provider-Key": MISPLACED})
+        await world.run_session("tts", SIGNAL, {"X-SLNG-Session-Id": f"{MISPLACED},b"}, extended=True)
         for address in (
             f"tts/{MISPLACED}",
             f"stt/{MISPLACED}%2Fx/y",
@@ -134,11 +134,11 @@ async def test_keys_that_clients_misplace_are_not_leaked() -> None:
         async with talking(world.sidecar.url, "tts", SIGNAL, authorized()) as talk:
             await talk.send({**TTS_INIT, "voice": {"key": KNOWN}, "api_key": KNOWN, "config": KNOWN})
             await talk.send({"type": "close"})
-            world.take(await talk.until_closed(), talk.messages)
+            world.keep(await talk.until_closed(), talk.messages)
         async with talking(world.sidecar.url, "stt", SIGNAL, authorized()) as talk:
             await talk.send(json.dumps({"type": "audio", "data": KNOWN}), {**STT_INIT, "api_key": KNOWN}, STT_INIT)
             await talk.send({"type": "close"})
-            world.take(await talk.until_closed(), talk.messages)
+            world.keep(await talk.until_closed(), talk.messages)
         await world.ask("GET", f"/{KNOWN}")
         await world.ask("PATCH", f"/v1/audio/speech?key={MISPLACED}")
         speech = f"/v1/bridges/unmute/tts/{SIGNAL}"

@@ -26,8 +26,8 @@ from support.redaction import (
     World,
     authorized,
     escaped,
-    knowing,
     leaky_world,
+    with_secrets,
 )
 from support.running import STT_INIT, TTS_INIT, talking
 
@@ -76,15 +76,15 @@ IN_REPLIES += [
 
 
 async def fail_in_session(world: World, model: str, fault: dict[str, Any]) -> None:
-    await world.simulator.inject(**knowing(fault), kind="stt", model=model, times=0)
+    await world.simulator.inject(**with_secrets(fault), kind="stt", model=model, times=0)
     # A gateway without the HTTP bridge, so that speech goes over the WebSocket bridge.
     await world.simulator.inject(do="refuse", status=405, kind="http", model=model, times=0)
-    await world.simulator.inject(**knowing(fault), kind="tts", model=model, times=0)
+    await world.simulator.inject(**with_secrets(fault), kind="tts", model=model, times=0)
     await asyncio.gather(request_transcripts(world, model), request_speech(world, model))
 
 
 async def fail_in_reply(world: World, model: str, fault: dict[str, Any]) -> None:
-    await world.simulator.inject(**knowing(fault), kind="http", model=model, times=0)
+    await world.simulator.inject(**with_secrets(fault), kind="http", model=model, times=0)
     await request_speech(world, model)
 
 
@@ -97,7 +97,7 @@ async def test_failing_http_requests_leak_no_secret() -> None:
             async with asyncio.TaskGroup() as tasks:
                 for number, fault in enumerate(faults):
                     tasks.create_task(fail(world, f"simulator/signal:{number}", fault))
-            await world.simulator.forget_faults()
+            await world.simulator.remove_faults()
     world.assert_searchable("transcription failed", "speech failed", "not opened")
     assert world.found["replies"].count("[key]") > 2 * len(IN_SESSIONS)
     assert '"type":"speech.audio.delta"' in world.found["replies"]
@@ -173,8 +173,8 @@ async def test_an_upstream_that_repeats_its_requests_leaks_no_secret(whose: str)
                 server.way = way
                 for headers in kinds:
                     await asyncio.gather(
-                        world.converse("stt", headers=headers),
-                        world.converse("tts", headers=headers, extended=True),
+                        world.run_session("stt", headers=headers),
+                        world.run_session("tts", headers=headers, extended=True),
                         request_speech(world, **headers),
                         request_transcripts(world, **headers),
                         world.ask("GET", "/v1/models", headers=authorized(**headers)),
@@ -192,8 +192,10 @@ async def test_an_upstream_that_repeats_its_requests_leaks_no_secret(whose: str)
 async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> None:
     settings = {"SIDECAR_STANDBY": "1", "SLNG_STT_MODEL": SIGNAL, "SLNG_TTS_MODEL": SIGNAL}
     async with leaky_world(SIDECAR_DRAIN_SECONDS="0.3", SIDECAR_CLOSE_TIMEOUT="1", **settings) as world:
-        await world.simulator.inject(**knowing({"do": "send", "when": "ready", "message": LEAKY}), kind="stt")
-        await world.simulator.inject(**knowing({"do": "close", "when": "now", "code": 4001, "reason": LEAKY}), times=0)
+        await world.simulator.inject(**with_secrets({"do": "send", "when": "ready", "message": LEAKY}), kind="stt")
+        await world.simulator.inject(
+            **with_secrets({"do": "close", "when": "now", "code": 4001, "reason": LEAKY}), times=0
+        )
         async with (
             talking(world.sidecar.url, "stt", EXTERNAL, authorized()) as transcribing,
             talking(world.sidecar.url, "tts", EXTERNAL, authorized(), subprotocol="slng-sidecar.v1") as speaking,
@@ -201,7 +203,7 @@ async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> Non
             await transcribing.send(STT_INIT, PCM)
             await speaking.send(TTS_INIT, {"type": "text", "text": f"{WORDS} " * 200}, {"type": "flush"})
             await speaking.until("ready")
-            await world.simulator.forget_faults()
+            await world.simulator.remove_faults()
             # Upstream sends nothing from here on, so all of these requests are still running at the end.
             for kind in ("stt", "tts"):
                 await world.simulator.inject(do="mute", kind=kind, when="accepted", times=0)
@@ -210,10 +212,10 @@ async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> Non
                 for file in ({"file": ("a.wav", WAV)}, {"file": ("b.wav", WAV)})
             ]
             await asyncio.sleep(0.5)
-            await world.look()
+            await world.read_pages()
             world.sidecar.process.terminate()
             await asyncio.gather(*requests)
-            world.take(
+            world.keep(
                 await transcribing.until_closed(),
                 transcribing.messages,
                 await speaking.until_closed(),

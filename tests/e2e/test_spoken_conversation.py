@@ -1,6 +1,4 @@
-"""A spoken question to the example bot gets a spoken answer, with a real voice and recogniser, offline and without a
-key.
-"""
+"""A spoken question to the example bot gets a spoken answer, offline, with a real voice and a real recogniser."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ class Visitor:
         self._speech: asyncio.Queue[bytes] = asyncio.Queue()
         self._played = 0
 
-    async def be_there(self) -> None:
+    async def send_microphone(self) -> None:
         """Send the visitor's speech, and silence between the sentences."""
         while True:
             pcm = self._speech.get_nowait() if not self._speech.empty() else bytes(int(RATE * 0.02) * 2)
@@ -81,7 +79,7 @@ async def visited_bot(monkeypatch: pytest.MonkeyPatch, **settings: str) -> Async
             await room.ready()
             await room.enter()
             visitor = Visitor(room)
-            there = asyncio.create_task(visitor.be_there())
+            there = asyncio.create_task(visitor.send_microphone())
             yield visitor
             await room.leave()
             await asyncio.wait_for(running, WAIT)

@@ -42,8 +42,7 @@ class Cell:
 
 @dataclass
 class World:
-    """The surroundings of the cells: a simulator, the shared gateways, and a way to start a gateway that may be
-    drained.
+    """What cells run in: a simulator, the shared gateways, and a way to start a gateway that may be drained.
 
     Attributes:
         urls: the gateways for HTTP requests, by the upstream API that they use.
@@ -276,5 +275,7 @@ async def _run_stt(url: str, gateway: Gateway | None, cell: Cell, model: str, tr
 def _ended(cell: Cell, fatal: dict[str, Any]) -> str:
     # A session whose first connection does not open gets an error and ends: nothing was promised yet.
     opening = cell.moment in ("dialling", "before ready")
-    assert opening or fatal["code"] in cell.case.ends, f"it ended the session: {fatal['code']}: {fatal['message']}"
+    assert opening or fatal["code"] in cell.case.ends, (
+        f"the fault ended the session: {fatal['code']}: {fatal['message']}"
+    )
     return f"ends: {fatal['code']}"

@@ -42,7 +42,7 @@ from slng_sidecar.protocol.stt.session import SttMachine
 from slng_sidecar.protocol.tts.dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import Conversation, hung_up, json_values, odd_client_messages, odd_upstream_messages
+from support.conversation import Conversation, json_values, odd_client_messages, odd_upstream_messages, upstream_close
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "1"))
 FIRST_SEED = os.environ.get("FUZZ_SEED")
@@ -88,7 +88,7 @@ def fuzzed(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]
 
 # Messages that anybody may send
 
-NEARLY_CLIENT: dict[str, dict[str, Any]] = {
+CLIENT_MESSAGES: dict[str, dict[str, Any]] = {
     "init": {
         "config": {"sample_rate": 16_000, "encoding": "linear16", "enable_partials": True, "language": "en"},
         "voice": "v",
@@ -106,7 +106,7 @@ NEARLY_CLIENT: dict[str, dict[str, Any]] = {
     "stop": {},
 }
 _WORD = {"word": "one", "start": 0.1, "end": 0.4}
-NEARLY_UPSTREAM: dict[str, dict[str, Any]] = {
+UPSTREAM_MESSAGES: dict[str, dict[str, Any]] = {
     "ready": {"session_id": "s", "slng_request_id": "r"},
     "partial_transcript": {"transcript": "one", "confidence": 0.9},
     "final_transcript": {"transcript": "one", "confidence": 0.9, "from_finalize": True, "words": [_WORD, _WORD]},
@@ -124,20 +124,20 @@ NEARLY_UPSTREAM: dict[str, dict[str, Any]] = {
 }
 
 
-def nearly(messages: dict[str, dict[str, Any]]) -> st.SearchStrategy[str]:
+def almost_valid(messages: dict[str, dict[str, Any]]) -> st.SearchStrategy[str]:
     """Return a strategy for valid messages in which some fields are missing or have another type."""
 
     @st.composite
     def message(draw: st.DrawFn) -> str:
         kind = draw(st.sampled_from(sorted(messages)))
-        found = _spoilt(draw, messages[kind])
+        found = _with_wrong_fields(draw, messages[kind])
         found["type"] = draw(st.just(kind) | st.just(kind.upper()) | json_values)
         return json.dumps(found)
 
     return message()
 
 
-def _spoilt(draw: st.DrawFn, value: Any) -> Any:
+def _with_wrong_fields(draw: st.DrawFn, value: Any) -> Any:
     if isinstance(value, dict):
         found = {}
         for name, inner in value.items():
@@ -145,20 +145,27 @@ def _spoilt(draw: st.DrawFn, value: Any) -> Any:
             if what == 0:
                 found[name] = draw(json_values)
             elif what != 1:
-                found[name] = _spoilt(draw, inner)
+                found[name] = _with_wrong_fields(draw, inner)
         return found
     if isinstance(value, list):
-        return [draw(json_values) if draw(st.integers(0, 9)) == 0 else _spoilt(draw, inner) for inner in value]
+        return [
+            draw(json_values) if draw(st.integers(0, 9)) == 0 else _with_wrong_fields(draw, inner) for inner in value
+        ]
     return draw(json_values) if draw(st.integers(0, 9)) == 0 else value
 
 
 any_json = json_values.map(json.dumps)
 from_client = st.one_of(
-    nearly(NEARLY_CLIENT), nearly(NEARLY_CLIENT), odd_client_messages(), any_json, st.text(), st.binary(max_size=700)
+    almost_valid(CLIENT_MESSAGES),
+    almost_valid(CLIENT_MESSAGES),
+    odd_client_messages(),
+    any_json,
+    st.text(),
+    st.binary(max_size=700),
 )
 from_upstream = st.one_of(
-    nearly(NEARLY_UPSTREAM),
-    nearly(NEARLY_UPSTREAM),
+    almost_valid(UPSTREAM_MESSAGES),
+    almost_valid(UPSTREAM_MESSAGES),
     odd_upstream_messages(),
     any_json,
     st.text(),
@@ -166,9 +173,9 @@ from_upstream = st.one_of(
 )
 errors = st.sampled_from(
     [
-        hung_up(),
-        hung_up(1000),
-        hung_up(1008),
+        upstream_close(),
+        upstream_close(1000),
+        upstream_close(1008),
         GatewayError("rate_limit", "busy", status=429),
         GatewayError("config_error", "no such voice", status=400),
         GatewayError("not_ready", "busy", status=503),

@@ -26,9 +26,7 @@ STT = "/v1/bridges/unmute/stt/slng/deepgram/nova:3-en"
 
 @pytest.fixture(params=["auto with a regional gateway", "bridge with the global one"])
 async def address(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Run a sidecar whose upstream has no HTTP bridge, or one whose upstream has one and must use it, and yield its
-    address.
-    """
+    """Yield the address of a sidecar whose upstream has no HTTP bridge, or has one and must use it."""
     need("curl")
     regional = request.param.startswith("auto")
     options = ["--regional"] if regional else []

@@ -28,7 +28,7 @@ def gateway() -> Gateway:
 
 
 async def show(question: str, answer: Awaitable[str]) -> None:
-    """Print an answer. No answer fails the test."""
+    """Print the answer of a probe. A test does not fail because of an answer."""
     try:
         result = await answer
     except Exception as error:
@@ -53,25 +53,25 @@ async def test_which_terminal_ends_a_turn(gateway: Gateway, model: str) -> None:
 
 @pytest.mark.parametrize("model", ROUTES)
 async def test_does_a_connection_outlive_its_turn(gateway: Gateway, model: str) -> None:
-    await show(f"after a turn {model}", ask.what_becomes_of_the_connection(gateway, model))
+    await show(f"after a turn {model}", ask.what_happens_to_the_connection(gateway, model))
 
 
 @pytest.mark.parametrize(("kind", "model"), [("stt", STT), ("stt", EXTERNAL_STT), ("tts", TTS), ("tts", EXTERNAL_TTS)])
 async def test_is_the_slng_prefix_needed(gateway: Gateway, kind: str, model: str) -> None:
-    await show(f"route {kind} {model}", ask.is_the_route_taken(gateway, kind, model))
+    await show(f"route {kind} {model}", ask.is_the_route_accepted(gateway, kind, model))
 
 
 @pytest.mark.parametrize("header", [{"X-Region-Override": "eu-north-1"}, {"X-World-Part-Override": "eu"}])
 async def test_are_region_headers_accepted(gateway: Gateway, header: dict[str, str]) -> None:
     for base in ("https://api.slng.ai", gateway.url):
         await show(
-            f"{header} at {ask.host(base)}", ask.is_the_route_taken(Gateway(base, gateway.key), "tts", TTS, header)
+            f"{header} at {ask.host(base)}", ask.is_the_route_accepted(Gateway(base, gateway.key), "tts", TTS, header)
         )
 
 
 @pytest.mark.parametrize("model", ROUTES)
 async def test_in_which_form_does_audio_come(gateway: Gateway, model: str) -> None:
-    await show(f"sound of {model}", ask.how_does_sound_come(gateway, model))
+    await show(f"sound of {model}", ask.how_does_audio_come(gateway, model))
 
 
 @pytest.mark.parametrize(

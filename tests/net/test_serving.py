@@ -17,7 +17,7 @@ from support.running import running_gateway
 
 
 @pytest.fixture
-def umask_of_nobody() -> Iterator[None]:
+def permissive_umask() -> Iterator[None]:
     """Set a umask that removes no permission, as careless start scripts do."""
     before = os.umask(0)
     try:
@@ -26,7 +26,7 @@ def umask_of_nobody() -> Iterator[None]:
         os.umask(before)
 
 
-@pytest.mark.usefixtures("umask_of_nobody")
+@pytest.mark.usefixtures("permissive_umask")
 @pytest.mark.parametrize("mode", [0o600, 0o660])
 def test_the_socket_has_the_permissions_that_are_set_whatever_the_umask(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "s.sock"

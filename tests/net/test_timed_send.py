@@ -23,7 +23,7 @@ class Sender(Stream):
         await deliver(self.send(size), size, self.writer.transport, seconds)
 
     async def is_aborted(self, sending: Coroutine[Any, Any, None]) -> bool:
-        """Run a delivery that cannot succeed. Whether ``sending`` then raises is up to the stream."""
+        """Run a delivery that cannot succeed, and return whether the stream is aborted. ``sending`` may raise then."""
         with contextlib.suppress(ConnectionError):
             await asyncio.wait_for(sending, 5)
         return self.writer.transport.is_closing() and not self.writer.transport.get_write_buffer_size()

@@ -46,14 +46,14 @@ def transports(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
     """Yield a list to which the transport of each connection to the sidecar is added."""
     made: list[asyncio.Transport] = []
 
-    class Noted(ClientConnection):
+    class Recorded(ClientConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             assert isinstance(transport, asyncio.Transport)
             made.append(transport)
             super().connection_made(transport)
 
     for name in ("connect", "unix_connect"):
-        monkeypatch.setattr(connection, name, partial(getattr(connection, name), create_connection=Noted))
+        monkeypatch.setattr(connection, name, partial(getattr(connection, name), create_connection=Recorded))
     return made
 
 

@@ -30,7 +30,7 @@ def fill(queue: SttReplayQueue, first: int, last: int) -> None:
 
 
 def sent(queue: SttReplayQueue) -> list[str]:
-    """Take all messages that are to be sent: numbers of frames, and types of messages."""
+    """Return all messages that are to be sent: numbers of frames, and types of messages. They are then sent."""
     found: list[str] = []
     while (message := queue.next()) is not None:
         if isinstance(message, str):

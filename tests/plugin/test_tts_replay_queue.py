@@ -14,7 +14,7 @@ TWO = SessionInit("m", {"type": "init", "voice": "two"})
 
 
 def sent(queue: TtsReplayQueue) -> list[str]:
-    """Take all messages that are to be sent, in a short form."""
+    """Return all messages that are to be sent, in a short form. They are then sent."""
     found = []
     while (text := queue.next()) is not None:
         message = json.loads(text)

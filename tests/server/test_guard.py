@@ -170,8 +170,8 @@ async def test_this_machines_own_names_are_allowed(host: str) -> None:
 
 
 async def test_a_service_name_a_pod_address_and_a_probe_are_allowed() -> None:
-    """These are ``sidecar:8765`` in Compose, an address that Prometheus discovered, and a kubelet's probe, which names
-    any host.
+    """In Compose, the host is ``sidecar:8765``. Prometheus uses a discovered address, and a kubelet's probe names any
+    host.
     """
     async with serving(sidecar_allowed_hosts="sidecar,10.1.2.3", sidecar_token=None) as (url, _, client):
         for host in ("sidecar:8765", "sidecar", "10.1.2.3:8765"):

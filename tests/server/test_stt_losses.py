@@ -1,7 +1,7 @@
-"""STT through drops and updates. The numbered signal shows exactly that no word is lost or split, and every finalize is
-answered.
+"""STT through drops and updates. The numbered signal shows exactly that no word is lost or split.
 
-Every run has its own model, so that its faults and profile are its own. Time runs twenty times faster than real time.
+Every finalize is answered. Every run has its own model, so that its faults and profile are its own. Time runs twenty
+times faster than real time.
 """
 
 from __future__ import annotations

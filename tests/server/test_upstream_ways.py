@@ -14,7 +14,7 @@ EXTENDED = "slng-sidecar.v1"
 OVER_LIMIT = pytest.mark.parametrize("over_limit", ["429", "rate_limit"])
 
 
-def no_second(over_limit: str) -> SimulatorOptions:
+def one_slot(over_limit: str) -> SimulatorOptions:
     """Return an upstream that accepts one connection only. How SLNG refuses a second one is not known."""
     return SimulatorOptions.fast(max_connections=1, over_limit=over_limit, ready_ms=20)
 
@@ -25,7 +25,7 @@ async def test_a_session_without_an_upstream_slot_gets_an_error(
     kind: str, model: str, init: dict[str, Any], over_limit: str
 ) -> None:
     async with (
-        gateway_and_simulator(no_second(over_limit)) as (url, _),
+        gateway_and_simulator(one_slot(over_limit)) as (url, _),
         talking(url, kind, model, subprotocol=EXTENDED) as first,
         talking(url, kind, model, subprotocol=EXTENDED) as second,
     ):
@@ -40,7 +40,7 @@ async def test_a_session_without_an_upstream_slot_gets_an_error(
 @OVER_LIMIT
 async def test_stt_settings_change_if_upstream_has_no_second_slot(over_limit: str) -> None:
     async with (
-        gateway_and_simulator(no_second(over_limit)) as (url, simulator),
+        gateway_and_simulator(one_slot(over_limit)) as (url, simulator),
         talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk,
     ):
         await talk.send(STT_INIT, signal.encode([1, 2, signal.SignalWord(3, gap=20)]))
@@ -56,7 +56,7 @@ async def test_stt_settings_change_if_upstream_has_no_second_slot(over_limit: st
 @OVER_LIMIT
 async def test_a_voice_changes_if_upstream_has_no_second_slot(over_limit: str) -> None:
     async with (
-        gateway_and_simulator(no_second(over_limit)) as (url, simulator),
+        gateway_and_simulator(one_slot(over_limit)) as (url, simulator),
         talking(url, "tts", AURA, subprotocol=EXTENDED) as talk,
     ):
         await talk.send(TTS_INIT)

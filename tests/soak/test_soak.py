@@ -106,7 +106,7 @@ class Soak:
         assert answer.status_code == 201, answer.text
         return [fault["id"] for fault in answer.json()["faults"]]
 
-    async def forget(self, ids: list[int]) -> None:
+    async def remove_faults(self, ids: list[int]) -> None:
         for number in ids:
             await self.http.delete(f"{self.simulator}/_sim/faults/{number}")
 
@@ -127,7 +127,7 @@ class Soak:
             found: int = (await client.get(f"{self.simulator}/_sim/log")).json()["dials"]
             return found
 
-    async def until_all_has_gone(self) -> dict[str, float]:
+    async def until_idle(self) -> dict[str, float]:
         """Wait until no session is left and nothing changes, for at most 30 s, and return the metrics."""
         same, last = 0, None
         until = asyncio.get_running_loop().time() + 30
@@ -147,7 +147,7 @@ class Soak:
         bots: list[Bot] = [transcribe_extended, transcribe_plain, speak_extended, speak_plain, speak_over_http]
         shares = [17, 8, 17, 5, 3]
 
-        async def come_and_go(bot: Bot) -> None:
+        async def run_bots(bot: Bot) -> None:
             while loop.time() < until:
                 number = next(self.numbers)
                 model = f"slng/simulator/signal:soak-{number}"
@@ -159,7 +159,7 @@ class Soak:
                     self.broken.append(f"{seed}: {error!r}; {self.scripts.get(model)}")
                 self.scripts.pop(model, None)
 
-        await asyncio.gather(*(come_and_go(bot) for bot, share in zip(bots, shares, strict=True) for _ in range(share)))
+        await asyncio.gather(*(run_bots(bot) for bot, share in zip(bots, shares, strict=True) for _ in range(share)))
 
     async def with_faults(self, model: str, kind: str, rng: random.Random, profile: dict[str, Any]) -> list[int]:
         faults = [random_fault(rng, kind) for _ in range(rng.choice([0, 1, 1, 2, 3]))]
@@ -194,7 +194,7 @@ async def speak_extended(soak: Soak, model: str, rng: random.Random) -> str:
             return str(run.fatal["code"])
         return "some failed" if any(numbers.reason == "failed" for numbers in run.contexts.values()) else "whole"
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
 async def transcribe_extended(soak: Soak, model: str, rng: random.Random) -> str:
@@ -217,7 +217,7 @@ async def transcribe_extended(soak: Soak, model: str, rng: random.Random) -> str
         run.check(numbers, exact=timed, whole=timed and not silent, unreported=not timed or "mute" in does)
         return run.fatal["code"] if run.fatal else "ended"
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
 async def speak_plain(soak: Soak, model: str, rng: random.Random) -> str:
@@ -253,7 +253,7 @@ async def speak_plain(soak: Soak, model: str, rng: random.Random) -> str:
     except ConnectionClosed:
         return "closed"
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
 async def until_closed(talk: Talk) -> int:
@@ -289,7 +289,7 @@ async def transcribe_plain(soak: Soak, model: str, rng: random.Random) -> str:
             assert len(answers) == len(run.finalizes)
         return str(code)
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
 async def speak_over_http(soak: Soak, model: str, rng: random.Random) -> str:
@@ -323,7 +323,7 @@ async def speak_over_http(soak: Soak, model: str, rng: random.Random) -> str:
         )
         return "whole" if whole else "broke off"
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
 async def test_fifty_sessions_under_random_faults_leave_nothing_behind() -> None:
@@ -336,9 +336,9 @@ async def test_fifty_sessions_under_random_faults_leave_nothing_behind() -> None
         ):
             soak = Soak(gateway.url, simulator.replace("ws:", "http:"), http)
             await soak.run("warm up", WARM_UP_SECONDS)
-            before = await soak.until_all_has_gone()
+            before = await soak.until_idle()
             await soak.run("soak", 60 * MINUTES)
-            after = await soak.until_all_has_gone()
+            after = await soak.until_idle()
             dials = await soak.dials()
     sessions = sum(soak.outcomes.values())
     print(f"\n{sessions} sessions, {dials} dials, {sum(soak.faults.values())} faults: {dict(soak.faults)}")

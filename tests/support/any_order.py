@@ -1,4 +1,4 @@
-"""The rules that the Hypothesis tests of a session on one connection at a time share."""
+"""The rules that Hypothesis tests share for sessions that use one connection at a time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from support.conversation import Conversation, Step
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """A session on one connection at a time, whose upstream becomes ready and is lost at any moment."""
+    """A session that uses one connection at a time. Upstream becomes ready and is lost at any moment."""
 
     talk: Conversation
 
     def follow(self, steps: list[Step]) -> None:
-        """Check what the session does in return for an event."""
+        """Check the steps that follow an event."""
         raise NotImplementedError
 
     @precondition(lambda self: self.talk.open.get(self.talk.newest) is False)

@@ -32,7 +32,7 @@ class SimulatorProcess:
         """Inject a fault."""
         await asyncio.to_thread(self._ask, "POST", "/_sim/faults", json.dumps(fault).encode())
 
-    async def forget_faults(self) -> None:
+    async def remove_faults(self) -> None:
         """Remove all faults."""
         await asyncio.to_thread(self._ask, "DELETE", "/_sim/faults", None)
 

@@ -66,7 +66,7 @@ def strict_json(text: str) -> Any:
     return json.loads(text.encode().decode(), parse_constant=_not_json)
 
 
-def hung_up(code: int = 1006, reason: str = "") -> Close:
+def upstream_close(code: int = 1006, reason: str = "") -> Close:
     """Return the close of an open upstream connection."""
     error = GatewayError("upstream_closed", "upstream closed", upstream={"close_code": code, "reason": reason})
     return Close(error, code, reason)
@@ -115,8 +115,8 @@ class Conversation:
         return found
 
     def ready(self, since: float | None = None, connection: int | None = None, **fields: Any) -> list[Step]:
-        """Send the ``ready`` of a connection, the newest by default. A standby connection was ready ``since`` an
-        earlier time.
+        """Send ``ready`` on a connection, by default the newest. A standby connection became ready at the time
+        ``since``.
         """
         number = self.newest if connection is None else connection
         assert self.open[number] is False
@@ -142,7 +142,7 @@ class Conversation:
         del self.open[number]
         match how:
             case int():
-                close = hung_up(how)
+                close = upstream_close(how)
             case GatewayError():
                 close = Close(how)
             case Close():

@@ -148,8 +148,7 @@ def numbers(audio: bytes, rate: int = 16_000) -> list[int]:
 async def upstream_at(
     way: str, options: SimulatorOptions | None = None, **settings: Any
 ) -> AsyncIterator[tuple[str, Simulator]]:
-    """Run a simulator, with a sidecar in front of it unless ``way`` is ``DIRECTLY``. Yield the host and port for
-    clients.
+    """Run a simulator, with a sidecar in front of it unless ``way`` is ``DIRECTLY``, and yield its host and port.
 
     Args:
         settings: the settings of the sidecar.

@@ -1,4 +1,4 @@
-"""HTTP in the tests: a client of a gateway, server-sent events, and a server for tests that play upstream."""
+"""HTTP in the tests: a client for gateways, server-sent events, and a server that plays upstream."""
 
 from __future__ import annotations
 

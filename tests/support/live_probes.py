@@ -1,5 +1,4 @@
-"""Probes for facts about SLNG that its sources dispute. Each probe asks a gateway and returns its answer in a few
-words.
+"""Probes for facts about SLNG that its sources dispute. Each probe asks a gateway and returns a short answer.
 
 ``tests/live`` probes the real gateway. The tests of the simulator run the same probes against each of its variants, so
 a probe that cannot distinguish them fails.
@@ -64,7 +63,7 @@ async def session(
 
 
 async def until(socket: ClientConnection, kinds: set[str], patience: float) -> tuple[str, list[str | bytes]]:
-    """Read until a message of one of the types comes. Return the type (or ``closed CODE``, ``silence``) and all
+    """Read until a message of one of the types comes. Return its type, ``closed CODE`` or ``silence``, and all
     messages.
     """
     came: list[str | bytes] = []
@@ -112,7 +111,7 @@ async def is_a_standalone_flush_honoured(gateway: Gateway, model: str) -> str:
     return " and ".join(ways) or "neither"
 
 
-async def how_does_sound_come(gateway: Gateway, model: str) -> str:
+async def how_does_audio_come(gateway: Gateway, model: str) -> str:
     """Return whether audio comes in binary frames or as base64 in JSON."""
     async with session(gateway, "tts", model) as socket:
         _, came = await turn(gateway, socket, *SPEAK)
@@ -121,7 +120,7 @@ async def how_does_sound_come(gateway: Gateway, model: str) -> str:
     return "base64" if any(isinstance(data, str) and len(data) > 500 for data in came) else "none"
 
 
-async def what_becomes_of_the_connection(gateway: Gateway, model: str) -> str:
+async def what_happens_to_the_connection(gateway: Gateway, model: str) -> str:
     """Return whether a connection stays open after a turn and accepts another, closes, or stays open and refuses."""
     async with session(gateway, "tts", model) as socket:
         first, _ = await turn(gateway, socket, *SPEAK)
@@ -134,14 +133,14 @@ async def what_becomes_of_the_connection(gateway: Gateway, model: str) -> str:
             second, _ = await turn(gateway, socket, *SPEAK)
         except ConnectionClosed:
             return "closes after the terminal"
-        return "takes another turn" if second in ("audio_end", "flushed") else f"is spent ({second})"
+        return "accepts another turn" if second in ("audio_end", "flushed") else f"is spent ({second})"
 
 
-async def is_the_route_taken(gateway: Gateway, kind: str, model: str, headers: dict[str, str] | None = None) -> str:
+async def is_the_route_accepted(gateway: Gateway, kind: str, model: str, headers: dict[str, str] | None = None) -> str:
     """Return whether the upgrade accepts a route (with or without ``slng/``, with or without a region header)."""
     try:
         async with session(gateway, kind, model, headers=headers):
-            return "taken"
+            return "accepted"
     except InvalidStatus as error:
         return f"HTTP {error.response.status_code}"
     except (OSError, TimeoutError) as error:

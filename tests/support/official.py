@@ -1,4 +1,4 @@
-"""The official ``pipecat-slng`` 0.7.0 on the simulator, directly or through a sidecar, and what its pipeline delivers."""
+"""The official ``pipecat-slng`` 0.7.0 on the simulator, directly or through a sidecar, and its pipeline's output."""
 
 from __future__ import annotations
 

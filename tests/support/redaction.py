@@ -37,7 +37,7 @@ WORDS = "n424242 n434343"
 PCM = signal.encode([signal.SignalWord(424_242), signal.SignalWord(434_343)])
 WAV = wav_header(16_000, data_size=len(PCM)) + PCM
 KNOWN = f"{MISPLACED} {WORDS}"
-# The text of an upstream: the keys that it was dialled with, which ``knowing`` fills in, and the words.
+# The text of an upstream: the keys that it was dialled with, which ``with_secrets`` fills in, and the words.
 LEAKY = "{key} {provider} " + WORDS
 
 CORES = {
@@ -72,11 +72,11 @@ class World:
     collector: Collector
     found: dict[str, str] = field(default_factory=lambda: dict.fromkeys(PLACES, ""))
 
-    def take(self, *what: object) -> None:
+    def keep(self, *what: object) -> None:
         """Keep something that was sent to a client."""
         self.found["replies"] += "\n".join(str(each) for each in what) + "\n"
 
-    async def converse(
+    async def run_session(
         self, kind: str, model: str = EXTERNAL, headers: dict[str, str] | None = None, *, extended: bool = False
     ) -> None:
         """Run a session until it ends, and keep everything that it received."""
@@ -97,10 +97,10 @@ class World:
                 await talk.send(TTS_INIT, {"type": "text", **context, "text": WORDS}, {"type": "flush", **context})
                 await talk.send({"type": "clear", "context_id": KNOWN}, {"type": "text", "text": [KNOWN]})
             await talk.send({"type": "close"})
-            self.take(await talk.until_closed())
+            self.keep(await talk.until_closed())
         except (ConnectionClosed, TimeoutError) as error:
-            self.take(error)
-        self.take(*talk.messages)
+            self.keep(error)
+        self.keep(*talk.messages)
 
     @contextlib.contextmanager
     def refusals(self) -> Any:
@@ -108,7 +108,7 @@ class World:
         try:
             yield
         except InvalidStatus as error:
-            self.take(error, error.response.headers, error.response.body)
+            self.keep(error, error.response.headers, error.response.body)
 
     async def ask(self, method: str, path: str, **request: Any) -> int:
         """Send a request and keep the reply, even if it breaks off. ``headers`` replace the token."""
@@ -118,15 +118,15 @@ class World:
             try:
                 async with client.stream(method, path, headers=headers, **request) as reply:
                     status = reply.status_code
-                    self.take(status, dict(reply.headers))
+                    self.keep(status, dict(reply.headers))
                     async for piece in reply.aiter_raw():
                         data += piece
             except httpx.HTTPError as error:
-                self.take(repr(error))
-            self.take(data.decode(errors="replace"))
+                self.keep(repr(error))
+            self.keep(data.decode(errors="replace"))
             return status
 
-    async def look(self) -> None:
+    async def read_pages(self) -> None:
         """Read the metrics, the status and the pages."""
         paths = {
             "metrics": ["/metrics"],
@@ -177,7 +177,7 @@ async def leaky_world(
                 world = World(sidecar, simulator, collector)
                 yield world
                 if sidecar.code is None:
-                    await world.look()
+                    await world.read_pages()
         # The sidecar writes its last lines and spans while it ends.
         world.found["log"] = sidecar.err
         world.found["traces"] = b"".join(collector.requests).decode(errors="replace")
@@ -188,7 +188,7 @@ def authorized(**more: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {SECRETS['SIDECAR_TOKEN']}", **more}
 
 
-def knowing(fault: dict[str, Any], provider: str = SECRETS["SLNG_PROVIDER_KEY"]) -> dict[str, Any]:
+def with_secrets(fault: dict[str, Any], provider: str = SECRETS["SLNG_PROVIDER_KEY"]) -> dict[str, Any]:
     """Return a fault with the keys that upstream got filled in."""
     text = json.dumps(fault).replace("{key}", SECRETS["SLNG_API_KEY"]).replace("{provider}", provider)
     found: dict[str, Any] = json.loads(text)

@@ -54,7 +54,7 @@ class Run:
     # What the client sends
 
     async def act(self, sort: str) -> None:
-        """Send some contexts and flush each one at some point, with updates and clears between them if the kind has
+        """Send some contexts and flush each one at some point, with the updates and clears of this kind of run between
         them.
         """
         rng = self.rng

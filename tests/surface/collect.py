@@ -1,6 +1,6 @@
 """Collect the surface: what users and their programs depend on, subject by subject, as JSON values.
 
-Every collector takes what is recorded of its subject. Those that try which names are accepted try the recorded ones
+Every collector gets the record of its subject. The collectors that try which names are accepted try the recorded names
 too, so that a name that became an alias does not count as removed.
 """
 
@@ -92,7 +92,7 @@ def asyncapi(_recorded: Any) -> Any:
 
 
 def errors(_recorded: Any) -> Any:
-    """Return every code with what it stands for, and the fields of an error."""
+    """Return every code with its meaning, and the fields of an error."""
     made = {}
     for code in product.STATUS_OF_CODE:
         error = product.GatewayError(code, "")
@@ -271,7 +271,7 @@ def _is_fault_with(entry: dict[str, Any], name: str, value: Any) -> bool:
 
 
 def _profile_fields(recorded: Any) -> dict[str, Any]:
-    """Return the fields of `Manners` with the values that are accepted, and their defaults."""
+    """Return the fields of `RouteProfile` with the values that are accepted, and their defaults."""
     hints = get_type_hints(product.Manners)
     words = _choices() | _words(recorded)
     usual = product.Manners()
@@ -299,7 +299,9 @@ def _choices() -> set[str]:
 
 
 def _accepted(takes: Callable[[Any], bool], words: set[str]) -> list[Any]:
-    """Return the values that are accepted. Words are tried only if nothing else is accepted: they are a choice then."""
+    """Return the values that are accepted. Words are tried only if nothing else is accepted, since the field is then a
+    choice.
+    """
     taken = [value for value in _VALUES if takes(value)]
     if not taken:
         taken = [word for word in sorted(words) if takes(word)]
@@ -363,11 +365,11 @@ def plugin(_recorded: Any) -> Any:
 
 
 def names(_recorded: Any) -> Any:
-    """Return the names that stand in the code and in the files around it: headers, environment variables, scripts."""
+    """Return the names in the code and in the files around it: headers, environment variables, scripts."""
     own = product.Settings.model_fields
     return {
         "headers in the code": {each.__name__: _constants(each, _HEADER) for each in (product.sidecar, product.plugin)},
-        # Besides those of the settings, which are a subject of their own.
+        # In addition to those of the settings, which are a separate subject.
         "environment in the code": {
             each.__name__: [name for name in _constants(each, _ENVIRONMENT) if name.lower() not in own]
             for each in (product.sidecar, product.plugin)
@@ -394,7 +396,7 @@ def _trees(package: ModuleType) -> Iterator[ast.Module]:
 
 
 def _constants(package: ModuleType, pattern: re.Pattern[str]) -> list[str]:
-    """Return the texts in a package's code that are such a name and nothing else; headers in lower case."""
+    """Return the texts in a package's code that consist of such a name only; headers in lower case."""
     found = {
         node.value
         for tree in _trees(package)

@@ -16,21 +16,21 @@ from surface import product
 
 _MODEL = "simulator/signal:1"
 _EXTENDED = "slng-sidecar.v1"
-# What a client may ask for in headers; regions are asked for in the query.
+# What a client may request in headers. Regions are requested in the query.
 _HEADERS = {
     "Authorization": "Bearer any",
     "X-SLNG-Agent-Id": "agent",
     "X-SLNG-Session-Id": "session",
     "X-Slng-Provider-Key": "own-key",
 }
-# What keys of an object count, rather than what they are.
+# Keys that are counted, with their values left out.
 _COUNTS = ("dropped_or_ignored",)
 
 
 async def wire() -> dict[str, Any]:
-    """Hold the sessions and send the requests, and return what came on both sides."""
+    """Run the sessions, send the requests, and return what came on both sides."""
     fast = product.SimulatorOptions.fast
-    # With `sidecar_simulate`, a region may be asked for although SLNG_BASE_URL is set.
+    # With `sidecar_simulate`, a client may request a region although SLNG_BASE_URL is set.
     async with (
         gateway_and_simulator(fast(utterance_end=True, segments=True), sidecar_simulate=True) as (url, simulator),
         httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http,
@@ -164,7 +164,7 @@ async def _simulator(simulator: product.Simulator) -> dict[str, Any]:
         log = (await http.get("/_sim/log")).json()
         made = {path: shape((await http.get(path)).json()) for path in ("/v1/catalog/models", "/v1/me")}
         faults = shape((await http.get("/_sim/faults")).json())
-    # What a record holds of messages and headers is the sessions', and that is collected above.
+    # The messages and headers in a record belong to the sessions, which are collected above.
     return made | {
         "/_sim/faults": faults,
         "/_sim/log": {**shape(log), "records": sorted({name for record in log["records"] for name in record})},
@@ -172,7 +172,7 @@ async def _simulator(simulator: product.Simulator) -> dict[str, Any]:
 
 
 def _reply_headers(headers: httpx.Headers) -> dict[str, str]:
-    """Return the headers of a reply. Their values are left out where each reply has others."""
+    """Return the headers of a reply. A value is left out if it differs from reply to reply."""
     made = {name: "…" for name in headers if name not in ("date", "server")}
     for name in (
         "content-type",
@@ -205,7 +205,7 @@ def _body_shape(reply: httpx.Response) -> Any:
 
 
 def _upstream(records: Iterable[product.Record]) -> dict[str, Any]:
-    """Return what SLNG gets: requests with what the sidecar adds to them, and the messages of WebSockets."""
+    """Return what SLNG receives: requests with the sidecar's additions, and the messages of WebSockets."""
     made: dict[str, dict[str, Any]] = {}
     for record in records:
         fields = made.setdefault(record.kind, {"headers": {}, "query": {}, "messages": []})
@@ -228,7 +228,7 @@ def by_type(messages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for message in messages:
         kind = str(message.get("type", "without a type"))
-        # A state has fields of its own.
+        # Each state has its own fields.
         kind += f" {message['state']}" if kind == "status" else ""
         fields = shape(message)
         made[kind] = _both(made[kind], fields) if kind in made else fields
@@ -236,7 +236,7 @@ def by_type(messages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def shape(value: Any) -> Any:
-    """Return a JSON value with the types of what it holds in place of that."""
+    """Return a JSON value in which each value is replaced by its type."""
     match value:
         case dict():
             return {name: "object" if name in _COUNTS else shape(each) for name, each in value.items()}

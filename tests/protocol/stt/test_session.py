@@ -9,7 +9,7 @@ from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.protocol.stt.dialects import PlainStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
-from support.conversation import client_closed, dial, down, fatal, hung_up, refusal, retire, up
+from support.conversation import client_closed, dial, down, fatal, refusal, retire, up, upstream_close
 from support.plain_stt import CLOSE, FINALIZE, INIT, SECOND, final, live, new, opening
 
 # Opening
@@ -309,9 +309,9 @@ def test_a_client_that_leaves_after_the_end_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("close", "close_code"),
     [
-        (hung_up(1006), 1011),
-        (hung_up(1000), 1011),
-        (hung_up(1008, "idle"), 1011),
+        (upstream_close(1006), 1011),
+        (upstream_close(1000), 1011),
+        (upstream_close(1008, "idle"), 1011),
         (GatewayError("auth_error", "the key", status=401), 1008),
         (GatewayError("rate_limit", "busy"), 1013),
         (GatewayError("not_ready", "busy"), 1013),
@@ -334,7 +334,7 @@ def test_events_of_a_connection_after_the_end_are_ignored() -> None:
     talk.client_leaves()
 
     assert talk.upstream(final("late"), b"late") == []
-    assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
+    assert talk.machine.upstream_lost(0, upstream_close(), talk.now) == []
 
 
 def test_repr_shows_the_state_and_no_words() -> None:

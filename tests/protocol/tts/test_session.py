@@ -10,7 +10,7 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import PlainTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import READY, client_closed, dial, down, fatal, hung_up, refusal, retire, up
+from support.conversation import READY, client_closed, dial, down, fatal, refusal, retire, up, upstream_close
 from support.plain_tts import AUDIO_END, CLEAR, CLOSE, FLUSH, INIT, QUIET, live, new, opening, speaking, text
 
 # Opening
@@ -302,7 +302,7 @@ def test_nothing_is_sent_after_the_end() -> None:
 
     assert talk.client(INIT, text("late"), b"late", "nonsense") == []
     assert talk.upstream(b"late", AUDIO_END, "nonsense") == []
-    assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
+    assert talk.machine.upstream_lost(0, upstream_close(), talk.now) == []
     assert talk.wait(1000) == []
 
 

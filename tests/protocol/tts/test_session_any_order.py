@@ -13,7 +13,7 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import ExtendedTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import Conversation, Step, hung_up, odd_client_messages, odd_upstream_messages
+from support.conversation import Conversation, Step, odd_client_messages, odd_upstream_messages, upstream_close
 from support.extended_tts import AUDIO_END, BUSY, CLEARED, INIT, NO_SUCH_VOICE
 
 AURA, SONIOX = "slng/deepgram/aura:2-en", "soniox/tts-rt:v1"
@@ -157,7 +157,11 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
         if (number := self.some(data, ready=True)) is not None:
             self.follow(self.talk.upstream(message, connection=number))
 
-    @rule(data=st.data(), ready=st.booleans(), error=st.sampled_from([BUSY, NO_SUCH_VOICE, hung_up(), hung_up(1000)]))
+    @rule(
+        data=st.data(),
+        ready=st.booleans(),
+        error=st.sampled_from([BUSY, NO_SUCH_VOICE, upstream_close(), upstream_close(1000)]),
+    )
     def lost(self, data: st.DataObject, ready: bool, error: GatewayError) -> None:
         if (number := self.some(data, ready=ready)) is not None:
             self.follow(self.talk.lost(error, connection=number))
@@ -198,7 +202,7 @@ class Provider:
     clearing: bool = False
     late: bool = False  # the turn ended before the clear arrived, which is acknowledged all the same
 
-    def take(self, message: dict[str, Any]) -> None:
+    def receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "clear":
             self.clearing = True
             return
@@ -253,7 +257,7 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
                 number = what[1]
                 if number not in self.providers:
                     self.providers[number] = Provider(self.talk.inits[number]["voice"], self.model == SONIOX)
-                self.providers[number].take(what[2])
+                self.providers[number].receive(what[2])
             assert what[0] != "error" or what[2] == "goes on", "the session ended"
         self.listener.receive(steps)
         for name, sends_audio in self.listener.audio.items():
@@ -271,26 +275,26 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
     # The client
 
     @property
-    def growing(self) -> list[str]:
+    def unflushed(self) -> list[str]:
         return [name for name in self.texts if name not in self.flushed and name not in self.listener.ended]
 
     @rule(data=st.data(), new=st.booleans(), flush=st.booleans())
     def text(self, data: st.DataObject, new: bool, flush: bool) -> None:
-        if new or not self.growing:
+        if new or not self.unflushed:
             name = f"c{len(self.texts)}"
             self.texts[name] = 0
         else:
-            name = data.draw(st.sampled_from(self.growing))
+            name = data.draw(st.sampled_from(self.unflushed))
         words = f"{name}/{self.texts[name]}/{self.voice}"
         self.texts[name] += 1
         if flush:
             self.flushed.add(name)
         self.follow(self.talk.client({"type": "text", "context_id": name, "text": words, "flush": flush}))
 
-    @precondition(lambda self: self.growing)
+    @precondition(lambda self: self.unflushed)
     @rule(data=st.data())
     def flush(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(self.growing))
+        name = data.draw(st.sampled_from(self.unflushed))
         self.flushed.add(name)
         self.follow(self.talk.client({"type": "flush", "context_id": name}))
 
@@ -360,7 +364,7 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         if twice and number in self.talk.open:
             self.follow(self.talk.upstream(AUDIO_END, connection=number))
         if closes and number in self.talk.open:
-            self.follow(self.talk.lost(hung_up(1000), connection=number))
+            self.follow(self.talk.lost(upstream_close(1000), connection=number))
 
     def ends(self, number: int) -> None:
         provider = self.providers[number]
@@ -391,7 +395,7 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         number = data.draw(st.sampled_from([number for number, ready in self.talk.open.items() if ready]))
         if (provider := self.providers.get(number)) is not None and provider.context and not provider.clearing:
             self.drops[provider.context] += 1
-        self.follow(self.talk.lost(hung_up(code), connection=number))
+        self.follow(self.talk.lost(upstream_close(code), connection=number))
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 20.0]))
     def time(self, seconds: float) -> None:
@@ -400,8 +404,8 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "talk"):
             return
-        while self.growing:
-            name = self.growing[0]
+        while self.unflushed:
+            name = self.unflushed[0]
             self.flushed.add(name)
             self.follow(self.talk.client({"type": "flush", "context_id": name}))
         for _ in range(8 * (len(self.texts) + self.updates) + 8):

@@ -15,10 +15,10 @@ from support.conversation import (
     dial,
     down,
     fatal,
-    hung_up,
     refusal,
     retire,
     up,
+    upstream_close,
 )
 from support.plain_tts import AUDIO_END, CLEAR, CLEARED, CLOSE, FLUSH, FLUSHED, INIT, QUIET, live, new, speaking, text
 
@@ -261,7 +261,7 @@ def test_events_of_an_earlier_connection_are_ignored() -> None:
     talk.ready()
 
     assert talk.upstream(b"old", AUDIO_END, CLEARED, connection=0) == []
-    assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
+    assert talk.machine.upstream_lost(0, upstream_close(), talk.now) == []
     assert talk.machine.upstream_ready(0, json.dumps(READY), talk.now) == []
     assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
 

@@ -81,7 +81,7 @@ class Upstream:
     clearing: bool = False  # a clear arrived that is not acknowledged yet
     late: bool = False  # the turn ended before the clear arrived, which is acknowledged all the same
 
-    def take(self, message: dict[str, Any]) -> None:
+    def receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "clear":
             self.clearing = True
             return
@@ -120,7 +120,7 @@ class OrderlySpeech(RuleBasedStateMachine):
         for what in steps:
             match what:
                 case ("up", number, message):
-                    self.upstreams.setdefault(number, Upstream()).take(message)
+                    self.upstreams.setdefault(number, Upstream()).receive(message)
                 case ("down", bytes(data)):
                     assert self.turns, "audio came that belongs to no turn"
                     assert data == self.turns[0].number.to_bytes(4, "big"), "audio of another turn"
