@@ -139,7 +139,7 @@ async def test_samples_without_a_header_are_decoded_as_described(expected: Expec
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "message_part"),
     [
         (b"", "an empty file"),
         (b"x", "not audio"),
@@ -158,8 +158,8 @@ async def test_samples_without_a_header_are_decoded_as_described(expected: Expec
         ),  # it points beyond the file
     ],
 )
-async def test_files_without_audio_are_refused(file: bytes, says: str) -> None:
-    with pytest.raises(UnreadableAudio, match=says):
+async def test_files_without_audio_are_refused(file: bytes, message_part: str) -> None:
+    with pytest.raises(UnreadableAudio, match=message_part):
         await decoded(file)
 
 

@@ -153,7 +153,7 @@ def test_a_header_may_come_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "message_part"),
     [
         (b"not a wav file at all", "no WAV file"),
         (b"RIFF\x00\x00\x00\x00AVI ", "no WAV file"),
@@ -174,8 +174,8 @@ def test_a_header_may_come_byte_by_byte() -> None:
         (riff(fmt(), b"\x01\x02\x03\x04\x05\x06\x07\x08"), "broken header"),
     ],
 )
-def test_an_unreadable_file_is_refused_by_name(file: bytes, says: str) -> None:
-    with pytest.raises(UnreadableAudio, match=says):
+def test_an_unreadable_file_is_refused_by_name(file: bytes, message_part: str) -> None:
+    with pytest.raises(UnreadableAudio, match=message_part):
         read(file)
 
 

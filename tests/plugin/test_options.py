@@ -66,7 +66,7 @@ def test_the_address_comes_from_the_environment_if_none_is_given(monkeypatch: py
 
 @pytest.mark.parametrize("service", EVERY)
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message_part"),
     [
         ({"model": "slng/deepgram/aura:2-en", "provider_key": "k-secret"}, "BYOK is only supported for external"),
         ({"world_part": "mars"}, "Unknown world_part 'mars'. Use one of: eu-north, "),
@@ -78,11 +78,11 @@ def test_the_address_comes_from_the_environment_if_none_is_given(monkeypatch: py
     ],
 )
 def test_arguments_that_cannot_work_are_refused_with_an_explanation(
-    service: Service, arguments: dict[str, Any], says: str
+    service: Service, arguments: dict[str, Any], message_part: str
 ) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
         service(**arguments)
-    assert says in str(refusal.value)
+    assert message_part in str(refusal.value)
     assert "k-secret" not in str(refusal.value)
 
 

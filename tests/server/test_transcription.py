@@ -214,7 +214,7 @@ async def test_a_file_that_is_not_audio_is_refused_before_any_dial(file: bytes, 
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "says"),
+    ("request_", "status", "message_part"),
     [
         ({"json": {"file": "x"}}, 415, "multipart/form-data"),
         ({"content": WAV}, 415, "multipart/form-data"),
@@ -239,12 +239,12 @@ async def test_a_file_that_is_not_audio_is_refused_before_any_dial(file: bytes, 
     ],
 )  # fmt: skip
 async def test_an_unreadable_file_is_refused_by_name_before_any_dial(
-    request_: dict[str, Any], status: int, says: str
+    request_: dict[str, Any], status: int, message_part: str
 ) -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         reply = await http.post(OPENAI, **request_)
         assert reply.status_code == status
-        assert says in reply.json()["error"]["message"]
+        assert message_part in reply.json()["error"]["message"]
         assert simulator.log.dials == 0
         assert (await http.get("/v1/status")).json()["sessions"] == []
 

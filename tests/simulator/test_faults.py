@@ -321,7 +321,7 @@ async def test_a_script_is_in_effect_from_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "message_part"),
     [
         ({"do": "explode"}, "no fault 'explode'.*drop"),
         ({"do": "drop", "when": "audio", "loud": 1}, "no field 'loud'.*after_ms"),
@@ -341,8 +341,8 @@ async def test_a_script_is_in_effect_from_the_start() -> None:
         ("drop", "an object"),
     ],
 )
-def test_an_unknown_fault_is_refused_with_the_names_that_exist(fault: object, says: str) -> None:
-    with pytest.raises(BadFault, match=says):
+def test_an_unknown_fault_is_refused_with_the_names_that_exist(fault: object, message_part: str) -> None:
+    with pytest.raises(BadFault, match=message_part):
         parse_script([fault])
 
 

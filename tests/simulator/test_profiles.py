@@ -26,7 +26,7 @@ def test_profile_fields_are_parsed_as_people_write_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignment", "says"),
+    ("assignment", "message_part"),
     [
         ("mood=1", "no field 'mood'"),
         ("pace", "name=value"),
@@ -38,8 +38,8 @@ def test_profile_fields_are_parsed_as_people_write_them() -> None:
         ("terminal=bang", "terminal takes one of"),
     ],
 )
-def test_impossible_profile_fields_are_refused(assignment: str, says: str) -> None:
-    with pytest.raises(BadProfile, match=says):
+def test_impossible_profile_fields_are_refused(assignment: str, message_part: str) -> None:
+    with pytest.raises(BadProfile, match=message_part):
         parse_profile([assignment])
 
 

@@ -23,7 +23,7 @@ _HEADERS = {
     "X-SLNG-Session-Id": "session",
     "X-Slng-Provider-Key": "own-key",
 }
-# Keys that are counted, with their values left out.
+# Objects that hold counts. Their keys differ from run to run.
 _COUNTS = ("dropped_or_ignored",)
 
 

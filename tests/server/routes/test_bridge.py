@@ -70,7 +70,7 @@ async def test_the_operator_s_voice_is_used_if_a_request_names_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code", "says"),
+    ("body", "status", "code", "message_part"),
     [
         (b"", 400, "bad_request", "not JSON"),
         (b"{", 400, "bad_request", "The body is not JSON"),
@@ -92,14 +92,14 @@ async def test_the_operator_s_voice_is_used_if_a_request_names_none() -> None:
     ],
 )
 async def test_an_unusable_body_is_refused_by_name_before_any_dial(
-    body: bytes, status: int, code: str, says: str
+    body: bytes, status: int, code: str, message_part: str
 ) -> None:
     async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         reply = await http.post(PATH, content=body)
         assert reply.status_code == status
         error = reply.json()["error"]
         assert error["code"] == error["data"]["code"] == code
-        assert says in error["message"]
+        assert message_part in error["message"]
         assert simulator.log.dials == 0
 
 

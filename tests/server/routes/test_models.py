@@ -103,7 +103,7 @@ async def test_all_pages_are_read_once_in_five_minutes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "status", "says"),
+    ("reply", "status", "message_part"),
     [
         (JSONResponse({"error": "Unauthorized"}, 401), 401, "SLNG_API_KEY"),
         (Response("<html>", 404), 502, "HTTP 404"),
@@ -115,9 +115,11 @@ async def test_all_pages_are_read_once_in_five_minutes() -> None:
         (Response("[" + " " * 9_000_000), 502, "too long"),
     ],
 )
-async def test_an_invalid_catalogue_is_an_error_and_requested_again(reply: Response, status: int, says: str) -> None:
+async def test_an_invalid_catalogue_is_an_error_and_requested_again(
+    reply: Response, status: int, message_part: str
+) -> None:
     async with catalogue_of(Scripted(reply, page(1))) as models:
-        with pytest.raises(GatewayError, match=says) as caught:
+        with pytest.raises(GatewayError, match=message_part) as caught:
             await models()
         assert caught.value.status == status
         assert KEY not in caught.value.message

@@ -116,7 +116,7 @@ async def test_the_client_s_bearer_goes_upstream_if_passthrough_is_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "headers", "status", "code", "says"),
+    ("model", "headers", "status", "code", "message_part"),
     [
         (NOVA, {"X-Slng-Provider-Key": "k"}, 400, "config_error", "BYOK is only supported for external STT/TTS routes"),
         ("nova", {}, 400, "bad_request", "'nova' is not a model"),
@@ -136,7 +136,7 @@ async def test_the_client_s_bearer_goes_upstream_if_passthrough_is_on() -> None:
     ],
 )
 async def test_an_invalid_request_is_refused_at_the_upgrade_before_any_dial(
-    model: str, headers: dict[str, str], status: int, code: str, says: str
+    model: str, headers: dict[str, str], status: int, code: str, message_part: str
 ) -> None:
     async with gateway_and_simulator() as (url, simulator):
         with pytest.raises(InvalidStatus) as caught:
@@ -145,7 +145,7 @@ async def test_an_invalid_request_is_refused_at_the_upgrade_before_any_dial(
         assert caught.value.response.status_code == status
         error = _error_of(caught.value)
         assert error["code"] == error["data"]["code"] == code
-        assert says in error["message"]
+        assert message_part in error["message"]
         assert error["fatal"] is True
         assert error["retryable"] is False
         assert simulator.log.dials == 0
@@ -233,7 +233,7 @@ async def test_deepgram_s_own_results_become_the_bridge_s_messages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "message_part"),
     [
         ("{", "not JSON"),
         ("[1]", "a list"),
@@ -242,13 +242,15 @@ async def test_deepgram_s_own_results_become_the_bridge_s_messages() -> None:
         ({"type": "init"}, "already had its init"),
     ],
 )
-async def test_an_invalid_stt_message_causes_a_named_error_and_the_session_goes_on(message: Any, says: str) -> None:
+async def test_an_invalid_stt_message_causes_a_named_error_and_the_session_goes_on(
+    message: Any, message_part: str
+) -> None:
     async with gateway_and_simulator() as (url, _), talking(url, "stt", NOVA) as talk:
         await talk.send(STT_INIT)
         await talk.until("ready")
         await talk.send(message)
         error = await talk.until("error")
-        assert says in error["message"]
+        assert message_part in error["message"]
         assert error["fatal"] is False
         await talk.send({"type": "never heard of it"}, spoken(5), {"type": "close"})
         assert await talk.until_closed() == (1000, "")
