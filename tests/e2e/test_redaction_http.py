@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.bots import SIGNAL
-from support.http import QuietHandler, http_server
+from support.http_tools import QuietHandler, http_server
 from support.redaction import (
     CLIENT_KEY,
     CORES,
@@ -180,7 +180,7 @@ async def test_an_upstream_that_repeats_its_requests_leaks_no_secret(whose: str)
                         world.ask("GET", "/v1/models", headers=authorized(**headers)),
                     )
         everything = "".join(server.requests)
-    world.assert_searchable("not opened", *(["a spare of"] if whose == "ours" else []))
+    world.assert_searchable("not opened", *(["standby connection to"] if whose == "ours" else []))
     assert world.found["replies"].count("[key]") > 5 * WAYS
     assert '"object":"list"' in world.found["replies"]
     assert CORES["SLNG's key"] in everything
@@ -222,6 +222,6 @@ async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> Non
                 speaking.messages,
             )
             assert await world.sidecar.ends() == 0
-    world.assert_searchable("draining", "a spare of", "stopping")
+    world.assert_searchable("draining", "standby connection to", "stopping")
     assert "'draining'" in world.found["replies"] or '"draining"' in world.found["replies"]
     assert world.leaks() == []

@@ -17,7 +17,7 @@ from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Fault, Simulator
 from slng_sidecar.simulator.records import Record
-from support.http import server_sent_events
+from support.http_tools import server_sent_events
 
 WAYS = {
     "websocket": "Speech over HTTP, by upstream's WebSocket",

@@ -211,15 +211,11 @@ def follow(machine: SessionMachine, init: dict[str, Any] | None, steps: list[tup
                 drained = True
                 talk.drain(rest[0])
             case "ready" if waiting := [number for number, ready in talk.open.items() if not ready]:
-                number = waiting[rest[0] % len(waiting)]
-                talk.open[number] = True
-                talk._done(machine.upstream_ready(number, json.dumps({"type": "ready"}), talk.now))
+                talk.ready(connection=waiting[rest[0] % len(waiting)])
             case "upstream" if standing := [number for number, ready in talk.open.items() if ready]:
                 talk.upstream(rest[0], connection=standing[rest[1] % len(standing)])
             case "lost" if talk.open:
-                number = list(talk.open)[rest[1] % len(talk.open)]
-                del talk.open[number]
-                talk._done(machine.upstream_lost(number, rest[0], talk.now))
+                talk.lost(rest[0], connection=list(talk.open)[rest[1] % len(talk.open)])
         deadline = machine.deadline
         assert deadline is None or math.isfinite(deadline)
         repr(machine)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from slng_sidecar.engines import signal
-from support.http import http_client
+from support.http_tools import http_client
 from support.running import NOVA, STT_INIT, gateway_and_simulator, talking
 
 

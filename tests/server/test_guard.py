@@ -13,7 +13,7 @@ import httpx
 import pytest
 from slng_sidecar.server import guard
 from slng_sidecar.simulator import Simulator
-from support.http import http_client
+from support.http_tools import http_client
 from support.running import AURA, NOVA, gateway_and_simulator, talking
 from websockets.exceptions import InvalidStatus
 

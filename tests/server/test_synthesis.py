@@ -10,7 +10,7 @@ import httpx
 import pytest
 from slng_sidecar.server.synthesis import KnownGateways
 from slng_sidecar.simulator import BAD_PROVIDER_KEY, SimulatorOptions, running_simulator
-from support.http import http_client
+from support.http_tools import http_client
 from support.numbered_signal import whole_words
 from support.running import AURA, gateway_and_simulator, running_gateway
 

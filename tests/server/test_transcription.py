@@ -20,7 +20,7 @@ from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
 from support.audio import audio_file
-from support.http import http_client, server_sent_events
+from support.http_tools import http_client, server_sent_events
 from support.running import NOVA, gateway_and_simulator, running_gateway
 
 OPENAI = "/v1/audio/transcriptions"

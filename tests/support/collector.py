@@ -9,7 +9,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from support.http import QuietHandler, http_server
+from support.http_tools import QuietHandler, http_server
 
 
 class Collector:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions
 
-from support.http import http_client
+from support.http_tools import http_client
 from support.running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 
 EXTENDED = "slng-sidecar.v1"

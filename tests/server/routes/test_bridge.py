@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from slng_sidecar.simulator import SimulatorOptions
-from support.http import http_client
+from support.http_tools import http_client
 from support.numbered_signal import whole_words
 from support.running import AURA, gateway_and_simulator
 

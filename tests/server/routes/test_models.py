@@ -19,7 +19,7 @@ from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Limits
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
-from support.http import http_client
+from support.http_tools import http_client
 from support.running import AURA, KEY, NOVA, gateway_and_simulator, running_gateway
 
 

@@ -17,7 +17,7 @@ import soundfile
 from slng_sidecar.config import load_settings
 from slng_sidecar.keys import ConfigError
 from slng_sidecar.simulator import SimulatorOptions
-from support.http import http_client, server_sent_events
+from support.http_tools import http_client, server_sent_events
 from support.numbered_signal import whole_words
 from support.processes import need
 from support.running import AURA, gateway_and_simulator

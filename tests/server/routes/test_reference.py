@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from support.http import http_client
+from support.http_tools import http_client
 from support.running import gateway_and_simulator
 
 
