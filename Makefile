@@ -5,9 +5,22 @@ MADE := .venv/.made
 MADE_BOT := .venv/.made-bot
 MADE_BROWSER := .venv/.made-browser
 MADE_DIST := .venv/.made-dist
+# A variable, as its commas would end an argument of $(call).
+SIDECAR := './sidecar[codecs,otel,simulator]'
+# Two workers for each processor, as tests often wait; each takes tests from the others when its own are done.
+PARALLEL := -n auto --dist worksteal
+# The same commit always runs the same sample of the matrix, and the next commit runs another one.
+MATRIX_SEED ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo 0)
+SUITES := check slow debug fuzz matrix soak interop browser containers dist
 INTEROP := $(patsubst tests/interop/envs/%.txt,.interop/%/.made,$(wildcard tests/interop/envs/*.txt))
 
-.PHONY: help install run bot test bench docs check check-all slow debug interop interop-envs browser containers dist matrix matrix-docs soak fuzz format constraints clean
+# Without compiled files, each worker and each process under test would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
+# $(call pip,python,arguments): install packages, and show what pip says only if it fails.
+pip = $(1) -m pip install --disable-pip-version-check $(2) >$@.log 2>&1 || { cat $@.log; exit 1; }
+
+.PHONY: help install run bot test coverage bench docs check check-all slow debug interop interop-envs browser containers dist matrix matrix-all matrix-docs soak fuzz format constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -16,23 +29,32 @@ install: $(MADE) ## create .venv with both packages and the tools
 
 $(MADE): pyproject.toml sidecar/pyproject.toml plugin/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e './sidecar[codecs,otel,simulator]' -e ./plugin
+	@echo "Creating a virtual environment in .venv"
+	@$(PYTHON) -m venv .venv
+	@echo "Installing pip"
+	@$(call pip,$(BIN)/python,-c constraints.txt 'pip>=25.1')
+	@echo "Installing both packages, their dependencies and the development tools"
+	@$(call pip,$(BIN)/python,-c constraints.txt --group dev -e $(SIDECAR) -e ./plugin)
 	@touch $(MADE)
 
-run: $(MADE) ## start the gateway, with the simulator if there is no SLNG key
-	@$(BIN)/slng-sidecar serve --env-file .env --simulate-without-key
+run: $(MADE) ## start the gateway; with the simulator if there is no SLNG key
+	@echo "Starting the gateway; Ctrl-C stops it"
+	@exec $(BIN)/slng-sidecar serve --env-file .env --simulate-without-key
 
 bot: $(MADE_BOT) ## start the example bot, to talk to in the browser; BOT="-t daily" for Daily
 	@$(BIN)/python plugin/examples/bot.py $(BOT)
 
 $(MADE_BOT): $(MADE)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e './plugin[examples]'
+	@echo "Installing the dependencies of the examples"
+	@$(call pip,$(BIN)/python,-c constraints.txt -e './plugin[examples]')
 	@touch $@
 
-test: $(MADE) ## run the tests
-	$(BIN)/python -m pytest
+test: $(MADE) ## run the tests that need nothing but Python
+	$(BIN)/python -m pytest $(PARALLEL)
+
+coverage: $(MADE) ## run the same tests with branch coverage, fail below the floor, and list the files below it
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= --cov-fail-under=0
+	$(BIN)/python .ci/coverage_floor.py
 
 bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulator; BENCH="--quick" for less
 	@$(BIN)/python -m bench $(BENCH)
@@ -40,31 +62,23 @@ bench: $(MADE) ## measure the sidecar beside the official plugin, on the simulat
 docs: $(MADE) ## write the reference pages that come from the code
 	@$(BIN)/python docs/generate.py
 
-check: $(MADE) ## check format, style, spelling, types, layers and tests
+check: $(MADE) ## check format, style, spelling, types, layers and branch coverage by the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy sidecar plugin tests bench
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(MAKE) test
+	$(MAKE) coverage
 
-check-all: check ## all of check, then the slow tests, asyncio's debug mode, the clients in environments of their own, the browser, the fault matrix, soak, fuzz, the containers and the packages
-	$(MAKE) slow
-	$(MAKE) debug
-	$(MAKE) fuzz
-	$(MAKE) matrix
-	$(MAKE) soak
-	$(MAKE) interop
-	$(MAKE) browser
-	$(MAKE) containers
-	$(MAKE) dist
+check-all: ## run check, then every suite below except matrix-all, and say how long each took
+	@MAKE="$(MAKE)" .ci/timed $(SUITES)
 
 slow: $(MADE) ## run the tests that take long: speech in real time, long files, the benchmark's comparison
 	$(BIN)/python -m pytest -m slow
 
 debug: $(MADE) ## run the gateway's tests in asyncio's debug mode
 	# But for those in which time runs faster than it may be looked at.
-	$(BIN)/python -m pytest -o asyncio_debug=true --ignore-glob='*_losses.py' tests/server tests/upstream
+	$(BIN)/python -m pytest -n logical --dist worksteal -o asyncio_debug=true --ignore-glob='*_losses.py' tests/server tests/upstream
 
 interop: $(MADE) interop-envs ## test the clients that need environments of their own, and the plugin on the oldest supported Pipecat
 	$(BIN)/python -m pytest -m interop tests/interop
@@ -73,9 +87,10 @@ interop: $(MADE) interop-envs ## test the clients that need environments of thei
 interop-envs: $(INTEROP) ## create the environments of interop, in .interop
 
 .interop/%/.made: tests/interop/envs/%.txt
-	rm -rf .interop/$*
-	$(PYTHON) -m venv .interop/$*
-	.interop/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@rm -rf .interop/$*
+	@$(PYTHON) -m venv .interop/$*
+	@echo "Installing the packages of .interop/$*"
+	@$(call pip,.interop/$*/bin/python,-r $<)
 	@touch $@
 
 .interop/pipecat-floor/.made: sidecar/pyproject.toml plugin/pyproject.toml
@@ -87,7 +102,8 @@ browser: $(MADE_BROWSER) ## talk to the example bot in a real browser; needs chr
 	$(BIN)/python -m pytest -m browser tests/browser
 
 $(MADE_BROWSER): $(MADE_BOT)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group browser
+	@echo "Installing what drives a browser"
+	@$(call pip,$(BIN)/python,-c constraints.txt --group browser)
 	@touch $@
 
 dist: $(MADE_DIST) ## build both packages into dist/, and test them in environments of their own
@@ -97,13 +113,17 @@ dist: $(MADE_DIST) ## build both packages into dist/, and test them in environme
 	$(BIN)/python -m pytest -m dist tests/packaging
 
 $(MADE_DIST): $(MADE)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dist
+	@echo "Installing what builds packages"
+	@$(call pip,$(BIN)/python,-c constraints.txt --group dist)
 	@touch $@
 
-matrix: $(MADE) ## run every fault at every moment
+matrix: $(MADE) ## run a sample of matrix-all, chosen by MATRIX_SEED, with every fault, moment and implementation in it
+	MATRIX_SEED=$(MATRIX_SEED) $(BIN)/python -m pytest -m matrix -rP tests/faults tests/e2e
+
+matrix-all: $(MADE) ## run every fault at every moment, and show the results in a table
 	$(BIN)/python -m pytest -m matrix tests/faults tests/e2e
 
-matrix-docs: $(MADE) ## run matrix, and write the results to docs/evidence/fault-matrix.md
+matrix-docs: $(MADE) ## run matrix-all, and write the results to docs/evidence/fault-matrix.md
 	MATRIX_DOCS=docs/evidence/fault-matrix.md $(BIN)/python -m pytest -m matrix tests/faults
 
 soak: $(MADE) ## run sessions under random faults for MINUTES (default 2)
@@ -116,9 +136,9 @@ format: $(MADE) ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-constraints: ## pin what a fresh installation takes today
+constraints: ## pin the versions that a fresh installation takes today
 	rm -rf .venv && : > constraints.txt && $(MAKE) install $(MADE_BROWSER) $(MADE_DIST)
 	{ echo "# Versions that the tests ran with; made by 'make constraints'."; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.tmp && mv constraints.tmp constraints.txt && touch $(MADE) $(MADE_BOT) $(MADE_BROWSER) $(MADE_DIST)
 
-clean: ## remove what was made
-	rm -rf .venv .interop dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove what the other targets have made
+	rm -rf .venv .interop dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -1,6 +1,6 @@
-"""Measurements of the sidecar beside the official ``pipecat-slng``, both on the simulator; ``python -m bench``."""
+"""Benchmark of the sidecar and the official ``pipecat-slng`` on the simulator. Run it with ``python -m bench``."""
 
 import os
 
-# Pipecat announces itself on standard error when it is imported, through loguru.
+# When Pipecat is imported, it logs its version to standard error through loguru.
 os.environ.setdefault("LOGURU_LEVEL", "ERROR")

@@ -1,8 +1,8 @@
-"""Bots: the services of our plugin, or of the official ``pipecat-slng`` 0.7.0, in a real Pipecat pipeline.
+"""Bots: the services of this project's plugin or of the official ``pipecat-slng`` 0.7.0 in a real Pipecat pipeline.
 
-Ours talk to the sidecar, the official ones straight to the simulator. The official ones only dial
-``wss://{world_part}.api.slng.ai``; ``WorldPart.bridge_url`` is the one place where that address is made, and is
-replaced. Nothing else of them is touched.
+This project's services connect to the sidecar, and the official ones directly to the simulator. The official ones
+always connect to ``wss://{world_part}.api.slng.ai``. ``WorldPart.bridge_url`` is the only function that builds this
+address, so the benchmark replaces it and nothing else.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ F = TypeVar("F", bound=Frame)
 R = TypeVar("R")
 
 
-class _Ear(FrameProcessor):
-    """Keeps what passes in one direction, with its time."""
+class _FrameRecorder(FrameProcessor):
+    """Records the frames that pass in one direction, each with its time."""
 
     def __init__(self, direction: FrameDirection, changed: asyncio.Event) -> None:
         super().__init__(enable_direct_mode=True)
@@ -49,14 +49,19 @@ class _Ear(FrameProcessor):
 
 
 class Bot:
-    """A pipeline that runs.
+    """A running pipeline.
 
     Attributes:
-        start_ms: from its start until the StartFrame had passed all of it.
+        start_ms: the time from its start until the StartFrame had passed all of it, in ms.
     """
 
     def __init__(
-        self, worker: PipelineWorker, source: _Ear, sink: _Ear, changed: asyncio.Event, start_ms: float
+        self,
+        worker: PipelineWorker,
+        source: _FrameRecorder,
+        sink: _FrameRecorder,
+        changed: asyncio.Event,
+        start_ms: float,
     ) -> None:
         self.start_ms = start_ms
         self._worker = worker
@@ -65,44 +70,49 @@ class Bot:
         self._changed = changed
 
     async def send(self, frame: Frame) -> float:
-        """Queue a frame; give the time just before."""
+        """Queue a frame and return the time just before."""
         at = time.monotonic()
         await self._worker.queue_frame(frame)
         return at
 
-    async def hear(self, pcm: bytes) -> float:
-        """Queue audio of the user; give the time just before."""
+    async def send_audio(self, pcm: bytes) -> float:
+        """Queue audio of the user and return the time just before."""
         return await self.send(InputAudioRawFrame(audio=pcm, sample_rate=RATE, num_channels=1))
 
-    def out(self, kind: type[F]) -> list[tuple[float, F]]:
-        """Give the frames of a kind that left the pipeline, each with its time."""
+    def output(self, kind: type[F]) -> list[tuple[float, F]]:
+        """Return the frames of a type that left the pipeline, each with its time."""
         return [(at, frame) for at, frame in self._sink.frames if isinstance(frame, kind)]
 
     def errors(self) -> list[ErrorFrame]:
-        """Give the errors that came out at the pipeline's beginning."""
+        """Return the errors that were pushed upstream out of the pipeline."""
         return [frame for _, frame in self._source.frames if isinstance(frame, ErrorFrame)]
 
-    def held(self, sent: list[float]) -> list[float]:
-        """Give how long each audio frame was on its way through the pipeline, in ms; ``sent`` is when each went in."""
-        return [1000 * (at - start) for (at, _), start in zip(self.out(InputAudioRawFrame), sent, strict=False)]
+    def transit_ms(self, sent: list[float]) -> list[float]:
+        """Return how long each audio frame took through the pipeline, in ms.
+
+        Args:
+            sent: when each frame was queued.
+        """
+        return [1000 * (at - start) for (at, _), start in zip(self.output(InputAudioRawFrame), sent, strict=False)]
 
     async def until(self, condition: Callable[[], object], timeout: float = WAIT) -> None:
-        """Wait until the condition holds; it is looked at after each frame."""
+        """Wait until the condition is true. It is checked after each frame."""
         async with asyncio.timeout(timeout):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
 
     def transcribed(self) -> list[str]:
-        """Give the words of the finals."""
-        return " ".join(frame.text for _, frame in self.out(TranscriptionFrame)).split()
+        """Return the words of the finals."""
+        return " ".join(frame.text for _, frame in self.output(TranscriptionFrame)).split()
 
 
 @contextlib.asynccontextmanager
 async def running_bot(*services: FrameProcessor) -> AsyncIterator[Bot]:
-    """Run a pipeline around services while the block runs."""
+    """Run a pipeline with these services while the block runs."""
     changed = asyncio.Event()
-    source, sink = _Ear(FrameDirection.UPSTREAM, changed), _Ear(FrameDirection.DOWNSTREAM, changed)
+    source = _FrameRecorder(FrameDirection.UPSTREAM, changed)
+    sink = _FrameRecorder(FrameDirection.DOWNSTREAM, changed)
     params = PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=RATE)
     pipeline = Pipeline([source, *services, sink])
     worker = PipelineWorker(pipeline, cancel_on_idle_timeout=False, enable_rtvi=False, params=params)
@@ -114,12 +124,12 @@ async def running_bot(*services: FrameProcessor) -> AsyncIterator[Bot]:
 
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
-    begun = time.monotonic()
+    start = time.monotonic()
     running = asyncio.create_task(runner.run())
     try:
         async with asyncio.timeout(WAIT):
             await started.wait()
-        yield Bot(worker, source, sink, changed, 1000 * (time.monotonic() - begun))
+        yield Bot(worker, source, sink, changed, 1000 * (time.monotonic() - start))
         await worker.queue_frame(CancelFrame())
         await asyncio.wait([running], timeout=_STOP)
     finally:
@@ -127,19 +137,21 @@ async def running_bot(*services: FrameProcessor) -> AsyncIterator[Bot]:
         await asyncio.wait([running], timeout=_STOP)
 
 
-async def ready() -> None:
-    """Wait until a bot's connections are open on either side; the official services say it to nobody."""
+async def wait_until_connected() -> None:
+    """Wait for a second, in which a bot's connections open. The official services emit no event for it."""
     await asyncio.sleep(1)
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared.
+    """One of the two plugins that are compared.
 
     Attributes:
-        name: for the models of its runs.
-        stt, tts: make a service for a model; ``tts`` speaks in voice ``one``.
-        stt_settings, tts_settings: their settings.
+        name: part of the names of its models.
+        stt: creates an STT service for a model.
+        tts: creates a TTS service for a model, with the voice ``one``.
+        stt_settings: the class of the STT settings.
+        tts_settings: the class of the TTS settings.
     """
 
     name: str
@@ -159,7 +171,7 @@ OFFICIAL = Side(
 
 
 def ours(sidecar: str) -> Side:
-    """Give our side, with a sidecar's address."""
+    """Return this project's side, which uses the sidecar at this address."""
     return Side(
         "ours",
         lambda model: pipecat_slng_sidecar.SlngSTTService(sidecar_url=sidecar, model=model),
@@ -169,35 +181,40 @@ def ours(sidecar: str) -> Side:
     )
 
 
-async def runs_of(
+async def run_both_sides(
     world: World,
     name: str,
     run: Callable[[World, Side, str, int], Awaitable[R]],
     *,
-    at_once: bool = True,
-    **manners: Any,
+    concurrent: bool = True,
+    **profile: Any,
 ) -> list[list[R]]:
-    """Run something ``world.runs`` times on each side, one side after the other; ours first.
-
-    Each run has a model of its own, with these manners.
+    """Run a measurement ``world.runs`` times on each side, first on ours and then on the official one.
 
     Args:
-        at_once: all runs of a side together, which takes less time; not where a millisecond counts.
+        world: the processes to measure with.
+        name: part of the names of the models. Each run has a model of its own.
+        run: runs once, with the world, the side, the model and the index of the run.
+        concurrent: whether all runs of a side take place at the same time. That is faster, but less precise.
+        **profile: fields of the route profile of every model.
+
+    Returns:
+        The results of each side.
     """
-    found = []
+    results = []
     for side in (ours(world.sidecar), OFFICIAL):
-        models = [await world.model(f"{name}-{side.name}-{i}", **manners) for i in range(world.runs)]
+        models = [await world.model(f"{name}-{side.name}-{i}", **profile) for i in range(world.runs)]
         runs = [run(world, side, model, i) for i, model in enumerate(models)]
-        found.append(await asyncio.gather(*runs) if at_once else [await each for each in runs])
-    return found
+        results.append(await asyncio.gather(*runs) if concurrent else [await each for each in runs])
+    return results
 
 
-def point_at(url: str) -> None:
-    """Let the official plugin dial this address, and say nothing on standard error."""
+def redirect_official(url: str) -> None:
+    """Make the official plugin connect to this address, and silence the log of Pipecat and the plugins."""
     address = url.replace("http:", "ws:")
 
     def bridge_url(_self: WorldPart, kind: str, model: str) -> str:
         return f"{address}/v1/bridges/unmute/{kind}/{model}"
 
-    WorldPart.bridge_url = bridge_url  # type: ignore[method-assign, assignment] # the one seam
+    WorldPart.bridge_url = bridge_url  # type: ignore[method-assign, assignment] # see the module docstring
     logger.remove()

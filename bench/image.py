@@ -1,6 +1,6 @@
-"""Measure the image: its size with and without the codecs, and how long a container takes until it takes requests.
+"""Measure the image: its size with and without the codecs, and how long a container takes until it serves requests.
 
-Needs a Docker engine. ``python -m bench.image`` builds what it measures, and takes it away again.
+``python -m bench.image`` builds the images and removes them afterwards. It needs a Docker engine.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 _ROOT = Path(__file__).parent.parent
 _EXTRAS = ("codecs,otel", "otel")
 _RUNS = 5
-_WITHIN_SECONDS = 30.0
-_BUILD_SECONDS = 900.0
-# Straight to the container, whatever proxy the environment names.
+_START_TIMEOUT = 30.0
+_DOCKER_TIMEOUT = 900.0
+# Requests to the container must not use a proxy of the environment.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _docker(*arguments: str) -> str:
     try:
-        done = subprocess.run(("docker", *arguments), capture_output=True, text=True, timeout=_BUILD_SECONDS)
+        done = subprocess.run(("docker", *arguments), capture_output=True, text=True, timeout=_DOCKER_TIMEOUT)
     except FileNotFoundError:
-        sys.exit("There is no docker here; this measures an image, so it needs Docker.")
+        sys.exit("The command docker was not found. Install Docker to measure the image.")
     if done.returncode:
         sys.exit(f"docker {arguments[0]} failed: {done.stderr.strip()}")
     return done.stdout.strip()
@@ -40,24 +40,26 @@ def _answers(url: str) -> bool:
 
 
 def _start(image: str) -> float:
-    """Give the seconds from ``docker run`` until ``/healthz`` answers."""
-    began = time.monotonic()
-    # No key that opens anything: nothing is dialled.
+    """Return the seconds from ``docker run`` until ``/healthz`` answers."""
+    start = time.monotonic()
+    # The key is not real. It is never used, because the sidecar opens no connection without a session.
     settings = ("--env", "SLNG_API_KEY=none", "--env", "SIDECAR_TOKEN=none")
     container = _docker("run", "--detach", "--read-only", *settings, "--publish", "127.0.0.1::8765", image)
     try:
         url = f"http://{_docker('port', container, '8765/tcp')}/healthz"
         while not _answers(url):
-            if time.monotonic() > began + _WITHIN_SECONDS:
-                sys.exit(f"The container takes no requests: {_docker('logs', container)}")
+            if time.monotonic() > start + _START_TIMEOUT:
+                log = _docker("logs", container)
+                sys.exit(f"The container answered no request within {_START_TIMEOUT:.0f} s. Its log: {log}")
             time.sleep(0.01)
-        return time.monotonic() - began
+        return time.monotonic() - start
     finally:
         _docker("rm", "--force", container)
 
 
 def main() -> None:
-    print("Seconds from docker run to the first request that is answered: median (smallest-largest)\n")
+    """Build and measure each image, and print the results."""
+    print("Seconds from docker run to the first answered request: median (smallest-largest)\n")
     for extras in _EXTRAS:
         image = f"slng-sidecar-measured:{extras.replace(',', '-')}"
         _docker("build", "--quiet", "--build-arg", f"EXTRAS={extras}", "--tag", image, str(_ROOT))

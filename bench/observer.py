@@ -1,9 +1,9 @@
-"""A process between a client and the simulator that passes bytes on and writes down when each WebSocket message passed.
+"""A proxy process in front of the simulator that records when each WebSocket message passed.
 
-The simulator's log keeps no time for binary messages, so this is where arrival upstream is taken. Both sides of every
-comparison go through it. It is started by ``bench.world``: ``python -m bench.observer PORT FILE`` connects to the
-simulator on PORT, prints its own port, and ends with its standard input. A line on standard input has FILE flushed and
-is answered by a line.
+The simulator's log has no times for binary messages, so arrival upstream is measured here. Both sides of every
+comparison pass through the proxy. ``bench.world`` starts it with ``python -m bench.observer PORT FILE``. It forwards to
+the simulator on PORT, prints its own port, and ends when its standard input is closed. For each line on standard input,
+it flushes FILE and answers with a line.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ import time
 from typing import BinaryIO
 
 RECORD = struct.Struct("<dIBBI")
-"""Time (``time.monotonic``, one clock for all processes), connection, direction, opcode, bytes that follow."""
+"""Time (``time.monotonic``, the same clock in all processes), connection, direction, opcode, size of the payload."""
 UP, DOWN = 0, 1
 REQUEST = 255
-"""In place of an opcode: the bytes are the first line of the upgrade."""
+"""Used instead of an opcode if the payload is the first line of the upgrade request."""
 _CHUNK = 65_536
 
 
 class _Direction:
-    """What passes one way on one connection; the HTTP head first, then frames."""
+    """Parses and records one direction of one connection: the HTTP head first, then frames."""
 
     def __init__(self, file: BinaryIO, connection: int, direction: int) -> None:
         self._file = file
         self._connection = connection
         self._direction = direction
-        self._waiting = bytearray()
-        self._head = True
+        self._buffer = bytearray()
+        self._in_head = True
 
-    def passed(self, data: bytes, at: float) -> None:
-        waiting = self._waiting
-        waiting += data
-        if self._head:
-            end = waiting.find(b"\r\n\r\n")
+    def record(self, data: bytes, at: float) -> None:
+        """Record the messages that are complete with this data, which passed at time ``at``."""
+        buffer = self._buffer
+        buffer += data
+        if self._in_head:
+            end = buffer.find(b"\r\n\r\n")
             if end < 0:
                 return
-            self._head = False
+            self._in_head = False
             if self._direction == UP:
-                self._write(at, REQUEST, bytes(waiting[: waiting.find(b"\r\n")]))
-            del waiting[: end + 4]
-        while (frame := _frame(waiting)) is not None:
+                self._write(at, REQUEST, bytes(buffer[: buffer.find(b"\r\n")]))
+            del buffer[: end + 4]
+        while (frame := _parse_frame(buffer)) is not None:
             opcode, payload, size = frame
-            del waiting[:size]
+            del buffer[:size]
             self._write(at, opcode, payload)
 
     def _write(self, at: float, opcode: int, payload: bytes) -> None:
@@ -56,8 +57,8 @@ class _Direction:
         self._file.write(payload)
 
 
-def _frame(data: bytearray) -> tuple[int, bytes, int] | None:
-    """Give the opcode and payload of the first frame and its size, once it is whole."""
+def _parse_frame(data: bytearray) -> tuple[int, bytes, int] | None:
+    """Return the opcode, the payload and the size of the first frame, or None if it is not complete."""
     if len(data) < 2:
         return None
     masked, length, start = data[1] >> 7, data[1] & 0x7F, 2
@@ -76,12 +77,12 @@ def _frame(data: bytearray) -> tuple[int, bytes, int] | None:
     return data[0] & 0x0F, payload, start + length
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: _Direction) -> None:
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: _Direction) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(_CHUNK):
             at = time.monotonic()
             writer.write(data)
-            direction.passed(data, at)
+            direction.record(data, at)
             await writer.drain()
     if reader.exception() is not None:
         writer.transport.abort()
@@ -92,33 +93,33 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dire
 async def _serve(port: int, path: str) -> None:
     numbers = itertools.count(1)
     loop = asyncio.get_running_loop()
-    over = asyncio.Event()
-    with open(path, "wb") as file:  # noqa: ASYNC230 # what is written goes to memory first
+    ended = asyncio.Event()
+    with open(path, "wb") as file:  # noqa: ASYNC230 # writes go to a buffer in memory first
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             number = next(numbers)
             there, back = await asyncio.open_connection("127.0.0.1", port)
-            passing = (
-                _pass(reader, back, _Direction(file, number, UP)),
-                _pass(there, writer, _Direction(file, number, DOWN)),
+            forwarding = (
+                _forward(reader, back, _Direction(file, number, UP)),
+                _forward(there, writer, _Direction(file, number, DOWN)),
             )
-            # Cancelled is what still runs at the end.
+            # The end of the process cancels the connections that are still open.
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*passing)
+                await asyncio.gather(*forwarding)
 
         def flush() -> None:
             file.flush()
             print("flushed", flush=True)
 
-        def listen() -> None:
+        def read_commands() -> None:
             for _ in sys.stdin:
                 loop.call_soon_threadsafe(flush)
-            loop.call_soon_threadsafe(over.set)
+            loop.call_soon_threadsafe(ended.set)
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        threading.Thread(target=listen, daemon=True).start()
+        threading.Thread(target=read_commands, daemon=True).start()
         print(server.sockets[0].getsockname()[1], flush=True)
-        await over.wait()
+        await ended.wait()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rows of the report, as a table and as JSON."""
+"""The rows of the report, for the printed tables and for JSON."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One line: what was measured, on the sidecar and on what it is compared with.
+    """One row: the values of the sidecar and those that they are compared with.
 
     Attributes:
-        other: the official plugin, or a direct connection, as the measurement says; empty where there is none.
-        digits: after the point.
+        what: what was measured.
+        unit: the unit of the values.
+        ours: the values with the sidecar, one for each run.
+        other: the values of the other column, such as the official plugin; empty if there is nothing to compare with.
+        digits: how many digits to print after the decimal point.
     """
 
     what: str
@@ -23,6 +26,7 @@ class Row:
     digits: int = 0
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the row for JSON, with the medians and every single value."""
         return {
             "what": self.what,
             "unit": self.unit,
@@ -35,7 +39,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Part:
-    """What one measurement gives."""
+    """One table of the report.
+
+    Attributes:
+        title: the title of the table.
+        other: the header of the column that the sidecar is compared with; empty for none.
+        rows: the rows in order.
+    """
 
     title: str
     other: str
@@ -43,21 +53,21 @@ class Part:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Give the value that this share of the values does not exceed."""
+    """Return the value that the given share of the values, from 0 to 1, does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def table(part: Part) -> str:
-    """Show a measurement: medians, and from what to what where the values differ."""
+    """Return a table as text: medians, with the smallest and the largest value if they differ."""
     head = ("", "unit", "sidecar", part.other, "n")
     lines: list[tuple[str, ...]] = [head]
-    lines += [(r.what, r.unit, _shown(r.ours, r.digits), _shown(r.other, r.digits), _count(r)) for r in part.rows]
+    lines += [(r.what, r.unit, _format(r.ours, r.digits), _format(r.other, r.digits), _count(r)) for r in part.rows]
     if not part.other:
         lines = [(*line[:3], *line[4:]) for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([part.title, *shown, ""])
+    texts = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([part.title, *texts, ""])
 
 
 def _count(row: Row) -> str:
@@ -65,7 +75,7 @@ def _count(row: Row) -> str:
     return "/".join(str(count) for count in sorted(counts))
 
 
-def _shown(values: list[float], digits: int) -> str:
+def _format(values: list[float], digits: int) -> str:
     if not values:
         return "-"
     middle = f"{median(values):.{digits}f}"

@@ -1,4 +1,4 @@
-"""What the observer saw: who dialled, and when each message passed."""
+"""The observer's record: the connections to the simulator, and when each message passed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ _WAIT = 10.0
 
 @dataclass
 class Connection:
-    """One connection to the simulator; messages are their time (``time.monotonic``) and what they said."""
+    """One connection to the simulator. Each message has the time at which it passed (``time.monotonic``).
+
+    Attributes:
+        request: the first line of the upgrade request.
+        texts_up: the JSON messages from the client.
+        audio_up: the audio from the client.
+        texts_down: the JSON messages to the client.
+        audio_down: the audio to the client.
+    """
 
     request: str = ""
     texts_up: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
@@ -25,16 +33,20 @@ class Connection:
     audio_down: list[tuple[float, bytes]] = field(default_factory=list)
 
     @property
-    def sound_up(self) -> bytes:
+    def pcm_up(self) -> bytes:
+        """All audio from the client."""
         return b"".join(data for _, data in self.audio_up)
 
-    def arrived(self, kind: str) -> list[float]:
-        """Give when the client's messages of a type passed."""
+    def arrivals(self, kind: str) -> list[float]:
+        """Return when the client's messages of a type passed."""
         return [at for at, message in self.texts_up if message.get("type") == kind]
 
 
 class Wire:
-    """The observer's notes."""
+    """Reads the observer's record while the observer writes it.
+
+    Mutable: ``_read``, how many bytes of the file were read; ``_connections``, by their numbers.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process, path: Path) -> None:
         self._process = process
@@ -43,18 +55,18 @@ class Wire:
         self._connections: dict[int, Connection] = {}
         self._lock = asyncio.Lock()
 
-    async def of(self, model: str) -> list[Connection]:
-        """Give the connections to a model so far, in the order of their dials."""
+    async def connections_to(self, model: str) -> list[Connection]:
+        """Return the connections to a model so far, in the order in which they were opened."""
         async with self._lock:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._process.stdin.write(b"\n")
             async with asyncio.timeout(_WAIT):
                 await self._process.stdout.readline()
-            self._take()
+            self._read_records()
         return [c for _, c in sorted(self._connections.items()) if f"/{model} " in c.request]
 
-    def _take(self) -> None:
+    def _read_records(self) -> None:
         with self._path.open("rb") as file:
             file.seek(self._read)
             data = file.read()
@@ -78,4 +90,5 @@ class Wire:
                     connection.audio_down.append((time, payload))
 
 
+# The patterns of the ``match`` statement above have to be literals.
 assert (REQUEST, _TEXT, _BINARY, UP, DOWN) == (255, 1, 2, 0, 1)

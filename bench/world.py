@@ -1,4 +1,4 @@
-"""The processes of one run: a simulator, an observer before it, and a sidecar before that."""
+"""The processes of a benchmark: a simulator, an observer in front of it, and a sidecar in front of that."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _STOP = 5.0
 
 @dataclass
 class World:
-    """Where everything is.
+    """The addresses of the processes and the options of the benchmark.
 
     Attributes:
-        simulator: its address, for clients that nobody observes.
-        simulator_pid: its process.
-        observed: the simulator's address through the observer.
-        sidecar: the address of the sidecar whose upstream is ``observed``.
-        wire: what the observer saw.
-        runs: how often each thing is measured.
-        quick: whether to be content with less.
+        simulator: the simulator's own address, for clients that the observer must not see.
+        simulator_pid: the process id of the simulator.
+        observed: the address of the simulator through the observer.
+        sidecar: the address of the sidecar, whose upstream is ``observed``.
+        wire: the observer's record.
+        runs: how many times each measurement runs.
+        quick: whether to make fewer and shorter runs.
     """
 
     simulator: str
@@ -45,17 +45,22 @@ class World:
     quick: bool
     _models: set[str] = field(default_factory=set)
 
-    async def model(self, name: str, **manners: Any) -> str:
-        """Give a model that no other measurement uses, so that its connections are told apart, with its own manners."""
+    async def model(self, name: str, **profile: Any) -> str:
+        """Return a model that no other measurement uses, so that its connections can be identified.
+
+        Args:
+            name: the last part of the model's name. It must not have been used before.
+            **profile: fields of the model's route profile.
+        """
         model = f"slng/simulator/signal:{name}"
         assert model not in self._models, model
         self._models.add(model)
-        if manners:
-            await self.inject(do="manners", when="upgrade", model=model, times=0, set=manners)
+        if profile:
+            await self.inject(do="profile", when="upgrade", model=model, times=0, set=profile)
         return model
 
     async def inject(self, **fault: Any) -> None:
-        """Add a fault to the simulator's script."""
+        """Add a fault to the simulator."""
         request = urllib.request.Request(f"{self.simulator}/_sim/faults", data=json.dumps(fault).encode())
         await asyncio.to_thread(_open, request)
 
@@ -68,13 +73,13 @@ def _open(request: urllib.request.Request) -> None:
 
 @contextlib.asynccontextmanager
 async def running_world(*, runs: int, quick: bool) -> AsyncIterator[World]:
-    """Run the processes while the block runs; all have ended when it has."""
+    """Run the processes while the block runs. All of them have ended when the block has."""
     async with contextlib.AsyncExitStack() as stack:
         simulator, pid = await stack.enter_async_context(running_simulator())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = directory / "observed"
         observer = await stack.enter_async_context(
-            _running(sys.executable, "-m", "bench.observer", simulator.rpartition(":")[2], str(path), ends="stdin")
+            _running(sys.executable, "-m", "bench.observer", simulator.rpartition(":")[2], str(path), ended_by="stdin")
         )
         assert observer.stdout is not None
         observed = f"http://127.0.0.1:{int(await observer.stdout.readline())}"
@@ -84,11 +89,11 @@ async def running_world(*, runs: int, quick: bool) -> AsyncIterator[World]:
 
 @contextlib.asynccontextmanager
 async def running_simulator() -> AsyncIterator[tuple[str, int]]:
-    """Run ``slng-sidecar simulate``; give its address and process id."""
+    """Run ``slng-sidecar simulate`` while the block runs, and yield its address and process id."""
     async with _running(
         str(COMMAND), "simulate", "--child", "--port", "0", "--speech", "signal",
         "--set", "upgrade_ms=300", "--set", "ready_ms=300", "--set", "max_s=0", "--set", "idle_s=0",
-        ends="stdin",
+        ended_by="stdin",
     ) as process:  # fmt: skip
         assert process.stdout is not None
         async with asyncio.timeout(_WAIT):
@@ -98,19 +103,19 @@ async def running_simulator() -> AsyncIterator[tuple[str, int]]:
 
 @contextlib.asynccontextmanager
 async def running_sidecar(upstream: str, **settings: str) -> AsyncIterator[tuple[str, int]]:
-    """Run ``slng-sidecar serve`` with an upstream and settings; give its address and process id."""
+    """Run ``slng-sidecar serve`` with an upstream and settings, and yield its address and process id."""
     async with _running(
         str(COMMAND), "serve", "--port", "0",
-        ends="SIGTERM", SLNG_BASE_URL=upstream.replace("http:", "ws:"), SLNG_API_KEY="key-of-the-bench", **settings,
+        ended_by="SIGTERM", SLNG_BASE_URL=upstream.replace("http:", "ws:"), SLNG_API_KEY="key-of-the-bench", **settings,
     ) as process:  # fmt: skip
         assert process.stderr is not None
-        said = ""
+        log = ""
         async with asyncio.timeout(_WAIT):
-            while (found := re.search(r"slng-sidecar \S+ at (http://\S+?),?\s", said)) is None:
+            while (found := re.search(r"slng-sidecar \S+ at (http://\S+?),?\s", log)) is None:
                 line = await process.stderr.readline()
-                assert line, f"the sidecar did not start:\n{said}"
-                said += line.decode()
-        # It must not wait for somebody to read what it logs.
+                assert line, f"the sidecar did not start:\n{log}"
+                log += line.decode()
+        # A full pipe would block the sidecar when it logs.
         reading = asyncio.create_task(process.stderr.read())
         try:
             yield found.group(1), process.pid
@@ -119,14 +124,14 @@ async def running_sidecar(upstream: str, **settings: str) -> AsyncIterator[tuple
 
 
 @contextlib.asynccontextmanager
-async def _running(*command: str, ends: str, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLNG_", "SIDECAR_"))}
+async def _running(*command: str, ended_by: str, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLNG_", "SIDECAR_"))}
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.PIPE if ends == "stdin" else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE if ends == "stdin" else asyncio.subprocess.DEVNULL,
-        stderr=None if ends == "stdin" else asyncio.subprocess.PIPE,
-        env={**kept, **env},
+        stdin=asyncio.subprocess.PIPE if ended_by == "stdin" else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE if ended_by == "stdin" else asyncio.subprocess.DEVNULL,
+        stderr=None if ended_by == "stdin" else asyncio.subprocess.PIPE,
+        env={**environment, **env},
     )  # fmt: skip
     try:
         yield process
@@ -144,6 +149,6 @@ async def _running(*command: str, ends: str, **env: str) -> AsyncIterator[asynci
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the CPU time that a process has used, in user and kernel mode."""
+    """Return the CPU time that a process has used in user and kernel mode, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -7,17 +7,21 @@ lock in one.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pipecat_slng_sidecar
 import pytest
 import slng_sidecar
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 # How long what a test has closed may take to be gone; far above what it takes.
 SETTLING = 3.0
@@ -38,11 +42,49 @@ MAY_BLOCK = {
 # What libraries open at their first use and keep: the recogniser its log, onnxruntime a database.
 KEPT = ("/dev/null", ".onnxruntime/")
 
+# Hypothesis does not judge the speed of this machine: tests run side by side, and the first text that it draws in a new
+# checkout takes seconds, because it then builds its table of Unicode.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 
 def pytest_collection_finish() -> None:
     # As the sidecar does itself: else each full collection walks all that was imported, which holds the loop up.
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    # Half the time of a test is spent waiting, so two tests share a processor. The environments of the clients have no
+    # pytest-xdist, and know no such hook.
+    return 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_are_read_once() -> Iterator[None]:
+    """Let httpx's clients share one TLS context, as reading the certificates takes 20 ms and no test uses TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
+
+
+class _HastyAsyncio:
+    """asyncio for uvicorn, whose sleeps are ten times shorter."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _servers_stop_at_once() -> Iterator[None]:
+    """Shorten the tenth of a second that uvicorn sleeps when it stops, as a test stops two servers on average."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uvicorn.server.asyncio", _HastyAsyncio())
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,1 +1,1 @@
-"""One module for each thing that is measured; each has one function, ``measure``."""
+"""The measurements, one in each module. Each module has a function ``measure``, which returns tables."""

@@ -1,22 +1,25 @@
-"""The hop: what the sidecar adds to each message on its way."""
+"""Hop: how much time the sidecar adds to each message."""
 
 from __future__ import annotations
 
 import asyncio
 from statistics import median
 
-from bench.clients import STT_INIT, TTS_INIT, talking
+from bench.clients import STT_INIT, TTS_INIT, open_session
 from bench.report import Part, Row, percentile
-from bench.speech import say, speech
+from bench.speech import numbered_speech, send_in_real_time
 from bench.world import World
 
 
 async def measure(world: World) -> list[Part]:
-    """Send 640 bytes every 20 ms, and receive as many, with one session through the sidecar and one straight, together.
+    """Compare a session through the sidecar with a direct one, both at the same time.
 
-    Up: from before the client's ``send`` until the message passed the observer. Down: from the message passing the
-    observer until the client has it (the simulator speaks in real time, 20 ms a message). The middle column is the
-    time through the sidecar, the right one without it; what the hop adds is the difference.
+    Each session sends 640 bytes every 20 ms, or receives as many. The simulator sends audio in real time, 20 ms a
+    message.
+
+    * audio up: from just before the client's ``send`` until the message passed the observer.
+    * audio down: from the message passing the observer until the client has received it.
+    * the hop adds: the difference of the two medians.
     """
     seconds = 3.0 if world.quick else 8.0
     up, down = await _up(world, seconds), await _down(world, seconds)
@@ -31,16 +34,16 @@ async def measure(world: World) -> list[Part]:
 
 
 async def _up(world: World, seconds: float) -> tuple[list[float], list[float]]:
-    said = speech(7, seconds)
+    speech = numbered_speech(7, seconds)
 
     async def run(url: str, name: str, delay: float, *, extended: bool) -> list[float]:
         model = await world.model(name)
-        async with talking(url, "stt", model, STT_INIT, extended=extended) as client:
+        async with open_session(url, "stt", model, STT_INIT, extended=extended) as client:
             await asyncio.sleep(delay)
-            sent = await say(said, client.send)
+            sent = await send_in_real_time(speech, client.send)
             await asyncio.sleep(0.2)
-            arrived = [at for connection in await world.wire.of(model) for at, _ in connection.audio_up]
-            return [1000 * (there - at) for at, there in zip(sent, arrived, strict=True)]
+            passages = [at for connection in await world.wire.connections_to(model) for at, _ in connection.audio_up]
+            return [1000 * (passed - at) for at, passed in zip(sent, passages, strict=True)]
 
     return await asyncio.gather(
         run(world.sidecar, "hop-up-ours", 0, extended=True), run(world.observed, "hop-up-direct", 0.01, extended=False)
@@ -48,19 +51,19 @@ async def _up(world: World, seconds: float) -> tuple[list[float], list[float]]:
 
 
 async def _down(world: World, seconds: float) -> tuple[list[float], list[float]]:
-    # Words of the signal have 5 to 25 frames of 20 ms, 15 in the middle.
+    # Words of the signal have 5 to 25 frames of 20 ms, and 15 on average.
     text = " ".join(f"n{number}" for number in range(1, round(seconds / 0.3) + 1))
 
     async def run(url: str, name: str, delay: float, *, extended: bool) -> list[float]:
         model = await world.model(name, pace=1, chunk_ms=20)
         context = {"context_id": "a"} if extended else {}
-        async with talking(url, "tts", model, TTS_INIT, extended=extended) as client:
+        async with open_session(url, "tts", model, TTS_INIT, extended=extended) as client:
             await asyncio.sleep(delay)
             await client.send({"type": "text", **context, "text": text})
             await client.send({"type": "flush", **context})
-            await client.until(lambda: client.came("audio_end"), 2 * seconds + 5)
-            left = [at for connection in await world.wire.of(model) for at, _ in connection.audio_down]
-            return [1000 * (at - there) for there, (at, _) in zip(left, client.audio, strict=True)]
+            await client.until(lambda: client.arrival("audio_end"), 2 * seconds + 5)
+            passages = [at for connection in await world.wire.connections_to(model) for at, _ in connection.audio_down]
+            return [1000 * (at - passed) for passed, (at, _) in zip(passages, client.audio, strict=True)]
 
     return await asyncio.gather(
         run(world.sidecar, "hop-down-ours", 0, extended=True),

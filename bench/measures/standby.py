@@ -1,4 +1,4 @@
-"""Spare connections, and the drain."""
+"""Standby connections and the drain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from slng_sidecar.engines import signal
 
-from bench.clients import RATE, STT_INIT, TTS_INIT, Client, talking
+from bench.clients import RATE, STT_INIT, TTS_INIT, Client, open_session
 from bench.measures.tts_update import SPEAKING, UTTERANCE
 from bench.report import Part, Row
 from bench.world import World, running_sidecar
@@ -23,30 +23,36 @@ _OPEN: dict[str, Any] = {"upgrade_ms": 300, "ready_ms": 300}
 _CLEAR_MS = 400
 _SESSIONS = 50
 _NEXT = "n100 n101"
-_WITHIN_SECONDS = 20.0
+_TIMEOUT = 20.0
 
 
 async def measure(world: World) -> list[Part]:
-    """Measure what a spare connection saves, with 600 ms to open one, and what a drain costs.
+    """Measure how much time a standby connection saves if opening takes 600 ms, and what a drain loses.
 
-    One session at a time, but for the drain; "other" is the same sidecar without spares.
+    One session runs at a time, except for the drain. The right column is the same sidecar without standby connections,
+    which the report calls spares.
 
-    * ready: from the client's dial to its ``ready``.
-    * first audio after an interruption: from the next text to its first sound; upstream's own takes 150 ms, and 400 ms
-      to acknowledge the clear.
-    * drain: 50 sessions are speaking when the process gets SIGTERM; utterances that were not heard whole, and how long
-      it took until the process had ended.
+    * client's dial to ready: from opening the client's connection until its ``ready``.
+    * next text to its first audio, after an interruption: from sending the text until its first audio. Of that time,
+      upstream takes 150 ms. Upstream also takes 400 ms to acknowledge the clear.
+
+    For the drain, 50 sessions are speaking when the process receives SIGTERM.
+
+    * utterances cut: how many texts were not received whole.
+    * until the process had ended: counted from SIGTERM until every client's connection has closed.
     """
-    readies: list[list[float]] = []
-    firsts: list[list[float]] = []
-    for spares in (1, 0):
-        async with running_sidecar(world.observed, SIDECAR_STANDBY=str(spares)) as (url, _):
-            names = [f"standby-{spares}-{index}" for index in range(world.runs)]
-            readies.append([await _ready(world, url, name, spares) for name in names])
-            firsts.append([await _interrupted(world, url, name, spares) for name in names])
+    ready_ms: list[list[float]] = []
+    first_audio_ms: list[list[float]] = []
+    for count in (1, 0):
+        async with running_sidecar(world.observed, SIDECAR_STANDBY=str(count)) as (url, _):
+            names = [f"standby-{count}-{index}" for index in range(world.runs)]
+            ready_ms.append([await _time_to_ready(world, url, name, count) for name in names])
+            first_audio_ms.append([await _time_after_interruption(world, url, name, count) for name in names])
     saved = [
-        Row("client's dial to ready", "ms", readies[0], readies[1], digits=1),
-        Row("next text to its first audio, after an interruption", "ms", firsts[0], firsts[1], digits=1),
+        Row("client's dial to ready", "ms", ready_ms[0], ready_ms[1], digits=1),
+        Row(
+            "next text to its first audio, after an interruption", "ms", first_audio_ms[0], first_audio_ms[1], digits=1
+        ),
     ]
     cut, seconds = await _drained(world)
     drain = [
@@ -57,36 +63,36 @@ async def measure(world: World) -> list[Part]:
     return [Part("Standby: 600 ms to open", "without spares", saved), Part("Drain", "", drain)]
 
 
-async def _ready(world: World, url: str, name: str, spares: int) -> float:
+async def _time_to_ready(world: World, url: str, name: str, count: int) -> float:
     model = await world.model(f"{name}-stt", **_OPEN)
-    async with talking(url, "stt", model, STT_INIT, extended=True):
-        await _spare(url, spares)
+    async with open_session(url, "stt", model, STT_INIT, extended=True):
+        await _wait_for_standby(url, count)
         start = time.monotonic()
-        async with talking(url, "stt", model, STT_INIT, extended=True):
+        async with open_session(url, "stt", model, STT_INIT, extended=True):
             return 1000 * (time.monotonic() - start)
 
 
-async def _interrupted(world: World, url: str, name: str, spares: int) -> float:
+async def _time_after_interruption(world: World, url: str, name: str, count: int) -> float:
     model = await world.model(f"{name}-tts", clear_ms=_CLEAR_MS, **_OPEN, **SPEAKING)
-    async with talking(url, "tts", model, TTS_INIT, extended=True) as client:
-        await _spare(url, spares)
-        await _say(client, "a", UTTERANCE)
-        await client.until(lambda: client.labelled.get("a"))
+    async with open_session(url, "tts", model, TTS_INIT, extended=True) as client:
+        await _wait_for_standby(url, count)
+        await _send_context(client, "a", UTTERANCE)
+        await client.until(lambda: client.audio_by_context.get("a"))
         await client.send({"type": "clear", "context_id": "a"})
-        sent = await _say(client, "b", _NEXT)
-        await client.until(lambda: client.labelled.get("b"))
-        return 1000 * (client.labelled["b"][0][0] - sent)
+        sent = await _send_context(client, "b", _NEXT)
+        await client.until(lambda: client.audio_by_context.get("b"))
+        return 1000 * (client.audio_by_context["b"][0][0] - sent)
 
 
-async def _say(client: Client, context_id: str, text: str) -> float:
+async def _send_context(client: Client, context_id: str, text: str) -> float:
     sent = await client.send({"type": "text", "context_id": context_id, "text": text})
     await client.send({"type": "flush", "context_id": context_id})
     return sent
 
 
-async def _spare(url: str, spares: int) -> None:
-    """Wait until all spares are ready."""
-    while spares:
+async def _wait_for_standby(url: str, count: int) -> None:
+    """Wait until all standby connections are ready. Return at once if there are none."""
+    while count:
         status = json.loads(await asyncio.to_thread(_get, f"{url}/v1/status"))["standby"]
         if status["ready"] and not status["opening"]:
             return
@@ -95,7 +101,7 @@ async def _spare(url: str, spares: int) -> None:
 
 def _get(url: str) -> bytes:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=_WITHIN_SECONDS) as reply:
+    with opener.open(url, timeout=_TIMEOUT) as reply:
         body: bytes = reply.read()
         return body
 
@@ -104,22 +110,22 @@ async def _drained(world: World) -> tuple[float, float]:
     model = await world.model("drain", **{**SPEAKING, "pace": 1})
     async with running_sidecar(world.simulator) as (url, pid), contextlib.AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(talking(url, "tts", model, TTS_INIT, extended=True))
+            await stack.enter_async_context(open_session(url, "tts", model, TTS_INIT, extended=True))
             for _ in range(_SESSIONS)
         ]
         for client in clients:
-            await _say(client, "a", UTTERANCE)
+            await _send_context(client, "a", UTTERANCE)
         for client in clients:
-            await client.until(partial(client.labelled.get, "a"))
+            await client.until(partial(client.audio_by_context.get, "a"))
         start = time.monotonic()
         os.kill(pid, signals.SIGTERM)
         for client in clients:
-            await client.until(partial(getattr, client, "closed"), _WITHIN_SECONDS)
+            await client.until(partial(getattr, client, "closed"), _TIMEOUT)
         seconds = time.monotonic() - start
-        whole = [word.number for word in signal.words_of_text(UTTERANCE)]
-        return float(sum(_heard(client) != whole for client in clients)), seconds
+        expected = [word.number for word in signal.words_of_text(UTTERANCE)]
+        return float(sum(_whole_words(client) != expected for client in clients)), seconds
 
 
-def _heard(client: Client) -> list[int]:
-    words = signal.decode(b"".join(data for _, data in client.labelled["a"]), RATE)
+def _whole_words(client: Client) -> list[int]:
+    words = signal.decode(b"".join(data for _, data in client.audio_by_context["a"]), RATE)
     return [word.number for word in words if word.whole]

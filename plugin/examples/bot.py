@@ -1,20 +1,22 @@
-"""A voice bot that hears and speaks through a slng-sidecar: speech to text, a language model, text to speech.
+"""A voice bot that uses a slng-sidecar: speech to text, a language model, text to speech.
 
-It needs no key. Without ``OPENAI_API_KEY`` a small script answers in the model's place, and a sidecar without
-``SLNG_API_KEY`` has a simulator behind it, so all of it runs offline:
+It needs no key. Without ``OPENAI_API_KEY``, a small script answers instead of a language model. Without
+``SLNG_API_KEY``, the sidecar uses a simulator. The example then runs offline:
 
     make run          # in one terminal: the sidecar
     make bot          # in another: this bot; then open http://localhost:7860/talk and talk
 
-That page is ``talk.html``, which needs nothing but the bot. Pipecat's own client is at http://localhost:7860/client; it
-takes a library from Daily's servers at its start, and so needs the internet.
+That page is ``talk.html``, which loads nothing from elsewhere. Pipecat's own client is at http://localhost:7860/client.
+It loads a library from Daily's servers when it starts, so it needs the internet.
 
-What to try: say "change your voice", and the next sentence has another one, with nothing cut. Mumble, and the bot asks
-again at once instead of waiting: the sidecar told it that a transcript was dropped. Stop the sidecar and start it again
-while you talk: what you said meanwhile is answered.
+Things to try:
 
-``python bot.py -t daily`` uses Daily instead of the browser (install ``pipecat-ai[daily]``). The environment, or a file
-``.env``, says the rest; see ``.env.example``.
+* Say "change your voice". The next sentence has another voice, and nothing is cut.
+* Mumble. The bot asks again at once, because the sidecar reports that a transcript was dropped.
+* Stop the sidecar and start it again while you talk. The bot answers what you said in the meantime.
+
+``python bot.py -t daily`` uses Daily instead of the browser (install ``pipecat-ai[daily]``). The other settings come
+from the environment or from a file ``.env``; ``.env.example`` lists them.
 """
 
 from __future__ import annotations
@@ -49,34 +51,36 @@ load_dotenv(override=False)
 
 GREETING = "Hello. I hear you through the sidecar. Ask me something."
 ASK_AGAIN = "Sorry, I did not get that. Could you say it again?"
-# Voices of Deepgram's Aura 2; the simulator knows each by its name, too.
+# Voices of Deepgram's Aura 2. The simulator accepts these names, too.
 VOICES = ("aura-2-thalia-en", "aura-2-apollo-en", "aura-2-helena-en")
 
 
 class ScriptedLLM(FrameProcessor):
-    """Answers in a language model's place, so that the bot needs no key."""
+    """Answers instead of a language model, so that the bot needs no key."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Answer a context by its last message; pass everything else on."""
+        """Answer the last message of an LLM context. Pass every other frame on."""
         await super().process_frame(frame, direction)
         if not isinstance(frame, LLMContextFrame):
             await self.push_frame(frame, direction)
             return
-        said = last_words(frame.context)
+        text = last_user_text(frame.context)
         await self.push_frame(LLMFullResponseStartFrame())
-        if "voice" in said.lower():
+        if "voice" in text.lower():
             await self.push_frame(LLMTextFrame("I change my voice. "))
-            await self.push_frame(LLMTextFrame("From "))  # Pipecat speaks a sentence when the next one begins
+            # Pipecat speaks a sentence once the next one begins. This word begins the next sentence before the voice
+            # changes, so the first sentence keeps the old voice.
+            await self.push_frame(LLMTextFrame("From "))
             await self.push_frame(next_voice())
             await self.push_frame(LLMTextFrame("now on I sound like this."))
         else:
-            await self.push_frame(LLMTextFrame(f"You said: {said}. " if said else "I am here. "))
+            await self.push_frame(LLMTextFrame(f"You said: {text}. " if text else "I am here. "))
             await self.push_frame(LLMTextFrame("Is there anything else?"))
         await self.push_frame(LLMFullResponseEndFrame())
 
 
-def last_words(context: LLMContext) -> str:
-    """Give what the user said last."""
+def last_user_text(context: LLMContext) -> str:
+    """Return the text of the user's last message, or an empty string."""
     for message in reversed(context.get_messages()):
         if isinstance(message, dict) and message.get("role") == "user":
             content = message.get("content")
@@ -88,21 +92,21 @@ _voices = itertools.cycle([*VOICES[1:], VOICES[0]])
 
 
 def next_voice() -> TTSUpdateSettingsFrame:
-    """Give the frame that changes the voice; what was said before it keeps its own."""
+    """Return a frame that changes the voice of the sentences after it."""
     return TTSUpdateSettingsFrame(delta=SlngTTSSettings(voice=next(_voices)))
 
 
 def secret(name: str) -> str | None:
-    """Give a secret from the environment, or from the file that the variable ``<NAME>_FILE`` names."""
+    """Return a secret from the environment, or from the file that the variable ``<NAME>_FILE`` names."""
     path = os.getenv(f"{name}_FILE")
     return Path(path).read_text().strip() if path else os.getenv(name) or None
 
 
 def language_model() -> FrameProcessor:
-    """Give OpenAI's model where there is a key for it, else the script."""
+    """Return OpenAI's model if there is a key for it. Otherwise, return the script."""
     key = secret("OPENAI_API_KEY")
     if not key:
-        logger.info("No OPENAI_API_KEY: a script answers")
+        logger.info("OPENAI_API_KEY is not set; a script answers instead of a language model")
         return ScriptedLLM()
     from pipecat.services.openai.llm import OpenAILLMService
 
@@ -124,7 +128,7 @@ def language_model() -> FrameProcessor:
 
 
 def tools() -> Any:
-    """Give what the model may call."""
+    """Return the functions that the model may call."""
     from pipecat.adapters.schemas.function_schema import FunctionSchema
     from pipecat.adapters.schemas.tools_schema import ToolsSchema
 
@@ -133,8 +137,8 @@ def tools() -> Any:
 
 
 async def run_bot(transport: BaseTransport) -> None:
-    """Talk over a transport until its client leaves."""
-    # The keys for speech are the sidecar's; it may want a token for that.
+    """Run the bot on a transport until its client leaves."""
+    # The sidecar has the keys for speech. It may require a token from its clients.
     token = secret("SLNG_SIDECAR_TOKEN") or secret("SIDECAR_TOKEN")
     stt = SlngSTTService(
         model=os.getenv("SLNG_STT_MODEL") or "slng/deepgram/nova:3-en",
@@ -165,7 +169,7 @@ async def run_bot(transport: BaseTransport) -> None:
 
     @stt.event_handler("on_transcript_dropped")
     async def on_transcript_dropped(_stt: SlngSTTService, _transcript: str, confidence: float) -> None:
-        logger.info(f"A transcript was dropped (confidence {confidence}): asking again")
+        logger.info(f"A transcript was dropped (confidence {confidence}); asking again")
         await worker.queue_frame(TTSSpeakFrame(ASK_AGAIN))
 
     runner = WorkerRunner(handle_sigint=False)
@@ -174,7 +178,7 @@ async def run_bot(transport: BaseTransport) -> None:
 
 
 async def bot(arguments: Any) -> None:
-    """Start a bot for a client; Pipecat's runner calls this."""
+    """Start a bot for a client. Pipecat's runner calls this function."""
     from pipecat.runner.types import DailyRunnerArguments, SmallWebRTCRunnerArguments
 
     transport: BaseTransport
@@ -196,7 +200,7 @@ async def bot(arguments: Any) -> None:
                 params=DailyParams(audio_in_enabled=True, audio_out_enabled=True),
             )
         case _:
-            raise SystemExit("This bot talks over the browser (-t webrtc) or Daily (-t daily).")
+            raise SystemExit("This bot supports the browser (-t webrtc) and Daily (-t daily) only.")
     await run_bot(transport)
 
 
@@ -206,8 +210,8 @@ if __name__ == "__main__":
 
     @app.get("/talk")
     async def talk() -> FileResponse:
-        """Give the page to talk on."""
+        """Return the page to talk on."""
         return FileResponse(Path(__file__).with_name("talk.html"))
 
-    logger.info("To talk offline, add /talk to the address below; it leads to Pipecat's own client by itself")
+    logger.info("To talk offline, open /talk at the address below; the address itself opens Pipecat's own client")
     main()

@@ -1,4 +1,4 @@
-"""Pipecat speech services that talk to a local slng-sidecar."""
+"""Pipecat speech services that use a local slng-sidecar."""
 
 from pipecat_slng_sidecar.http_tts import SlngHttpTTSService
 from pipecat_slng_sidecar.options import WorldPart

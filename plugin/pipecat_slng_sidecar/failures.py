@@ -1,4 +1,4 @@
-"""What went wrong, in Pipecat's terms."""
+"""Failures of the sidecar, translated to Pipecat's error categories."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from pipecat.utils.errors import ErrorCategory, classify_http_status_code
 
-# The codes are those of the sidecar's error messages; the rest is told by its status, or as the provider's failure.
+# The codes of the sidecar's error messages. Codes that are not listed here get their category from upstream's status,
+# or count as a failure of the provider.
 _CATEGORIES = {
     "auth_error": ErrorCategory.AUTHENTICATION,
     "local_auth": ErrorCategory.AUTHENTICATION,
@@ -32,12 +33,12 @@ _CATEGORIES = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failure as the sidecar, or the lack of one, tells it.
+    """A failure that the sidecar reported, or a failure to reach the sidecar.
 
     Attributes:
-        message: what is wrong and what to do.
-        category: why, as Pipecat sorts it.
-        permanent: whether trying again is of no use.
+        message: what went wrong and what to do.
+        category: Pipecat's category of the cause.
+        permanent: whether retrying is of no use.
     """
 
     message: str
@@ -45,11 +46,16 @@ class Failure:
     permanent: bool = False
 
 
-def failure_of(error: Mapping[str, Any]) -> Failure:
-    """Read the sidecar's error, the message on a WebSocket or what stands under ``error`` in a reply.
+def failure_from_error(error: Mapping[str, Any]) -> Failure:
+    """Build a failure from an error of the sidecar.
 
-    An error that ends nothing never costs the service its usability: what one request did wrong says nothing about the
-    next one.
+    An error that is not fatal never makes the service unusable, because one failed request does not predict the next.
+
+    Args:
+        error: an ``error`` message of the WebSocket, or the value of ``error`` in an HTTP reply.
+
+    Returns:
+        The failure. It is permanent if the error is fatal and the sidecar marks it as not retryable.
     """
     code = str(error.get("code") or "")
     upstream = error.get("upstream")
@@ -63,15 +69,25 @@ def failure_of(error: Mapping[str, Any]) -> Failure:
     permanent = bool(error.get("fatal", True)) and error.get("retryable") is False
     if category.is_permanent and not permanent:
         category = ErrorCategory.APPLICATION if category is ErrorCategory.INVALID_REQUEST else ErrorCategory.SERVER
-    return Failure(str(error.get("message") or code or "an error without a message"), category, permanent)
+    return Failure(
+        str(error.get("message") or code or "The sidecar sent an error without a message."), category, permanent
+    )
 
 
-def failure_of_reply(status: int, body: bytes | None, address: object) -> Failure:
-    """Read a reply that refuses: a sidecar says why as JSON, and what is no sidecar does not."""
+def failure_from_reply(status: int, body: bytes | None, address: object) -> Failure:
+    """Build a failure from an HTTP reply that refuses the request.
+
+    A sidecar gives its reason as JSON. A reply without that JSON is not from a sidecar.
+
+    Args:
+        status: the HTTP status of the reply.
+        body: the body of the reply.
+        address: where the reply came from, for the message.
+    """
     try:
         error = json.loads(body or b"")["error"]
-        return failure_of({**error, "fatal": True})
+        return failure_from_error({**error, "fatal": True})
     except (ValueError, KeyError, TypeError):
         category = classify_http_status_code(status)
-        message = f"What listens at {address} answered {status} and is no slng-sidecar. Check sidecar_url."
+        message = f"The server at {address} answered {status} and is not a slng-sidecar. Check `sidecar_url`."
         return Failure(message, category, permanent=category.is_permanent)

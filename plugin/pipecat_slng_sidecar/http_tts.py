@@ -1,4 +1,4 @@
-"""Text to speech through a sidecar, one HTTP request for each utterance."""
+"""Text to speech through the sidecar, with one HTTP request for each sentence."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from pipecat.utils.tracing.service_decorators import traced_tts
 from pipecat.utils.types import NOT_GIVEN, NotGiven
 
 from pipecat_slng_sidecar.connection import FIRST_WAIT, LONGEST_WAIT
-from pipecat_slng_sidecar.failures import Failure, failure_of_reply
+from pipecat_slng_sidecar.failures import Failure, failure_from_reply
 from pipecat_slng_sidecar.options import DEFAULT_TTS_MODEL, WorldPart
-from pipecat_slng_sidecar.tts_base import SlngSpeechService, SlngTTSSettings, WholeSamples
+from pipecat_slng_sidecar.tts_base import SampleAligner, SlngSpeechService, SlngTTSSettings
 
-# A sidecar that starts a little later than the bot, or again, is waited for: nothing was sent to it yet.
+# How many seconds to retry while the sidecar cannot be reached, since it may still be starting. A retry cannot speak a
+# sentence twice, because no request was sent yet.
 _WAIT_FOR_SIDECAR = 10.0
 _CONNECT_TIMEOUT = 5.0
-# The sidecar's own deadlines come first; this is for one that is stuck itself.
+# The sidecar's own deadlines come first. This one is for a sidecar that is stuck itself.
 _READ_TIMEOUT = 60.0
-# 100 ms of audio at 24 kHz: what is pushed as one frame at most.
-_PIECE = 4800
+# The largest audio frame in bytes: 100 ms at 24 kHz.
+_FRAME_BYTES = 4800
 
 
 class SlngHttpTTSService(SlngSpeechService):
-    """Text to speech by SLNG, one request to the sidecar for each sentence, its audio pushed as it comes.
+    """Text to speech by SLNG with one request to the sidecar for each sentence. The audio is pushed as it arrives.
 
-    Sentences are spoken strictly one after another, and a changed voice waits for the sentence that is being spoken:
-    for a conversation ``SlngTTSService`` is the better one.
+    A sentence starts only after the one before has ended, and a settings change waits for the current sentence. For a
+    conversation, use ``SlngTTSService`` instead.
     """
 
     def __init__(
@@ -58,33 +59,33 @@ class SlngHttpTTSService(SlngSpeechService):
         settings: SlngTTSSettings | None = None,
         **kwargs: Any,
     ) -> None:
-        """Build the service.
+        """Create the service. It sends nothing before the first sentence.
 
         Args:
-            api_key: not needed: the key is the sidecar's.
-            world_part: the regional gateway, such as ``"in"``; without it the sidecar's own.
+            api_key: not used, because the sidecar has the key.
+            world_part: the regional gateway, such as ``"in"``; by default the sidecar's.
             model: the SLNG route.
-            voice: as the provider names it.
-            base_url: not needed: the address of SLNG is the sidecar's.
-            aiohttp_session: to use instead of one of the service's own; it is left open. For a ``unix:`` address it
-                needs a connector for that socket.
-            sample_rate: in Hz; the pipeline's by default.
-            region_override: pin requests to a datacenter (global gateway).
-            world_part_override: keep requests in a broad zone (global gateway).
-            provider_key: your own provider's key, for routes without ``slng/``.
-            external_agent_id: for usage events, as ``X-SLNG-Agent-Id``.
-            external_session_id: for usage events, as ``X-SLNG-Session-Id``.
-            language: of the speech; sent only where it is given here.
-            speed: a multiplier; sent only where it is given.
-            pronunciation: a reference to a pronunciation dictionary; sent only where it is given.
-            sidecar_url: ``http://host:port`` or ``unix:/path``; by default ``SLNG_SIDECAR_URL``, else
-                ``http://127.0.0.1:8765``.
-            sidecar_token: the sidecar's token, where it wants one; by default ``SLNG_SIDECAR_TOKEN``.
-            settings: win over the arguments above.
-            **kwargs: for ``TTSService``.
+            voice: the provider's name of the voice.
+            base_url: not used, because the sidecar has the address of SLNG.
+            aiohttp_session: a session to use instead of the service's own. The service leaves it open. For a ``unix:``
+                address, it needs a connector for that socket.
+            sample_rate: samples per second, in Hz; by default the pipeline's.
+            region_override: the data centre for requests; works on the global gateway only.
+            world_part_override: the broad zone for requests; works on the global gateway only.
+            provider_key: your own key with the provider, for routes without ``slng/``.
+            external_agent_id: the agent id for SLNG's usage events, sent as ``X-SLNG-Agent-Id``.
+            external_session_id: the session id for SLNG's usage events, sent as ``X-SLNG-Session-Id``.
+            language: the language of the speech; sent only if you set it.
+            speed: a multiplier; sent only if you set it.
+            pronunciation: a reference to a pronunciation dictionary; sent only if you set it.
+            sidecar_url: ``http://host:port`` or ``unix:/path``; by default ``SLNG_SIDECAR_URL``, or
+                ``http://127.0.0.1:8765`` if that is not set.
+            sidecar_token: the sidecar's token, if it requires one; by default ``SLNG_SIDECAR_TOKEN``.
+            settings: settings that take precedence over the arguments above.
+            **kwargs: further arguments of Pipecat's ``TTSService``.
 
         Raises:
-            ValueError: something of this cannot work; the text says what and why.
+            ValueError: an argument, or a combination of arguments, is invalid. The message gives the reason.
         """
         super().__init__(
             api_key=api_key,
@@ -110,14 +111,14 @@ class SlngHttpTTSService(SlngSpeechService):
         self._owns_session = aiohttp_session is None
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own
-        """Open an HTTP session, where none was given."""
+        """Open an HTTP session if none was passed."""
         await super().setup(setup)
         if self._session is None:
             socket = self._address.socket
             self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket) if socket else None)
 
     async def stop(self, frame: EndFrame) -> None:
-        """Close the service's own session once all is said."""
+        """Finish speaking, then close the service's own session."""
         await super().stop(frame)
         await self._close()
 
@@ -127,7 +128,7 @@ class SlngHttpTTSService(SlngSpeechService):
         await self._close()
 
     async def cleanup(self) -> None:
-        """Close the service's own session, if nothing has before."""
+        """Close the service's own session if it is still open."""
         await super().cleanup()
         await self._close()
 
@@ -138,32 +139,32 @@ class SlngHttpTTSService(SlngSpeechService):
 
     @traced_tts
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
-        """Ask for a sentence and give its audio as it comes; an interruption aborts the request."""
+        """Request a sentence and yield its audio as it arrives. An interruption aborts the request."""
         failure: Failure | None = None
         try:
-            async with await self._ask(text) as response:
+            async with await self._request(text) as response:
                 if response.status != 200:
-                    failure = failure_of_reply(response.status, await response.read(), self._address)
+                    failure = failure_from_reply(response.status, await response.read(), self._address)
                 elif response.headers.get("X-Sample-Format") != "s16le":
                     failure = _not_pcm(response)
                 else:
                     await self.start_tts_usage_metrics(text)
                     sample_rate, channels = int(response.headers["X-Sample-Rate"]), int(response.headers["X-Channels"])
-                    whole = WholeSamples(channels)
-                    async for data in response.content.iter_chunked(_PIECE):
+                    aligner = SampleAligner(channels)
+                    async for data in response.content.iter_chunked(_FRAME_BYTES):
                         await self.stop_ttfb_metrics()
-                        if audio := whole.take(data):
+                        if audio := aligner.align(data):
                             yield TTSAudioRawFrame(audio, sample_rate, channels, context_id=context_id)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = Failure(
-                f"The sidecar at {self._address} did not say this to its end ({error or type(error).__name__}). "
-                "If it does not run, start it with: slng-sidecar serve.",
+                f"The request to the sidecar at {self._address} failed ({error or type(error).__name__}). If no "
+                "sidecar is running, start one with `slng-sidecar serve`.",
                 ErrorCategory.CONNECTIVITY,
             )
         if failure is not None:
-            yield self._explain(context_id, failure)
+            yield self._error_frame(context_id, failure)
 
-    async def _ask(self, text: str) -> aiohttp.ClientResponse:
+    async def _request(self, text: str) -> aiohttp.ClientResponse:
         assert self._session is not None
         loop = asyncio.get_running_loop()
         end, wait = loop.time() + _WAIT_FOR_SIDECAR, FIRST_WAIT
@@ -173,7 +174,7 @@ class SlngHttpTTSService(SlngSpeechService):
         while True:
             try:
                 return await self._session.post(
-                    self._address.http("tts", str(self._settings.model)),
+                    self._address.http_url("tts", str(self._settings.model)),
                     json=body,
                     headers={**self._headers, "Accept": "audio/pcm"},
                     timeout=_timeout(),
@@ -184,19 +185,19 @@ class SlngHttpTTSService(SlngSpeechService):
             await asyncio.sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT)
 
-    def _explain(self, context_id: str, failure: Failure) -> ErrorFrame:
-        self._explained.add(context_id)
+    def _error_frame(self, context_id: str, failure: Failure) -> ErrorFrame:
+        self._reported.add(context_id)
         return ErrorFrame(failure.message, category=failure.category)
 
     async def flush_audio(self, context_id: str | None = None) -> None:
-        """End a context in which the last sentence brought no audio; Pipecat ends the others itself."""
+        """End a context whose last sentence had no audio. Pipecat ends the others itself."""
         if context_id is not None and self.audio_context_available(context_id):
             await self.append_to_audio_context(context_id, TTSStoppedFrame(context_id=context_id))
             await self.remove_audio_context(context_id)
 
 
 def _timeout() -> aiohttp.ClientTimeout:
-    # ``connect`` is the wait for one of the session's connections as well, which a session that was given may lack.
+    # ``connect`` also limits the wait for a free connection of the session, which a session of the caller may not have.
     return aiohttp.ClientTimeout(
         total=None, connect=_WAIT_FOR_SIDECAR, sock_connect=_CONNECT_TIMEOUT, sock_read=_READ_TIMEOUT
     )
@@ -204,6 +205,6 @@ def _timeout() -> aiohttp.ClientTimeout:
 
 def _not_pcm(response: aiohttp.ClientResponse) -> Failure:
     return Failure(
-        f"What came is {response.content_type} and not PCM, and is not played. Check sidecar_url.",
+        f"The reply is {response.content_type} instead of PCM, so it was not played. Check `sidecar_url`.",
         ErrorCategory.SERVER,
     )

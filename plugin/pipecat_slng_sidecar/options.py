@@ -1,7 +1,7 @@
-"""What the services take besides their settings: where the sidecar is, what it is asked for, and what cannot work.
+"""The arguments that the services share: the sidecar's address, the request headers and the checks of both.
 
-Regions and tracking ids are checked as ``pipecat-slng`` 0.7.0 checks them (its ``_gateway.py``), so that what it
-refuses is refused here, too, before anything is dialled.
+Regions and tracking ids are checked as in ``pipecat-slng`` 0.7.0 (its ``_gateway.py``). A value that it refuses raises
+an error here, too, before the service connects.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ SUBPROTOCOL = "slng-sidecar.v1"
 
 _TRACKING_ID_LENGTH = 128
 _NOT_IN_TRACKING_ID = re.compile(r"[\x00-\x1f\x7f,]")
-# A language at the end of a model's variant: the hi of slng/deepgram/nova:3-hi, the pt-BR of x/y:z-pt-BR.
+# The language at the end of a model's variant, such as hi in slng/deepgram/nova:3-hi or pt-BR in x/y:z-pt-BR.
 _LANGUAGE_OF_MODEL = re.compile(r":[^/]*?-(multi|[a-z]{2}(?:-[A-Z]{2})?)$")
-_said: set[str] = set()
+# The unused arguments that this process has logged.
+_logged: set[str] = set()
 
 
 class WorldPart(StrEnum):
-    """An SLNG region. Each one is served at ``{value}.api.slng.ai``."""
+    """A world part, whose regional gateway is ``{value}.api.slng.ai``."""
 
     EU_NORTH = "eu-north"
     EU_WEST = "eu-west"
@@ -47,17 +48,17 @@ class WorldPart(StrEnum):
 
     @property
     def host(self) -> str:
-        """The gateway's host name."""
+        """The host name of the regional gateway."""
         return f"{self.value}.api.slng.ai"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a sidecar listens.
+    """The address of a sidecar.
 
     Attributes:
-        url: ``http://host:port``, without a slash at its end; for a Unix socket a placeholder.
-        socket: the path of the Unix socket, or ``None``.
+        url: ``http://host:port`` without a trailing slash; for a Unix socket, a placeholder.
+        socket: the path of the Unix socket; ``None`` for TCP.
     """
 
     url: str
@@ -65,45 +66,60 @@ class Address:
 
     @classmethod
     def of(cls, url: str | None) -> Address:
-        """Read an address: ``http(s)://``, ``ws(s)://`` or ``unix:/path``; ``None`` is ``SLNG_SIDECAR_URL``, else
-        ``http://127.0.0.1:8765``.
+        """Parse the address of a sidecar.
+
+        Args:
+            url: ``http(s)://...``, ``ws(s)://...`` or ``unix:/path``. If it is ``None`` or empty, the environment
+                variable ``SLNG_SIDECAR_URL`` is used, and without that ``http://127.0.0.1:8765``.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: the address has none of these forms.
         """
         text = (url or os.environ.get("SLNG_SIDECAR_URL") or DEFAULT_URL).strip()
         if text.startswith("unix:"):
             path = text.removeprefix("unix:").removeprefix("//")
             if not path.startswith("/"):
                 raise ValueError(
-                    f"sidecar_url {text!r} must name the socket by its full path: unix:/run/slng/sidecar.sock"
+                    f"sidecar_url {text!r} must contain the absolute path of the socket, such as "
+                    "unix:/run/slng/sidecar.sock."
                 )
             return cls("http://localhost", path)
         parts = urlsplit(text)
         scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
         if scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(
-                f"sidecar_url {_shown(text)!r} is no address of a sidecar. Write {DEFAULT_URL} or unix:/path/of/socket."
+                f"sidecar_url {_without_secrets(text)!r} is not a valid address. Use a URL such as {DEFAULT_URL} or "
+                "unix:/path/of/socket."
             )
         return cls(f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}")
 
     def __str__(self) -> str:
-        return f"unix:{self.socket}" if self.socket else _shown(self.url)
+        return f"unix:{self.socket}" if self.socket else _without_secrets(self.url)
 
     def __repr__(self) -> str:
         return f"Address({self})"
 
-    def websocket(self, kind: str, model: str) -> str:
-        """Give the WebSocket address of a model; ``kind`` is ``stt`` or ``tts``."""
-        return "ws" + self.http(kind, model).removeprefix("http")
+    def websocket_url(self, kind: str, model: str) -> str:
+        """Return the WebSocket URL of a model.
 
-    def http(self, kind: str, model: str) -> str:
-        """Give the HTTP address of a model."""
+        Args:
+            kind: ``stt`` or ``tts``.
+            model: the SLNG route.
+        """
+        return "ws" + self.http_url(kind, model).removeprefix("http")
+
+    def http_url(self, kind: str, model: str) -> str:
+        """Return the HTTP URL of a model.
+
+        Args:
+            kind: ``stt`` or ``tts``.
+            model: the SLNG route.
+        """
         return f"{self.url}/v1/bridges/unmute/{kind}/{quote(model, safe='/:')}"
 
 
-def _shown(url: str) -> str:
-    """Give an address without what stands before an ``@`` or after a ``?`` or ``#``: it may be a secret."""
+def _without_secrets(url: str) -> str:
+    """Return a URL without its user information, query and fragment, which may contain secrets."""
     scheme = "".join(re.findall(r"^\w+://", url))
     _, at, rest = url.removeprefix(scheme).rpartition("@")
     return f"{scheme}{'…@' if at else ''}{re.split('[?#]', rest)[0]}"
@@ -119,11 +135,20 @@ def request_headers(
     external_agent_id: str | None,
     external_session_id: str | None,
 ) -> dict[str, str]:
-    """Give the headers that ask a sidecar for all this.
+    """Return the headers of the requests to the sidecar.
+
+    Args:
+        sidecar_token: the sidecar's token; by default ``SLNG_SIDECAR_TOKEN`` from the environment.
+        provider_key: your own key with the provider.
+        world_part: the regional gateway to use.
+        region_override: the data centre that the global gateway is asked to use.
+        world_part_override: the broad zone that the global gateway is asked to use.
+        external_agent_id: the agent id for SLNG's usage events.
+        external_session_id: the session id for SLNG's usage events.
 
     Raises:
-        ValueError: an unknown region, a bad tracking id, or a regional gateway together with a region override, which
-            only the global gateway honours.
+        ValueError: the world part is unknown, a tracking id is invalid, or a world part is combined with an override,
+            which only the global gateway supports.
     """
     headers: dict[str, str] = {}
     token = sidecar_token or os.environ.get("SLNG_SIDECAR_TOKEN")
@@ -136,8 +161,8 @@ def request_headers(
             raise ValueError(f"Unknown world_part {world_part!r}. Use one of: {', '.join(WorldPart)}.")
         if region_override or world_part_override:
             raise ValueError(
-                "world_part picks a regional gateway, and region_override and world_part_override need the global one. "
-                "Pass one of them."
+                "world_part selects a regional gateway, but region_override and world_part_override need the global "
+                "gateway. Pass either world_part or the overrides."
             )
         headers["X-SLNG-Gateway"] = str(world_part)
     if region_override:
@@ -156,7 +181,7 @@ def request_headers(
 def _tracking_id(value: object, name: str) -> str:
     text = value.strip() if isinstance(value, str) else ""
     if not text:
-        raise ValueError(f"{name} must be a string that is not empty")
+        raise ValueError(f"{name} must be a non-empty string")
     if len(text) > _TRACKING_ID_LENGTH:
         raise ValueError(f"{name} must be {_TRACKING_ID_LENGTH} characters or fewer")
     if _NOT_IN_TRACKING_ID.search(text):
@@ -165,40 +190,50 @@ def _tracking_id(value: object, name: str) -> str:
 
 
 def check_byok(model: str, provider_key: str | None) -> None:
-    """Refuse what upstream refuses.
+    """Check that a provider key is only used with an external route, as SLNG requires.
+
+    Args:
+        model: the SLNG route.
+        provider_key: your own key with the provider.
 
     Raises:
-        ValueError: a provider's key for a model that SLNG itself hosts.
+        ValueError: SLNG hosts the model.
     """
     if provider_key and model.startswith("slng/"):
         raise ValueError(
             f"BYOK is only supported for external STT/TTS routes: {model!r} is hosted by SLNG. Leave out provider_key, "
-            "or name the provider's own route, without the slng/ before it."
+            "or use the external route, without the prefix slng/."
         )
 
 
-def check_encoding(encoding: str, taken: tuple[str, ...], why: str) -> None:
-    """Refuse an encoding that would become noise.
+def check_encoding(encoding: str, accepted: tuple[str, ...], reason: str) -> None:
+    """Check an encoding, since audio in a wrong one would become noise.
+
+    Args:
+        encoding: the encoding to check.
+        accepted: the encodings that work.
+        reason: why others do not work, as a sentence for the error message.
 
     Raises:
-        ValueError: it is not one of those ``taken``.
+        ValueError: the encoding is not accepted.
     """
-    if encoding not in taken:
-        raise ValueError(f"encoding={encoding!r} cannot work: {why} Use one of: {', '.join(taken)}.")
+    if encoding not in accepted:
+        raise ValueError(f"encoding={encoding!r} is not supported: {reason} Use one of: {', '.join(accepted)}.")
 
 
-def language_of_model(model: str) -> Language | None:
-    """Give the language that a service asks for where the caller names none: English, as ``pipecat-slng`` does.
+def default_language(model: str) -> Language | None:
+    """Return the language to request if the caller sets none: English, like ``pipecat-slng``.
 
-    ``None``, which is not sent, where the model's own name names another: ``slng/deepgram/nova:3-hi`` hears Hindi.
+    If the model's name ends in another language, such as ``slng/deepgram/nova:3-hi``, return ``None``. Then no language
+    is sent.
     """
     named = _LANGUAGE_OF_MODEL.search(model)
     return Language.EN if named is None or named.group(1).partition("-")[0] == "en" else None
 
 
-def not_needed(**given: Any) -> None:
-    """Say once in a process that an argument has no use any more, without its value."""
-    for name, value in given.items():
-        if value is not None and name not in _said:
-            _said.add(name)
-            logger.info(f"{name} is not needed: the sidecar has the key and the address of SLNG. It is not used.")
+def log_unused(**arguments: Any) -> None:
+    """Log that an argument is not used, once per process and without its value."""
+    for name, value in arguments.items():
+        if value is not None and name not in _logged:
+            _logged.add(name)
+            logger.info(f"{name} is not used: the sidecar has the key and the address of SLNG.")

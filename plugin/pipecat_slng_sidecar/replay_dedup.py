@@ -1,56 +1,62 @@
-"""Words that come twice because their audio went up twice: what a lost connection had told already.
+"""Removes words that are transcribed a second time because their audio was sent again.
 
-Pure. The sidecar takes such repeats out where upstream was lost; where the sidecar itself was lost, only this side
-knows what it had told.
+The sidecar removes such repeats when it loses its upstream. When the sidecar itself is lost, only the plugin knows
+which words were already delivered. The module does no I/O and reads no clock.
 """
 
 from __future__ import annotations
 
 import re
 
-_MARKS = re.compile(r"[^\w']+")
-# More than are spoken in the 30 s that go again at most.
+_PUNCTUATION = re.compile(r"[^\w']+")
+# More words than anybody speaks in the 30 s of audio that the plugin replays at most.
 _MOST_WORDS = 120
 
 
 class ReplayDeduplicator:
-    """What was told of audio that may go up again.
+    """Removes from finals the words that were delivered before the connection was replaced.
 
-    ``_told`` is that, as words without case and marks. ``_due`` is what a new connection may repeat of it, from the
-    place on that it has come to; ``None`` where it repeats nothing any more.
+    Mutable: ``_recent``, the delivered words whose audio may be replayed; ``_expected``, the words that the current
+    connection may still repeat, or None if it can repeat none. Both hold words without case and punctuation.
     """
 
     def __init__(self) -> None:
-        self._told: list[str] = []
-        self._due: list[str] | None = None
+        self._recent: list[str] = []
+        self._expected: list[str] | None = None
 
-    def tell(self, text: str, *, done_with: bool) -> None:
-        """Note a final; ``done_with`` where all audio up to its last word is known to be covered."""
-        self._told = [] if done_with else [*self._told, *map(_plain, text.split())][-_MOST_WORDS:]
+    def record(self, text: str, *, is_exact: bool) -> None:
+        """Record a delivered final.
 
-    def lost(self) -> None:
-        """Hear that the connection was lost, or was not had: what was told may come again."""
-        self._due = [*(self._due or []), *self._told][-_MOST_WORDS:] or None
-        self._told = []
+        Args:
+            text: the text that was delivered.
+            is_exact: whether the sidecar's coverage includes all audio up to the last word, so that none is replayed.
+        """
+        self._recent = [] if is_exact else [*self._recent, *map(_plain, text.split())][-_MOST_WORDS:]
 
-    def new_part(self, text: str) -> str:
-        """Give a final without the words at its beginning that were told before."""
-        if self._due is None:
+    def restart(self) -> None:
+        """Expect repeats, because the connection was lost or a connection attempt failed."""
+        self._expected = [*(self._expected or []), *self._recent][-_MOST_WORDS:] or None
+        self._recent = []
+
+    def remove_repeats(self, text: str) -> str:
+        """Return a final's text without the words at its beginning that were delivered before."""
+        if self._expected is None:
             return text
         words = text.split()
         plain = [_plain(word) for word in words]
-        # The replay may begin within a word, which is then heard as another one.
+        # The replay may begin within a word, which is then recognised as another word.
         for skip in (0, 1):
-            for start in range(len(self._due)):
-                length = min(len(self._due) - start, len(plain) - skip)
-                if length > 0 and plain[skip : skip + length] == self._due[start : start + length]:
-                    self._due = self._due[start + length :] or None
+            for start in range(len(self._expected)):
+                length = min(len(self._expected) - start, len(plain) - skip)
+                if length > 0 and plain[skip : skip + length] == self._expected[start : start + length]:
+                    self._expected = self._expected[start + length :] or None
                     return " ".join(words[skip + length :])
-        # A single word may be such a piece on its own; it cannot be told from a new one, and is given.
+        # A single unknown word may be such a fragment or a new word, so it is delivered. The next final may still begin
+        # with repeats.
         if len(words) > 1:
-            self._due = None
+            self._expected = None
         return text
 
 
 def _plain(word: str) -> str:
-    return _MARKS.sub("", word).casefold()
+    return _PUNCTUATION.sub("", word).casefold()

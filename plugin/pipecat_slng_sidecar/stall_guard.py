@@ -1,4 +1,4 @@
-"""Sending with an end: a sidecar that takes nothing of what waits for it is aborted, not waited for."""
+"""Sends messages and aborts the connection if the sidecar accepts no data for too long."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from types import TracebackType
 from typing import Protocol, Self
 
 SEND_TIMEOUT = 10.0
-"""Seconds that bytes may wait for the sidecar while it takes none: twice its own ``SIDECAR_SEND_TIMEOUT`` (5 s).
+"""Seconds that the sidecar may accept no data while some is waiting: twice its own ``SIDECAR_SEND_TIMEOUT`` (5 s).
 
-A sidecar whose upstream is stuck holds us back until that deadline of its own, which must come first.
+If upstream is stuck, the sidecar stops reading from the plugin until its own timeout, which must come first.
 """
 
-_LOOKS = 5
-# Longer than the wait for the answer to a close (``connection``), shorter than Pipecat's for a task to end (1 s).
+_CHECKS = 5
+# Longer than the wait for the answer to a close (``connection``), shorter than Pipecat's wait for a task to end (1 s).
 _CLOSE_TIMEOUT = 0.7
 
 
 class _Connection(Protocol):
+    """The part of a WebSocket connection that ``StallGuard`` uses."""
+
     @property
     def transport(self) -> asyncio.Transport: ...
 
@@ -25,33 +27,35 @@ class _Connection(Protocol):
 
 
 class StallGuard:
-    """What goes out on one connection, watched while the ``with`` block runs.
+    """Sends on one connection and watches its write buffer while the ``with`` block runs.
 
-    A send waits for a sidecar that reads slowly, as long as it goes on reading. Where it takes nothing for
-    ``SEND_TIMEOUT`` seconds (two fifths more at most) the transport is aborted, and with it every wait on it;
-    websockets' own pings cannot notice it, since they wait in the same full buffer. At the end of the block what still
-    waits is dropped, and a close that follows is cut off where it is not answered: its frame would wait there, too.
+    A send waits for a sidecar that reads slowly, as long as the sidecar keeps reading. If the sidecar accepts nothing
+    for ``SEND_TIMEOUT`` seconds (up to two fifths more), the guard aborts the transport and with it every wait on it.
+    The pings of websockets cannot detect this stall, because they wait in the same full buffer.
 
-    Mutable: ``_handed``, bytes given to the connection; ``_taken``, how many of them had left it when some last did;
-    ``_looks`` at it since then.
+    At the end of the block, data that is still waiting is dropped. A close that follows is cut off if it gets no
+    answer, because its frame would wait in the same buffer.
+
+    Mutable: ``_sent``, the bytes passed to the connection; ``_accepted``, how many of them had left its buffer at the
+    last progress; ``_checks``, the number of checks since that progress.
 
     Attributes:
-        stuck: whether it was aborted because nothing was taken.
+        is_stalled: whether the guard aborted the connection because nothing was accepted.
     """
 
     def __init__(self, connection: _Connection) -> None:
-        self.stuck = False
+        self.is_stalled = False
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
-        self._handed = self._taken = self._looks = 0
+        self._sent = self._accepted = self._checks = 0
 
     def __repr__(self) -> str:
         waiting = self._connection.transport.get_write_buffer_size()
-        return f"Outgoing({self._handed} bytes, {waiting} wait{', stuck' if self.stuck else ''})"
+        return f"StallGuard({self._sent} bytes sent, {waiting} waiting{', stalled' if self.is_stalled else ''})"
 
     def __enter__(self) -> Self:
-        self._look()
+        self._check()
         return self
 
     def __exit__(
@@ -68,24 +72,27 @@ class StallGuard:
     async def send(self, message: str | bytes) -> None:
         """Send a message.
 
+        Args:
+            message: text or binary data.
+
         Raises:
-            ConnectionClosed: the connection is lost, or was aborted.
+            ConnectionClosed: the connection was lost, or the guard aborted it.
         """
-        # Frames' headers and pings are not counted: they are too few to pass for progress, or to hide it.
-        self._handed += len(message)
+        # Frame headers and pings are not counted: they are too few to look like progress, or to hide it.
+        self._sent += len(message)
         await self._connection.send(message)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         transport = self._connection.transport
         waiting = transport.get_write_buffer_size()
-        taken = self._handed - waiting
-        if not waiting or taken > self._taken:
-            self._taken, self._looks = taken, 0
+        accepted = self._sent - waiting
+        if not waiting or accepted > self._accepted:
+            self._accepted, self._checks = accepted, 0
         else:
-            self._looks += 1
-        # Looks and not a clock: where our own loop stood still, the sidecar had no chance either.
-        if self._looks > _LOOKS:
-            self.stuck = True
+            self._checks += 1
+        # Checks are counted instead of seconds: while this event loop is blocked, the sidecar cannot make progress.
+        if self._checks > _CHECKS:
+            self.is_stalled = True
             transport.abort()
         else:
-            self._handle = self._loop.call_later(SEND_TIMEOUT / _LOOKS, self._look)
+            self._handle = self._loop.call_later(SEND_TIMEOUT / _CHECKS, self._check)

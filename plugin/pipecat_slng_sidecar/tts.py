@@ -1,4 +1,4 @@
-"""Text to speech through a sidecar, streaming."""
+"""Streaming text to speech through the sidecar."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from pipecat.utils.tracing.service_decorators import traced_tts
 from pipecat.utils.types import NOT_GIVEN, NotGiven
 
 from pipecat_slng_sidecar.connection import SidecarConnection
-from pipecat_slng_sidecar.failures import failure_of
+from pipecat_slng_sidecar.failures import failure_from_error
 from pipecat_slng_sidecar.options import DEFAULT_TTS_MODEL, WorldPart, check_encoding
 from pipecat_slng_sidecar.stt_replay_queue import SessionInit
-from pipecat_slng_sidecar.tts_base import SlngSpeechService, SlngTTSSettings, WholeSamples
-from pipecat_slng_sidecar.tts_replay_queue import TtsReplayQueue, Utterance
-from pipecat_slng_sidecar.updates import Updates
+from pipecat_slng_sidecar.tts_base import SampleAligner, SlngSpeechService, SlngTTSSettings
+from pipecat_slng_sidecar.tts_replay_queue import TtsReplayQueue, WireContext
+from pipecat_slng_sidecar.updates import PendingUpdates
 
 _ENCODINGS = ("linear16", "mulaw", "alaw", "mp3", "opus")
-# Text that waits for a sidecar that is away, in characters: some hours of speech.
-_MOST_TEXT = 200_000
-_LAST_WORDS = 5.0
+# How many characters may wait while the sidecar is away: some hours of speech.
+_MOST_CHARACTERS = 200_000
+_FINISH_TIMEOUT = 5.0
 
 
 @dataclass(slots=True)
-class _Speech:
-    """A Pipecat context that is being spoken.
+class _PipecatContext:
+    """A Pipecat context that is not finished.
 
     Attributes:
-        utterance: what the sidecar says for it now; ``None`` where that ended before the context had all its text.
-        complete: whether the context has all its text.
-        unheard: text frames of sentences after which no sound has come yet.
+        wire: the context at the sidecar that carries it now; ``None`` if that ended before all the text was there.
+        is_complete: whether Pipecat has flushed it, so that no more text follows.
+        held_text: text frames of sentences that wait for the audio after them.
     """
 
-    utterance: Utterance | None = None
-    complete: bool = False
-    unheard: list[TTSTextFrame] = field(default_factory=list)
+    wire: WireContext | None = None
+    is_complete: bool = False
+    held_text: list[TTSTextFrame] = field(default_factory=list)
 
 
 class SlngTTSService(SlngSpeechService):
     """Streaming text to speech by SLNG, through a sidecar on this machine.
 
-    A Pipecat context is a context on the wire, and its sound bears its name: an interruption takes back what it
-    interrupts and nothing else, at once, and no sound is ever heard under another context. Settings hold from the next
-    sentence on, with nothing cut.
+    Each Pipecat context is a context at the sidecar, and all audio carries the id of its context. An interruption
+    therefore discards only the interrupted contexts, and no audio is played under another context. A settings change
+    applies from the next sentence on and cuts nothing.
     """
 
     def __init__(
@@ -85,36 +85,36 @@ class SlngTTSService(SlngSpeechService):
         settings: SlngTTSSettings | None = None,
         **kwargs: Any,
     ) -> None:
-        """Build the service; the sidecar is dialled when the pipeline is set up.
+        """Create the service. It connects to the sidecar when the pipeline is set up.
 
         Args:
-            api_key: not needed: the key is the sidecar's.
-            world_part: the regional gateway, such as ``"in"``; without it the sidecar's own.
+            api_key: not used, because the sidecar has the key.
+            world_part: the regional gateway, such as ``"in"``; by default the sidecar's.
             model: the SLNG route.
-            voice: as the provider names it.
-            base_url: not needed: the address of SLNG is the sidecar's.
-            encoding: what the provider sends: ``"linear16"``, ``"mulaw"``, ``"alaw"``, ``"mp3"`` or ``"opus"``. PCM
-                comes out in any case; the last two need the sidecar's decoders.
-            sample_rate: in Hz; the pipeline's by default.
-            region_override: pin requests to a datacenter (global gateway).
-            world_part_override: keep requests in a broad zone (global gateway).
-            provider_key: your own provider's key, for routes without ``slng/``.
-            external_agent_id: for usage events, as ``X-SLNG-Agent-Id``.
-            external_session_id: for usage events, as ``X-SLNG-Session-Id``.
-            language: of the speech. English by default, unless the model's name ends in another language.
-            speed: a multiplier; the provider's own by default.
+            voice: the provider's name of the voice.
+            base_url: not used, because the sidecar has the address of SLNG.
+            encoding: the encoding that the provider sends: ``"linear16"``, ``"mulaw"``, ``"alaw"``, ``"mp3"`` or
+                ``"opus"``. The service always outputs PCM. The last two need the extra ``codecs`` of the sidecar.
+            sample_rate: samples per second, in Hz; by default the pipeline's.
+            region_override: the data centre for requests; works on the global gateway only.
+            world_part_override: the broad zone for requests; works on the global gateway only.
+            provider_key: your own key with the provider, for routes without ``slng/``.
+            external_agent_id: the agent id for SLNG's usage events, sent as ``X-SLNG-Agent-Id``.
+            external_session_id: the session id for SLNG's usage events, sent as ``X-SLNG-Session-Id``.
+            language: the language of the speech; by default English, or none if the model's name ends in another one.
+            speed: a multiplier; by default the provider's own speed.
             pronunciation: a reference to a pronunciation dictionary.
-            warm_standby_enabled: let the sidecar keep a spare connection for this session.
-            sidecar_url: ``http://host:port`` or ``unix:/path``; by default ``SLNG_SIDECAR_URL``, else
-                ``http://127.0.0.1:8765``.
-            sidecar_token: the sidecar's token, where it wants one; by default ``SLNG_SIDECAR_TOKEN``.
-            settings: win over the arguments above.
-            **kwargs: for ``TTSService``.
+            warm_standby_enabled: whether the sidecar holds a standby connection to SLNG for this session.
+            sidecar_url: ``http://host:port`` or ``unix:/path``; by default ``SLNG_SIDECAR_URL``, or
+                ``http://127.0.0.1:8765`` if that is not set.
+            sidecar_token: the sidecar's token, if it requires one; by default ``SLNG_SIDECAR_TOKEN``.
+            settings: settings that take precedence over the arguments above.
+            **kwargs: further arguments of Pipecat's ``TTSService``.
 
         Raises:
-            ValueError: something of this cannot work; the text says what and why.
+            ValueError: an argument, or a combination of arguments, is invalid. The message gives the reason.
         """
-        check_encoding(encoding, _ENCODINGS, "nobody on the way can decode it.")
+        check_encoding(encoding, _ENCODINGS, "neither the sidecar nor the plugin can decode it.")
         super().__init__(
             api_key=api_key,
             world_part=world_part,
@@ -139,139 +139,142 @@ class SlngTTSService(SlngSpeechService):
         self._standby = warm_standby_enabled
         self._queue: TtsReplayQueue | None = None
         self._connection: SidecarConnection | None = None
-        self._speeches: dict[str, _Speech] = {}
-        # Contexts that Pipecat itself completes, the newest last; others have one text each.
+        self._contexts: dict[str, _PipecatContext] = {}
+        # The newest contexts that Pipecat flushes itself. Any other context has a single text.
         self._turns: deque[str] = deque(maxlen=16)
-        self._sounding: Utterance | None = None
+        # The context whose audio is arriving, and the sample rate and channels of that audio.
+        self._receiving: WireContext | None = None
         self._format = (0, 1)
         self._stopping = False
-        self._whole = WholeSamples(1)
-        self._updates = Updates()
+        self._aligner = SampleAligner(1)
+        self._updates = PendingUpdates()
 
     @property
     def supports_processing_metrics(self) -> bool:
-        """Say that there is no processing time: ``run_tts`` hands the text on and returns."""
+        """Whether to report processing time. It is False, because ``run_tts`` returns before the text is spoken."""
         return False
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] # as Pipecat's own
-        """Begin to connect; nothing waits for it."""
+        """Start to connect to the sidecar without waiting for the connection."""
         await super().setup(setup)
         self._queue = TtsReplayQueue(self._session_init())
         self._connection = SidecarConnection(
             self, self._address, "tts", self._headers, self._queue,
-            on_message=self._take, on_audio=self._sound,
-            on_up=self._came_up, on_lost=self._lost, on_given_up=self._given_up,
+            on_message=self._handle_message, on_audio=self._handle_audio,
+            on_ready=self._handle_ready, on_lost=self._handle_lost, on_given_up=self._handle_given_up,
         )  # fmt: skip
         self._connection.start()
 
     async def start(self, frame: StartFrame) -> None:
-        """Let audio out."""
+        """Start pushing audio."""
         await super().start(frame)
         if self._connection:
-            self._connection.release()
+            self._connection.allow_frames()
 
     async def stop(self, frame: EndFrame) -> None:
-        """Let what is being said be said, then close. What waits for a sidecar that is away is given up."""
+        """Finish speaking, then close the connection. If the sidecar is away, discard the waiting text."""
         self._stopping = True
         if self._connection and self._connection.is_down:
-            await self._given_up()
+            await self._handle_given_up()
         await super().stop(frame)
         if self._connection and self._queue:
-            self._updates.forget()
-            self._queue.end()
-            await self._connection.finish(_LAST_WORDS)
+            self._updates.clear()
+            self._queue.request_close()
+            await self._connection.finish(_FINISH_TIMEOUT)
 
     async def cancel(self, frame: CancelFrame) -> None:
-        """Close at once."""
+        """Close the connection at once."""
         await super().cancel(frame)
-        await self._stop_link()
+        await self._stop_connection()
 
     async def cleanup(self) -> None:
-        """Close, if nothing has before."""
+        """Close the connection if it is still open."""
         await super().cleanup()
-        await self._stop_link()
+        await self._stop_connection()
 
-    async def _stop_link(self) -> None:
+    async def _stop_connection(self) -> None:
         if self._connection:
             await self._connection.stop()
 
-    # What Pipecat wants said
+    # Requests of Pipecat
 
     async def on_turn_context_created(self, context_id: str) -> None:
-        """Note that this context will be completed by ``flush_audio``."""
+        """Record that Pipecat will complete this context with ``flush_audio``."""
         self._turns.append(context_id)
 
     @traced_tts
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
-        """Hand text on; its audio comes by itself."""
+        """Add text to the replay queue. Its audio is pushed as it arrives."""
         assert self._queue is not None
         assert self._connection is not None
-        if self._queue.waiting + len(text) > _MOST_TEXT:
+        if self._queue.waiting_characters + len(text) > _MOST_CHARACTERS:
             await self.push_error(
-                f"Text is dropped: {self._queue.waiting} characters wait to be said already.",
+                f"Text was dropped: {self._queue.waiting_characters} characters are waiting to be spoken already. The "
+                f"limit is {_MOST_CHARACTERS}.",
                 category=ErrorCategory.APPLICATION,
             )
         else:
-            speech = self._speeches.setdefault(context_id, _Speech())
-            if speech.utterance is None:
-                speech.utterance = self._queue.begin(context_id)
-            self._queue.say(speech.utterance, text)
+            context = self._contexts.setdefault(context_id, _PipecatContext())
+            if context.wire is None:
+                context.wire = self._queue.begin(context_id)
+            self._queue.add_text(context.wire, text)
             if context_id not in self._turns:
                 await self.flush_audio(context_id)
-            self._connection.wake()
+            self._connection.notify()
             await self.start_tts_usage_metrics(text)
         yield None
 
     async def flush_audio(self, context_id: str | None = None) -> None:
-        """Say that a context has all its text; without an id, that all have."""
-        for each in [context_id] if context_id is not None else list(self._speeches):
-            speech = self._speeches.get(each)
-            if speech is None or speech.utterance is None:
-                # Nothing is under way for it: it was not said at all, or broke off before its end.
-                await self._finish(each)
+        """Mark a context as having all its text. Without an id, mark every context."""
+        for each in [context_id] if context_id is not None else list(self._contexts):
+            context = self._contexts.get(each)
+            if context is None or context.wire is None:
+                # No audio can follow: the context had no text, or it broke off before its end.
+                await self._finish_context(each)
             else:
-                speech.complete = True
+                context.is_complete = True
                 assert self._queue is not None
-                self._queue.flush(speech.utterance)
+                self._queue.flush(context.wire)
         if self._connection:
-            self._connection.wake()
+            self._connection.notify()
 
     async def append_to_audio_context(self, context_id: str | None, frame: Any) -> None:
-        """Keep the text of a sentence back until sound follows it: what was never heard was not said."""
-        speech = self._speeches.get(context_id) if context_id else None
-        if speech is not None and isinstance(frame, TTSTextFrame):
-            speech.unheard.append(frame)
+        """Append a frame. Hold a text frame until audio follows, so that only spoken text enters the conversation."""
+        context = self._contexts.get(context_id) if context_id else None
+        if context is not None and isinstance(frame, TTSTextFrame):
+            context.held_text.append(frame)
         else:
             await super().append_to_audio_context(context_id, frame)
 
     async def on_audio_context_interrupted(self, context_id: str) -> None:
-        """Take a context back, without waiting for anything."""
-        self._forget(context_id)
+        """Discard a context after an interruption, without waiting for the sidecar."""
+        self._discard(context_id)
         await super().on_audio_context_interrupted(context_id)
 
     async def on_audio_context_completed(self, context_id: str) -> None:
-        """Take a context back that ended without its end: Pipecat's own timeout came first."""
-        self._forget(context_id)
+        """Discard a completed context, which the sidecar may not have ended if Pipecat's timeout came first."""
+        self._discard(context_id)
         await super().on_audio_context_completed(context_id)
 
-    def _forget(self, context_id: str) -> None:
-        speech = self._speeches.pop(context_id, None)
-        if speech is None or self._queue is None or self._connection is None:
+    def _discard(self, context_id: str) -> None:
+        context = self._contexts.pop(context_id, None)
+        if context is None or self._queue is None or self._connection is None:
             return
-        if speech.utterance is not None:
-            self._queue.clear(speech.utterance)
-            self._connection.wake()
-        self._queue.forget(context_id)
+        if context.wire is not None:
+            self._queue.clear(context.wire)
+            self._connection.notify()
+        self._queue.forget_pipecat_context(context_id)
 
     # Settings
 
     async def _update_settings(self, delta: TTSSettings) -> dict[str, Any]:  # type: ignore[override] # as Pipecat's
-        """Change settings for what is said from here on."""
+        """Change settings for the text that follows."""
         changed = await super()._update_settings(delta)
         if changed and self._queue and self._connection:
             after = self._session_init()
-            self._queue.update(self._updates.message(changed, after), after)
-            self._connection.wake()
+            self._queue.update(self._updates.build(changed, after), after)
+            self._connection.notify()
+            # After a permanent failure, the changed settings may be what the connection needs.
             self._connection.start()
         return changed
 
@@ -286,93 +289,95 @@ class SlngTTSService(SlngSpeechService):
             init["standby"] = True
         return SessionInit(str(self._settings.model), init)
 
-    # What the sidecar says
+    # Messages of the sidecar
 
-    async def _take(self, message: dict[str, Any]) -> None:
+    async def _handle_message(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "audio_start":
-                self._sounding = self._live(message)
+                self._receiving = self._context_of(message)
                 self._format = (int(message["sample_rate"]), int(message.get("channels", 1)))
-                self._whole = WholeSamples(self._format[1])
+                self._aligner = SampleAligner(self._format[1])
             case "audio_end":
-                self._sounding = None
-                await self._ended(message)
+                self._receiving = None
+                await self._handle_audio_end(message)
             case "updated":
-                if refusal := self._updates.answered(message, self._settings):
+                if refusal := self._updates.resolve(message, self._settings):
                     await self.push_error(refusal, category=ErrorCategory.APPLICATION)
             case "status":
                 logger.info(f"{self}: upstream {message.get('state')}, cause: {message.get('cause')}")
             case "error":
-                failure = failure_of(message)
-                utterance = self._live(message)
-                await self.say_why(utterance.context_id if utterance else None, failure)
+                failure = failure_from_error(message)
+                wire = self._context_of(message)
+                await self.say_why(wire.pipecat_id if wire else None, failure)
 
-    def _live(self, message: dict[str, Any]) -> Utterance | None:
+    def _context_of(self, message: dict[str, Any]) -> WireContext | None:
+        """Return the context that a message is about, or ``None`` if it has none or the context has ended."""
         assert self._queue is not None
-        return self._queue.live(str(message.get("context_id")))
+        return self._queue.get(str(message.get("context_id")))
 
-    async def _sound(self, data: bytes) -> None:
-        utterance = self._sounding
-        speech = self._speeches.get(utterance.context_id) if utterance else None
-        if utterance is None or speech is None or speech.utterance is not utterance:
+    async def _handle_audio(self, data: bytes) -> None:
+        wire = self._receiving
+        context = self._contexts.get(wire.pipecat_id) if wire else None
+        if wire is None or context is None or context.wire is not wire:
             return
-        if not utterance.voiced:
+        if not wire.has_audio:
             assert self._queue is not None
-            self._queue.sounds(utterance)
+            self._queue.mark_audio(wire)
             await self.stop_ttfb_metrics()
-        await self._tell(utterance.context_id, speech)
-        if audio := self._whole.take(data):
-            frame = TTSAudioRawFrame(audio, *self._format, context_id=utterance.context_id)
-            await self.append_to_audio_context(utterance.context_id, frame)
+        await self._release_text(wire.pipecat_id, context)
+        if audio := self._aligner.align(data):
+            frame = TTSAudioRawFrame(audio, *self._format, context_id=wire.pipecat_id)
+            await self.append_to_audio_context(wire.pipecat_id, frame)
 
-    async def _tell(self, context_id: str, speech: _Speech) -> None:
-        unheard, speech.unheard = speech.unheard, []
-        for frame in unheard:
+    async def _release_text(self, context_id: str, context: _PipecatContext) -> None:
+        held_text, context.held_text = context.held_text, []
+        for frame in held_text:
             await super().append_to_audio_context(context_id, frame)
 
-    async def _ended(self, message: dict[str, Any]) -> None:
-        utterance = self._live(message)
-        if utterance is None:
+    async def _handle_audio_end(self, message: dict[str, Any]) -> None:
+        wire = self._context_of(message)
+        if wire is None:
             return
-        if message.get("reason") == "completed" and (speech := self._speeches.get(utterance.context_id)):
-            await self._tell(utterance.context_id, speech)
-        await self._over(utterance)
+        if message.get("reason") == "completed" and (context := self._contexts.get(wire.pipecat_id)):
+            await self._release_text(wire.pipecat_id, context)
+        await self._end_wire_context(wire)
 
-    async def _over(self, utterance: Utterance) -> None:
-        """End what an utterance spoke for, unless more text is to come for it."""
+    async def _end_wire_context(self, wire: WireContext) -> None:
+        """End a wire context, and its Pipecat context unless more text may follow."""
         assert self._queue is not None
-        self._queue.ended(utterance)
-        speech = self._speeches.get(utterance.context_id)
-        if speech is not None and speech.utterance is utterance:
-            speech.utterance = None
-            speech.unheard.clear()
-            if speech.complete:
-                await self._finish(utterance.context_id)
+        self._queue.remove(wire)
+        context = self._contexts.get(wire.pipecat_id)
+        if context is not None and context.wire is wire:
+            context.wire = None
+            context.held_text.clear()
+            if context.is_complete:
+                await self._finish_context(wire.pipecat_id)
 
-    async def _finish(self, context_id: str) -> None:
-        self._speeches.pop(context_id, None)
+    async def _finish_context(self, context_id: str) -> None:
+        """Finish a Pipecat context and its audio context."""
+        self._contexts.pop(context_id, None)
         if self._queue:
-            self._queue.forget(context_id)
+            self._queue.forget_pipecat_context(context_id)
         if self.audio_context_available(context_id):
             await self.append_to_audio_context(context_id, TTSStoppedFrame(context_id=context_id))
             await self.remove_audio_context(context_id)
 
-    # Changes of the link
+    # Changes of the connection
 
-    async def _came_up(self) -> None:
-        self._updates.forget()
+    async def _handle_ready(self) -> None:
+        self._updates.clear()
 
-    async def _lost(self) -> None:
+    async def _handle_lost(self) -> None:
         assert self._queue is not None
-        self._sounding = None
-        for utterance in self._queue.take_broken():
-            await self._over(utterance)
-        # The pipeline is held up until all is said, so a sidecar that goes away meanwhile is not waited for as long.
-        if self._stopping and self._connection is not None and self._connection.down_for > _LAST_WORDS:
-            await self._given_up()
+        self._receiving = None
+        for wire in self._queue.pop_unrepeatable():
+            await self._end_wire_context(wire)
+        # An EndFrame waits until everything is spoken, so the wait for a sidecar that disappears meanwhile is short.
+        if self._stopping and self._connection is not None and self._connection.down_for > _FINISH_TIMEOUT:
+            await self._handle_given_up()
 
-    async def _given_up(self) -> None:
+    async def _handle_given_up(self) -> None:
         assert self._queue is not None
-        self._queue.take_all()
-        for context_id in list(self._speeches):
-            await self._finish(context_id)
+        self._queue.discard_all()
+        for context_id in list(self._contexts):
+            await self._finish_context(context_id)

@@ -1,4 +1,4 @@
-"""What both ways to speak have in common: their arguments, settings and manners."""
+"""The base of both TTS services: their common arguments, settings and error reports."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pipecat_slng_sidecar.options import (
     DEFAULT_TTS_MODEL,
     Address,
     check_byok,
-    language_of_model,
-    not_needed,
+    default_language,
+    log_unused,
     request_headers,
 )
 
-# Pipecat takes a context for over after this long without audio. The sidecar ends each context itself, within its own
-# deadlines, so this only has to be longer than they are.
+# After this many seconds without audio, Pipecat treats a context as finished. The sidecar ends each context itself
+# within its own deadlines, so this only has to be longer than those.
 _CONTEXT_TIMEOUT = 120.0
 
 
 @dataclass
 class SlngTTSSettings(TTSSettings):
-    """Settings of the speaking services, all of which may change while they run.
+    """Runtime settings shared by the TTS services. Every field can be updated while a service runs.
 
-    Parameters:
-        speed: a multiplier; ``None`` is the provider's own.
+    Attributes:
+        speed: a multiplier; ``None`` for the provider's own speed.
         pronunciation: a reference to a pronunciation dictionary, such as ``{"mode": "rewrite", "name": "support"}``.
     """
 
@@ -40,15 +40,23 @@ class SlngTTSSettings(TTSSettings):
     pronunciation: dict[str, str] | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
 
 
-class WholeSamples:
-    """Cuts a stream of 16-bit PCM at whole samples only; Pipecat before 1.13 stumbles over half ones."""
+class SampleAligner:
+    """Splits a stream of 16-bit PCM at sample boundaries only, because Pipecat before 1.13 fails on half samples.
+
+    Mutable: ``_rest``, the bytes of a sample that is not complete yet.
+    """
 
     def __init__(self, channels: int) -> None:
+        """Create an aligner without data.
+
+        Args:
+            channels: the number of channels. A sample of all channels stays together.
+        """
         self._size = 2 * channels
         self._rest = b""
 
-    def take(self, data: bytes) -> bytes:
-        """Give all whole samples up to here; the rest comes with the next data."""
+    def align(self, data: bytes) -> bytes:
+        """Add data and return all complete samples. The rest is returned with the next data."""
         audio = self._rest + data if self._rest else data
         cut = len(audio) - len(audio) % self._size
         self._rest = audio[cut:]
@@ -56,7 +64,7 @@ class WholeSamples:
 
 
 class SlngSpeechService(TTSService):
-    """What both ways to speak have in common."""
+    """The base class of ``SlngTTSService`` and ``SlngHttpTTSService``."""
 
     Settings = SlngTTSSettings
     _settings: SlngTTSSettings
@@ -83,7 +91,7 @@ class SlngSpeechService(TTSService):
         external_session_id: str | None,
         **kwargs: Any,
     ) -> None:
-        not_needed(api_key=api_key, base_url=base_url)
+        log_unused(api_key=api_key, base_url=base_url)
         self._address = Address.of(sidecar_url)
         self._headers = request_headers(
             sidecar_token=sidecar_token,
@@ -107,18 +115,18 @@ class SlngSpeechService(TTSService):
         check_byok(str(all_settings.model), provider_key)
         self._language_by_model = not is_given(all_settings.language)
         if self._language_by_model:
-            all_settings.language = language_of_model(str(all_settings.model))
-        given = {"push_start_frame": True, "stop_frame_timeout_s": _CONTEXT_TIMEOUT, **kwargs}
-        super().__init__(sample_rate=sample_rate, settings=all_settings, **given)
-        # Contexts whose failure was reported, so that their silence is not reported again.
-        self._explained: set[str] = set()
+            all_settings.language = default_language(str(all_settings.model))
+        arguments = {"push_start_frame": True, "stop_frame_timeout_s": _CONTEXT_TIMEOUT, **kwargs}
+        super().__init__(sample_rate=sample_rate, settings=all_settings, **arguments)
+        # Contexts whose failure was reported, so that Pipecat's report of their silence can be suppressed.
+        self._reported: set[str] = set()
 
     def can_generate_metrics(self) -> bool:
-        """Say that metrics come: TTFB and usage."""
+        """Return True, because the service reports TTFB and usage."""
         return True
 
     def asked_config(self) -> dict[str, Any]:
-        """Give what of the configuration was asked for beyond Pipecat's defaults."""
+        """Return the configuration that the caller set, without Pipecat's defaults."""
         config: dict[str, Any] = {}
         if self._settings.language and not self._language_by_model:
             config["language"] = str(self._settings.language)
@@ -134,7 +142,7 @@ class SlngSpeechService(TTSService):
         if is_given(delta.language):
             self._language_by_model = False
         elif self._language_by_model and is_given(delta.model) and delta.model:
-            delta.language = language_of_model(delta.model)
+            delta.language = default_language(delta.model)
         return await super()._update_settings(delta)
 
     async def push_error(
@@ -145,23 +153,28 @@ class SlngSpeechService(TTSService):
         category: ErrorCategory | None = None,
         force_treat_as_permanent: bool = False,
     ) -> None:
-        """Push an error, but for Pipecat's report of a silent context whose failure was reported already."""
-        if not force_treat_as_permanent and any(context_id in error_msg for context_id in self._explained):
+        """Push an error. Suppress Pipecat's report of a silent context if its failure was reported already."""
+        if not force_treat_as_permanent and any(context_id in error_msg for context_id in self._reported):
             return
         await super().push_error(error_msg, exception, fatal, category, force_treat_as_permanent)
 
     async def on_audio_context_completed(self, context_id: str) -> None:
-        """Forget what was said about a context."""
-        self._explained.discard(context_id)
+        """Forget whether the failure of a completed context was reported."""
+        self._reported.discard(context_id)
         await super().on_audio_context_completed(context_id)
 
     async def on_audio_context_interrupted(self, context_id: str) -> None:
-        """Forget what was said about a context."""
-        self._explained.discard(context_id)
+        """Forget whether the failure of an interrupted context was reported."""
+        self._reported.discard(context_id)
         await super().on_audio_context_interrupted(context_id)
 
     async def say_why(self, context_id: str | None, failure: Failure) -> None:
-        """Report a failure, once, though the context that it is about will end in silence."""
+        """Report a failure once, and suppress Pipecat's report that its context ended without audio.
+
+        Args:
+            context_id: the Pipecat context that failed; ``None`` if the failure concerns no context.
+            failure: the failure to report.
+        """
         await super().push_error(failure.message, category=failure.category)
         if context_id is not None and self.audio_context_available(context_id):
-            self._explained.add(context_id)
+            self._reported.add(context_id)

@@ -1,4 +1,4 @@
-"""Settings that change while a service runs: what the sidecar is told, and what of it was refused."""
+"""Settings that change while a service runs: the ``update`` messages and the sidecar's answers to them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pipecat.utils.types import is_given
 from pipecat_slng_sidecar.stt_replay_queue import SessionInit
 
 
-class Updates:
-    """The updates of one service.
+class PendingUpdates:
+    """The updates of one service that the sidecar has not answered yet.
 
-    ``_before`` holds, for each update without an answer, what its fields were before it.
+    Mutable: ``_old_values``, by update id, the values that the changed fields had before the update.
     """
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
-        self._before: dict[str, dict[str, Any]] = {}
+        self._old_values: dict[str, dict[str, Any]] = {}
 
-    def message(self, changed: dict[str, Any], after: SessionInit) -> dict[str, Any]:
-        """Give the ``update`` that says what changed.
+    def build(self, changed: dict[str, Any], after: SessionInit) -> dict[str, Any]:
+        """Return the ``update`` message for changed settings, and keep the old values until it is answered.
 
         Args:
-            changed: the fields that changed, with what they were.
-            after: the settings that now hold.
+            changed: the changed fields with their old values.
+            after: the settings that apply from now on.
         """
         update_id = f"u{next(self._ids)}"
-        self._before[update_id] = changed
+        self._old_values[update_id] = changed
         message: dict[str, Any] = {"type": "update", "id": update_id}
         for name in changed:
             if name == "model":
@@ -41,22 +41,30 @@ class Updates:
                 message.setdefault("config", {})[name] = after.init["config"].get(name)
         return message
 
-    def answered(self, answer: dict[str, Any], settings: ServiceSettings) -> str | None:
-        """Put back into the settings what the sidecar's ``updated`` says was refused; give why, if anything was."""
-        before = self._before.pop(str(answer.get("id")), {})
+    def resolve(self, answer: dict[str, Any], settings: ServiceSettings) -> str | None:
+        """Restore the old values of the settings that the sidecar refused.
+
+        Args:
+            answer: the sidecar's ``updated`` message.
+            settings: the settings of the service, which are changed in place.
+
+        Returns:
+            An error message with the refused settings and the reasons, or ``None`` if none was refused.
+        """
+        old_values = self._old_values.pop(str(answer.get("id")), {})
         rejected = answer.get("rejected") or {}
         for name in rejected:
-            if name in before:
-                _restore(settings, name, before[name])
+            if name in old_values:
+                _restore(settings, name, old_values[name])
         if not rejected:
             return None
-        return "Settings were refused, and the old ones hold: " + "; ".join(
-            f"{name}: {why}" for name, why in rejected.items()
+        return "Some settings were refused and keep their old values: " + "; ".join(
+            f"{name}: {reason}" for name, reason in rejected.items()
         )
 
-    def forget(self) -> None:
-        """Expect no more answers: a new connection has the settings from its beginning."""
-        self._before.clear()
+    def clear(self) -> None:
+        """Expect no more answers, because a new connection starts with the current settings."""
+        self._old_values.clear()
 
 
 def _restore(settings: ServiceSettings, name: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -14,14 +15,34 @@ from support.processes import COMMAND, environment
 @pytest.fixture(scope="module")
 def shared_gateway() -> Iterator[str]:
     """Give the address of a running ``serve --simulate``."""
-    process = subprocess.Popen(
-        [COMMAND, "serve", "--simulate", "--port", "0", "--log-level", "error"],
-        stderr=subprocess.PIPE, env=environment(), text=True,
-    )  # fmt: skip
+    with running("serve", "--simulate", "--port", "0", "--log-level", "error") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def signal_simulator() -> Iterator[str]:
+    """Give the address of a simulator that loads no speech engines, as the numbered signal needs none."""
+    with running("simulate", "--port", "0", "--speech", "signal") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def signal_gateway(signal_simulator: str) -> Iterator[str]:
+    """Give the address of a gateway in front of that simulator."""
+    with running("serve", "--simulator", signal_simulator, "--port", "0", "--log-level", "error") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[str]:
+    """Run ``slng-sidecar`` while the block runs, and give the address that it says it is at."""
+    process = subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, env=environment(), text=True)
     assert process.stderr is not None
     try:
         said = ""
-        while (found := re.search(r" at (http://\S+)", said)) is None:
+        while (
+            found := re.search(r"^(?:slng-sidecar|SLNG simulator) .*?at (\w+://[^\s,]+)", said, re.MULTILINE)
+        ) is None:
             line = process.stderr.readline()
             assert line, said
             said += line

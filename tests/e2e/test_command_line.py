@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 import wave
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ import httpx
 import pytest
 from slng_sidecar.engines import signal as numbered
 from support.processes import run, serving, started
-
-TONE = ("--simulate",)
 
 
 async def test_without_a_key_it_says_what_to_do() -> None:
@@ -36,9 +35,9 @@ async def test_without_a_key_a_simulator_that_runs_already_stands_in() -> None:
             assert "upstream https://us-east.api.slng.ai" in gateway.err
 
 
-async def test_without_a_key_and_with_no_simulator_there_it_says_what_to_do(shared_gateway: str) -> None:
+async def test_without_a_key_and_with_no_simulator_there_it_says_what_to_do(signal_gateway: str) -> None:
     # The last one listens and answers, but is no simulator.
-    for url in ("ws://127.0.0.1:9", "ws://no.such.host.invalid:9100", "simulator:9100", shared_gateway):
+    for url in ("ws://127.0.0.1:9", "ws://no.such.host.invalid:9100", "simulator:9100", signal_gateway):
         done = await run("serve", "--port", "0", "--simulator", url)
         assert done.code == 1
         assert "There is no SLNG key" in done.err
@@ -68,9 +67,9 @@ async def test_settings_that_cannot_be_are_named(env: dict[str, str], says: str)
 
 
 async def test_a_port_in_use_is_named() -> None:
-    async with serving(*TONE) as first:
-        port = first.url.rpartition(":")[2]
-        done = await run("serve", "--simulate", "--port", port)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = await run("serve", "--simulate", "--port", str(port))
         assert done.code == 1
         assert f"Port {port}" in done.err
         assert "Traceback" not in done.err
@@ -86,7 +85,7 @@ async def test_serve_help_lists_every_setting() -> None:
 
 
 async def test_sigterm_ends_it_and_its_simulator() -> None:
-    async with serving(*TONE) as gateway:
+    async with serving("--simulate") as gateway:
         children = _children(gateway.process.pid)
         assert children
         gateway.process.send_signal(signal.SIGTERM)
@@ -95,7 +94,7 @@ async def test_sigterm_ends_it_and_its_simulator() -> None:
 
 
 async def test_a_killed_gateway_leaves_no_simulator_behind() -> None:
-    async with serving(*TONE) as gateway:
+    async with serving("--simulate") as gateway:
         children = _children(gateway.process.pid)
         gateway.process.kill()
         await gateway.ends()
@@ -139,32 +138,27 @@ async def test_a_proxy_is_taken_from_the_environment_only_where_that_is_asked_fo
         assert (done.code == 0) is not asked_for, done.out
 
 
-async def test_say_and_transcribe_carry_every_word(tmp_path: Path) -> None:
+async def test_say_and_transcribe_carry_every_word(tmp_path: Path, signal_gateway: str) -> None:
+    to = ("--model", "slng/simulator/signal:1", "--url", signal_gateway)
+    wav = tmp_path / "said.wav"
+    done = await run("say", "n1 n2 n3 n4", "-o", wav, "--sample-rate", "16000", *to)
+    assert done.code == 0, done.err
+    with wave.open(str(wav)) as sound:
+        assert (sound.getframerate(), sound.getnchannels(), sound.getsampwidth()) == (16000, 1, 2)
+        assert sound.getnframes() * 2 == wav.stat().st_size - 44
+        assert [w.number for w in numbered.decode(sound.readframes(sound.getnframes()))] == [1, 2, 3, 4]
+    done = await run("transcribe", wav, "--pace", "0", *to)
+    assert done.code == 0, done.err
+    assert done.out.split() == ["n1", "n2", "n3", "n4"]
+    assert done.err == ""
+
+
+async def test_say_writes_to_a_pipe_and_reads_from_one(signal_gateway: str) -> None:
     model = "slng/simulator/signal:1"
-    async with serving(*TONE) as gateway:
-        wav = tmp_path / "said.wav"
-        done = await run(
-            "say", "n1 n2 n3 n4", "-o", wav, "--model", model, "--sample-rate", "16000", "--url", gateway.url
-        )
-        assert done.code == 0, done.err
-        with wave.open(str(wav)) as sound:
-            assert (sound.getframerate(), sound.getnchannels(), sound.getsampwidth()) == (16000, 1, 2)
-            assert sound.getnframes() * 2 == wav.stat().st_size - 44
-            assert [w.number for w in numbered.decode(sound.readframes(sound.getnframes()))] == [1, 2, 3, 4]
-        done = await run("transcribe", wav, "--model", model, "--pace", "0", "--url", gateway.url)
-        assert done.code == 0, done.err
-        assert done.out.split() == ["n1", "n2", "n3", "n4"]
-        assert done.err == ""
-
-
-async def test_say_writes_to_a_pipe_and_reads_from_one() -> None:
-    async with serving(*TONE) as gateway:
-        done = await run(
-            "say", "-", "-o", "-", "--url", gateway.url, stdin=b"n1", SLNG_TTS_MODEL="slng/simulator/signal:1"
-        )
-        assert done.code == 0
-        assert done.out.startswith("RIFF")
-        assert done.err == ""
+    done = await run("say", "-", "-o", "-", "--url", signal_gateway, stdin=b"n1", SLNG_TTS_MODEL=model)
+    assert done.code == 0
+    assert done.out.startswith("RIFF")
+    assert done.err == ""
 
 
 @pytest.mark.parametrize(
@@ -190,14 +184,14 @@ async def test_say_writes_to_a_pipe_and_reads_from_one() -> None:
     ],
 )
 async def test_what_cannot_be_done_is_said_in_a_line(
-    tmp_path: Path, shared_gateway: str, arguments: tuple[str, ...], says: str
+    tmp_path: Path, signal_gateway: str, arguments: tuple[str, ...], says: str
 ) -> None:
     (tmp_path / "text.wav").write_text("not sound")
     for name, channels, frames in (("stereo", 2, 100), ("empty", 1, 0), ("good", 1, 1600)):
         with wave.open(str(tmp_path / f"{name}.wav"), "wb") as sound:
             sound.setparams((channels, 2, 16000, 0, "NONE", ""))
             sound.writeframes(bytes(2 * channels * frames))
-    done = await run(*arguments, cwd=tmp_path, SLNG_SIDECAR_URL=shared_gateway)
+    done = await run(*arguments, cwd=tmp_path, SLNG_SIDECAR_URL=signal_gateway)
     assert done.code == 1, done
     assert says in done.err
     assert done.err.startswith("slng-sidecar: ")
@@ -215,9 +209,9 @@ async def test_a_toml_file_and_an_env_file_are_read(tmp_path: Path) -> None:
         assert reply.json()["max_sessions"] == 7
 
 
-async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
+async def test_a_unix_socket_serves_as_well(tmp_path: Path, signal_simulator: str) -> None:
     path = tmp_path / "sidecar.sock"
-    async with started("serve", "--simulate", "--uds", path) as gateway:
+    async with started("serve", "--simulator", signal_simulator, "--uds", path) as gateway:
         await gateway.says(r"at unix:")
         wav = tmp_path / "out.wav"
         model = "slng/simulator/signal:1"

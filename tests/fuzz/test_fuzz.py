@@ -25,7 +25,7 @@ from hypothesis import given as given_
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from pipecat_slng_sidecar.stt_replay_queue import SessionInit, SttReplayQueue
-from pipecat_slng_sidecar.tts_replay_queue import TtsReplayQueue, Utterance
+from pipecat_slng_sidecar.tts_replay_queue import TtsReplayQueue, WireContext
 from protocol.stt.test_session_any_order import AnyTranscription
 from protocol.tts.test_session_any_order import AnyExtendedSpeech
 from protocol.tts.test_session_plain_any_order import AnySpeech
@@ -364,85 +364,90 @@ def test_damaged_files_are_decoded_or_refused_by_name(damaged: tuple[str, list[t
     decode_or_refuse(*damaged)
 
 
-# The plugin's replay queues, under any answers of the sidecar
+# The replay queues of the plugin, with any sequence of events
 
-VOICING = SessionInit("m", {"type": "init"})
-spool_steps = st.one_of(
+SESSION_INIT = SessionInit("m", {"type": "init"})
+stt_steps = st.one_of(
     st.tuples(st.just("append"), st.integers(0, 400)),
     st.tuples(st.just("finalize"), st.sampled_from("abc")),
-    st.tuples(st.just("covered"), st.floats(0, 1e6) | st.integers(0, 1 << 70)),
-    st.tuples(st.just("answered"), st.sampled_from("abcd")),
-    st.tuples(st.sampled_from(["next", "next", "next", "opening", "closed", "update", "clear", "end"]), st.none()),
+    st.tuples(st.just("mark_covered"), st.floats(0, 1e6) | st.integers(0, 1 << 70)),
+    st.tuples(st.just("mark_answered"), st.sampled_from("abcd")),
+    st.tuples(
+        st.sampled_from(
+            [*["next_message"] * 3, "begin_connection", "end_connection", "update", "discard_all", "request_close"]
+        ),
+        st.none(),
+    ),
 )
 
 
-@fuzzed(st.lists(spool_steps, max_size=60))
-def test_the_stt_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, Any]]) -> None:
-    queue = SttReplayQueue(VOICING, 8000, keep_seconds=0.05)
+@fuzzed(st.lists(stt_steps, max_size=60))
+def test_the_stt_replay_queue_handles_any_sequence(steps: list[tuple[str, Any]]) -> None:
+    queue = SttReplayQueue(SESSION_INIT, 8000, keep_seconds=0.05)
     for step, argument in steps:
         match step:
             case "append":
                 queue.append(bytes(2 * argument))
-            case "next":
-                assert isinstance(queue.next(), str | bytes | None)
-            case "opening":
-                assert queue.opening() == ("m", {"type": "init"})
+            case "next_message":
+                assert isinstance(queue.next_message(), str | bytes | None)
+            case "begin_connection":
+                assert queue.begin_connection() == ("m", {"type": "init"})
             case "update":
-                queue.update({"type": "update"}, VOICING)
-            case "closed" | "clear" | "end":
+                queue.update({"type": "update"}, SESSION_INIT)
+            case "end_connection" | "discard_all" | "request_close":
                 getattr(queue, step)()
             case _:
                 getattr(queue, step)(argument)
         assert 0 <= queue.kept_ms <= 50
-        assert queue.take_lost_ms() >= 0
+        assert queue.pop_lost_ms() >= 0
 
 
-script_steps = st.tuples(
+tts_steps = st.tuples(
     st.sampled_from(
         [
             "begin",
-            "say",
+            "add_text",
             "flush",
             "clear",
-            "ended",
-            "sounds",
-            "broken",
-            "all",
-            "next",
-            "next",
-            "opening",
+            "remove",
+            "mark_audio",
+            "pop_unrepeatable",
+            "discard_all",
+            "next_message",
+            "next_message",
+            "begin_connection",
             "update",
-            "end",
+            "request_close",
         ]
     ),
     st.integers(0, 4),
 )
 
 
-@fuzzed(st.lists(script_steps, max_size=60))
-def test_the_tts_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, int]]) -> None:
-    queue = TtsReplayQueue(VOICING)
-    begun: list[Utterance] = []
+@fuzzed(st.lists(tts_steps, max_size=60))
+def test_the_tts_replay_queue_handles_any_sequence(steps: list[tuple[str, int]]) -> None:
+    queue = TtsReplayQueue(SESSION_INIT)
+    begun: list[WireContext] = []
     for step, number in steps:
-        utterance = begun[number % len(begun)] if begun else None
+        context = begun[number % len(begun)] if begun else None
         match step:
             case "begin":
                 begun.append(queue.begin("abcde"[number]))
-            case "broken":
-                queue.take_broken()
-            case "all":
-                queue.take_all()
-            case "next":
-                message = queue.next()
+            case "pop_unrepeatable":
+                queue.pop_unrepeatable()
+            case "discard_all":
+                queue.discard_all()
+            case "next_message":
+                message = queue.next_message()
                 assert message is None or json.loads(message)["type"]
-            case "opening":
-                assert queue.opening() == ("m", {"type": "init"})
+            case "begin_connection":
+                assert queue.begin_connection() == ("m", {"type": "init"})
             case "update":
-                queue.update({"type": "update"}, VOICING)
-            case "end":
-                queue.end()
-            case "say" if utterance is not None:
-                queue.say(utterance, "one")
-            case _ if utterance is not None:
-                getattr(queue, step)(utterance)
-        assert queue.waiting >= 0
+                queue.update({"type": "update"}, SESSION_INIT)
+            case "request_close":
+                queue.request_close()
+            case "add_text" if context is not None:
+                queue.add_text(context, "one")
+            case _ if context is not None:
+                getattr(queue, step)(context)
+        assert queue.waiting_characters >= 0

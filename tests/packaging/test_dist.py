@@ -155,7 +155,7 @@ async def test_the_sidecar_with_extras_says_a_sentence_in_a_real_voice(full: Env
     # Without flite on the path the simulator must find the voice that the `simulator` extra has installed.
     path = os.fspath(full.bin)
     async with serving("--simulate", cwd=tmp_path, command=(full.command,), PATH=path) as sidecar:
-        assert "voice: eSpeak NG, ear: PocketSphinx" in sidecar.err
+        assert "voice: eSpeak NG, recognizer: PocketSphinx" in sidecar.err
         await say(full, sidecar.url, tmp_path / "x.wav")
         # MP3 needs the `codecs` extra.
         body = {"model": "tts-1", "voice": "alloy", "response_format": "mp3", "input": SENTENCE}

@@ -1,4 +1,4 @@
-"""The connection to the sidecar: the errors that it reports, and when."""
+"""The connection to the sidecar: which errors it reports, and when."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.utils.errors import ErrorCategory
-from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
-from pipecat_slng_sidecar import connection as connection
+from pipecat_slng_sidecar import SlngSTTService, SlngTTSService, connection
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import free_port
 from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
@@ -30,8 +29,8 @@ from websockets.asyncio.server import ServerConnection, serve
 
 @pytest.fixture
 def short_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "OUTAGE", 0.6)
-    monkeypatch.setattr(connection, "LATER_WAIT", 0.1)
+    monkeypatch.setattr(connection, "GIVE_UP_AFTER", 0.6)
+    monkeypatch.setattr(connection, "WAIT_AFTER_GIVING_UP", 0.1)
 
 
 async def one_error(pipeline: RunningPipeline) -> ErrorFrame:
@@ -40,7 +39,7 @@ async def one_error(pipeline: RunningPipeline) -> ErrorFrame:
     return error
 
 
-async def test_a_refused_token_is_permanent_at_once_and_reported_once() -> None:
+async def test_a_refused_token_is_a_permanent_error_at_once_and_reported_once() -> None:
     async with gateway_and_simulator(sidecar_token="right") as (url, _):
         stt = SlngSTTService(sidecar_url=url, sidecar_token="wrong-secret")
         async with running_pipeline(stt) as pipeline:
@@ -54,7 +53,7 @@ async def test_a_refused_token_is_permanent_at_once_and_reported_once() -> None:
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
-async def test_a_token_from_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_token_from_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLNG_SIDECAR_TOKEN", "right")
     async with (
         gateway_and_simulator(sidecar_token="right") as (url, _),
@@ -64,7 +63,7 @@ async def test_a_token_from_the_environment_is_sent(monkeypatch: pytest.MonkeyPa
         await pipeline.until(partial(have_ended, pipeline, 1))
 
 
-async def test_a_key_that_slng_refuses_is_permanent() -> None:
+async def test_a_key_that_slng_refuses_is_a_permanent_error() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(keys=("another",))) as (url, simulator):
         stt = SlngSTTService(sidecar_url=url)
         async with running_pipeline(stt) as pipeline:
@@ -74,7 +73,7 @@ async def test_a_key_that_slng_refuses_is_permanent() -> None:
         assert simulator.log.dials == 1
 
 
-async def test_an_invalid_encoding_is_refused_with_the_sidecar_s_message() -> None:
+async def test_an_invalid_setting_is_reported_with_the_sidecar_s_message() -> None:
     async with gateway_and_simulator() as (url, _):
         tts = SlngTTSService(sidecar_url=url, sample_rate=-1)
         async with running_pipeline(tts) as pipeline:
@@ -85,7 +84,7 @@ async def test_an_invalid_encoding_is_refused_with_the_sidecar_s_message() -> No
 
 
 @pytest.mark.usefixtures("short_outage")
-async def test_a_sidecar_that_stays_away_is_reported_once_and_then_as_permanent() -> None:
+async def test_an_outage_causes_one_error_and_then_a_permanent_one() -> None:
     stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{free_port()}")
     async with running_pipeline(stt) as pipeline:
         await pipeline.until(lambda: len(pipeline.up(ErrorFrame)) == 2)
@@ -100,7 +99,7 @@ async def test_a_sidecar_that_stays_away_is_reported_once_and_then_as_permanent(
 
 
 @pytest.mark.usefixtures("short_outage")
-async def test_a_sidecar_that_comes_back_after_all_is_used_again() -> None:
+async def test_a_sidecar_that_comes_back_after_a_permanent_outage_is_used_again() -> None:
     port = free_port()
     stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{port}")
     async with running_simulator(SimulatorOptions.fast()) as simulator, running_pipeline(stt) as pipeline:
@@ -120,7 +119,7 @@ async def test_a_sidecar_that_comes_back_after_all_is_used_again() -> None:
 
 
 @pytest.mark.usefixtures("short_outage")
-async def test_contexts_that_wait_for_a_sidecar_end_when_the_service_gives_up() -> None:
+async def test_waiting_contexts_end_when_the_outage_becomes_permanent() -> None:
     tts = SlngTTSService(sidecar_url=f"http://127.0.0.1:{free_port()}")
     async with running_pipeline(tts) as pipeline:
         await pipeline.send(TTSSpeakFrame("n1"))
@@ -144,7 +143,7 @@ async def listening(handler: Any, **options: Any) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
-async def test_a_websocket_server_that_is_no_sidecar_is_reported_as_such() -> None:
+async def test_another_websocket_server_is_reported_as_such() -> None:
     async def handler(websocket: ServerConnection) -> None:
         await websocket.wait_closed()
 
@@ -152,11 +151,11 @@ async def test_a_websocket_server_that_is_no_sidecar_is_reported_as_such() -> No
         stt = SlngSTTService(sidecar_url=url)
         async with running_pipeline(stt) as pipeline:
             error = await one_error(pipeline)
-            assert "is no slng-sidecar" in error.error
+            assert "is not a slng-sidecar" in error.error
             assert not stt.is_usable
 
 
-async def test_a_listener_that_hangs_up_counts_as_a_sidecar_that_has_not_started() -> None:
+async def test_a_listener_that_hangs_up_counts_as_a_sidecar_that_is_not_up_yet() -> None:
     """Docker's port proxy accepts connections while the container behind it is still starting."""
     hung_up = asyncio.Semaphore(0)
 
@@ -196,7 +195,7 @@ async def test_invalid_messages_do_not_end_the_session() -> None:
         await pipeline.until(lambda: transcribed(pipeline) == ["still", "here"])
 
 
-async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_from_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     async with gateway_and_simulator() as (url, _), running_pipeline(SlngTTSService(sidecar_url=url)) as pipeline:
@@ -205,7 +204,7 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         assert not pipeline.up(ErrorFrame)
 
 
-async def test_a_unix_socket_works_too(tmp_path: Path) -> None:
+async def test_a_unix_socket_works(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     async with (
         running_simulator(SimulatorOptions.fast()) as simulator,

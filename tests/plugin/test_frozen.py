@@ -1,4 +1,4 @@
-"""A frozen sidecar: its sockets stay open and fill up, but nobody reads."""
+"""A frozen sidecar: its sockets stay open and accept data until they are full, but the process does not read."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.utils.errors import ErrorCategory
-from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, stt, tts
-from pipecat_slng_sidecar import connection as connection
-from pipecat_slng_sidecar import stall_guard as sending
+from pipecat_slng_sidecar import (
+    SlngHttpTTSService,
+    SlngSTTService,
+    SlngTTSService,
+    connection,
+    http_tts,
+    stall_guard,
+    stt,
+    tts,
+)
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import SIGNAL, free_port
 from support.numbered_signal import words
@@ -37,29 +44,29 @@ from websockets.asyncio.client import ClientConnection
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 SHORT = 0.3
-# The amount that a connection of websockets may buffer before a send waits.
+# How many bytes a connection of websockets may buffer before a send waits.
 HIGH_WATER = 32_768
 
 
 @pytest.fixture
 def transports(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
-    """Yield a list to which the transport of each connection to the sidecar is added."""
+    """Return a list to which the transport of each new connection to the sidecar is added."""
     made: list[asyncio.Transport] = []
 
-    class Recorded(ClientConnection):
+    class RecordedConnection(ClientConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             assert isinstance(transport, asyncio.Transport)
             made.append(transport)
             super().connection_made(transport)
 
     for name in ("connect", "unix_connect"):
-        monkeypatch.setattr(connection, name, partial(getattr(connection, name), create_connection=Recorded))
+        monkeypatch.setattr(connection, name, partial(getattr(connection, name), create_connection=RecordedConnection))
     return made
 
 
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
-    """Yield a list to which each warning of Pipecat is added, such as one about a task that cannot be cancelled."""
+    """Return a list to which each warning of Pipecat is added, such as one about a task that cannot be cancelled."""
     logged: list[str] = []
     sink = logger.add(lambda message: logged.append(str(message)), level="WARNING", format="{message}")
     yield logged
@@ -67,7 +74,7 @@ def warnings() -> Iterator[list[str]]:
 
 
 class Sidecar:
-    """A sidecar process that can be frozen, thawed and replaced, at a fixed address."""
+    """A sidecar process at a fixed address. It can be frozen, thawed and replaced."""
 
     def __init__(self, upstream: str, listen: tuple[str, str], url: str) -> None:
         self.url = url
@@ -111,7 +118,7 @@ class Sidecar:
 
 @contextlib.asynccontextmanager
 async def sidecar_at(kind: str, folder: Path) -> AsyncIterator[Sidecar]:
-    """Run a sidecar on a TCP port or a Unix socket, with a simulator behind it. It is thawed at the end."""
+    """Run a sidecar on a TCP port or a Unix socket, with a simulator as upstream. Thaw it at the end."""
     path, port = folder / "s.sock", free_port()
     unix = ("--uds", str(path)), f"unix:{path}"
     tcp = ("--port", str(port)), f"http://127.0.0.1:{port}"
@@ -125,36 +132,36 @@ async def sidecar_at(kind: str, folder: Path) -> AsyncIterator[Sidecar]:
 
 
 async def send_audio(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:
-    """Send audio, and wait until it has passed through the pipeline."""
+    """Send audio and wait until it has passed through the pipeline."""
     passed = len(pipeline.down(InputAudioRawFrame)) + len(frames)
     await pipeline.send(*frames)
     await pipeline.until(lambda: len(pipeline.down(InputAudioRawFrame)) >= passed)
 
 
 async def speak_until_full(pipeline: RunningPipeline, transport: asyncio.Transport, first: int) -> int:
-    """Send words until no more fits into the socket and a send waits. Return the number of the last word."""
+    """Send words until the socket is full and a send waits. Return the number of the last word."""
     async with asyncio.timeout(20):
         for number in itertools.count(first):
             await send_audio(pipeline, audio_frames(range(number, number + 1), frame_bytes=3200))
             if (waiting := transport.get_write_buffer_size()) > HIGH_WATER:
-                await asyncio.sleep(0.05)  # by then, bytes that were still on their way have arrived
+                await asyncio.sleep(0.05)  # data that is only in transit has left the buffer by then
                 if transport.get_write_buffer_size() == waiting:
                     return number
     raise AssertionError
 
 
 @pytest.mark.parametrize(("kind", "back"), [("unix", "replaced"), ("tcp", "thawed")])
-async def test_a_full_socket_is_detected_and_speech_meanwhile_is_transcribed_once(
+async def test_a_full_socket_costs_one_error_and_the_audio_of_that_time_is_transcribed_once(
     kind: str, back: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transports: list[asyncio.Transport]
 ) -> None:
-    monkeypatch.setattr(sending, "SEND_TIMEOUT", SHORT)
+    monkeypatch.setattr(stall_guard, "SEND_TIMEOUT", SHORT)
     async with sidecar_at(kind, tmp_path) as sidecar:
         service = SlngSTTService(sidecar_url=sidecar.url, model=SIGNAL)
         async with running_pipeline(service) as pipeline:
             await pipeline.send(*audio_frames(range(1, 6)), VADUserStoppedSpeakingFrame())
             await pipeline.until(partial(was_transcribed, pipeline, "n5"))
             if kind == "tcp":
-                # Otherwise it takes two minutes of audio, and only half a minute is kept.
+                # With the default buffer it takes two minutes of audio to fill the socket, but only 30 s are kept.
                 transports[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
             await sidecar.freeze()
             last = await speak_until_full(pipeline, transports[0], 6)
@@ -166,12 +173,12 @@ async def test_a_full_socket_is_detected_and_speech_meanwhile_is_transcribed_onc
             assert transcribed(pipeline) == words(1, last + 5)
             [error] = pipeline.up(ErrorFrame)
             assert error.category is ErrorCategory.CONNECTIVITY
-            assert "took nothing" in error.error
+            assert "accepted no data" in error.error
             assert service.is_usable
 
 
 @pytest.mark.parametrize(("kind", "frame"), [("unix", EndFrame), ("tcp", CancelFrame)])
-async def test_a_pipeline_ends_although_the_socket_is_full(
+async def test_a_pipeline_ends_even_if_the_socket_is_full(
     kind: str,
     frame: type[Frame],
     tmp_path: Path,
@@ -179,7 +186,7 @@ async def test_a_pipeline_ends_although_the_socket_is_full(
     transports: list[asyncio.Transport],
     warnings: list[str],
 ) -> None:
-    monkeypatch.setattr(stt, "_LAST_WORDS", SHORT)
+    monkeypatch.setattr(stt, "_FINISH_TIMEOUT", SHORT)
     async with sidecar_at(kind, tmp_path) as sidecar:
         async with running_pipeline(SlngSTTService(sidecar_url=sidecar.url, model=SIGNAL)) as pipeline:
             await pipeline.send(*audio_frames(range(1, 4)), VADUserStoppedSpeakingFrame())
@@ -189,13 +196,13 @@ async def test_a_pipeline_ends_although_the_socket_is_full(
             began = asyncio.get_running_loop().time()
             if frame is CancelFrame:
                 await pipeline.cancel()
-        # The deadline of the connection itself is far longer.
+        # The pipeline must not wait for the stall guard's timeout, which is far longer.
         assert asyncio.get_running_loop().time() - began < 3
         assert not warnings
         assert transports[0].is_closing()
 
 
-async def test_a_frozen_sidecar_that_answers_no_ping_is_detected_and_the_text_spoken_once(
+async def test_a_frozen_sidecar_that_answers_no_ping_costs_one_error_and_the_text_is_spoken_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_PING_INTERVAL", SHORT)
@@ -214,12 +221,12 @@ async def test_a_frozen_sidecar_that_answers_no_ping_is_detected_and_the_text_sp
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
-async def test_an_end_frame_does_not_wait_for_the_text_of_a_frozen_sidecar(
+async def test_an_end_frame_waits_only_briefly_for_the_text_of_a_frozen_sidecar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
     for name in ("_PING_INTERVAL", "_PING_TIMEOUT", "_OPEN_TIMEOUT"):
         monkeypatch.setattr(connection, name, SHORT)
-    monkeypatch.setattr(tts, "_LAST_WORDS", SHORT)
+    monkeypatch.setattr(tts, "_FINISH_TIMEOUT", SHORT)
     async with sidecar_at("unix", tmp_path) as sidecar:
         began = asyncio.get_running_loop().time()
         async with running_pipeline(SlngTTSService(sidecar_url=sidecar.url, model=SIGNAL)) as pipeline:
@@ -232,7 +239,7 @@ async def test_an_end_frame_does_not_wait_for_the_text_of_a_frozen_sidecar(
         assert not [each for each in warnings if "timed out" in each]
 
 
-async def test_an_http_request_to_a_frozen_sidecar_is_one_error_and_the_next_sentence_is_spoken(
+async def test_an_http_request_to_a_frozen_sidecar_costs_one_error_and_the_next_sentence_is_spoken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_tts, "_READ_TIMEOUT", SHORT)
@@ -250,5 +257,5 @@ async def test_an_http_request_to_a_frozen_sidecar_is_one_error_and_the_next_sen
             assert error.category is ErrorCategory.CONNECTIVITY
 
 
-def test_a_frozen_sidecar_is_detected_before_audio_is_dropped() -> None:
-    assert connection._PING_INTERVAL + connection._PING_TIMEOUT < stt._KEEP_SECONDS
+def test_a_frozen_sidecar_is_detected_before_audio_is_discarded() -> None:
+    assert connection._PING_INTERVAL + connection._PING_TIMEOUT < stt._REPLAY_SECONDS

@@ -1,4 +1,4 @@
-"""The plugin uses only those private names of Pipecat that are meant for subclasses."""
+"""The plugin uses only those private names of Pipecat that are made for subclasses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
 
-# The names that Pipecat's own services override or read, and that its integration guide mentions.
+# Pipecat's own services override or read these names, and its guide for integrations lists them.
 FOR_SUBCLASSES = {"_call_event_handler", "_register_event_handler", "_settings", "_update_settings", "_user_id"}
 MODULES = sorted(Path(pipecat_slng_sidecar.__file__).parent.glob("*.py"))
 BASES = {base for service in (STTService, TTSService) for base in service.__mro__ if base.__module__ != "builtins"}
@@ -23,7 +23,7 @@ def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def test_there_are_sources_to_check() -> None:
+def test_the_modules_and_the_source_of_pipecat_are_found() -> None:
     assert len(MODULES) > 8
     assert "_turn_context_id" in PIPECAT
 

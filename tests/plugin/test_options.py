@@ -1,4 +1,4 @@
-"""The arguments that the services accept and refuse when they are built."""
+"""The arguments that the services accept and refuse when they are created."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def log() -> Iterator[list[str]]:
         ("https://h/below", "wss://h/below/v1/bridges/unmute/stt/slng/deepgram/nova:3-en"),
     ],
 )
-def test_an_address_is_http_or_websocket(text: str, websocket: str) -> None:
-    assert Address.of(text).websocket("stt", "slng/deepgram/nova:3-en") == websocket
+def test_an_address_can_be_an_http_or_websocket_url(text: str, websocket: str) -> None:
+    assert Address.of(text).websocket_url("stt", "slng/deepgram/nova:3-en") == websocket
 
 
 @pytest.mark.parametrize("text", ["unix:/run/s.sock", "unix:///run/s.sock"])
-def test_an_address_is_a_unix_socket(text: str) -> None:
+def test_an_address_can_be_a_unix_socket(text: str) -> None:
     address = Address.of(text)
     assert (address.socket, str(address)) == ("/run/s.sock", "unix:/run/s.sock")
 
@@ -66,23 +66,23 @@ def test_the_address_comes_from_the_environment_if_none_is_given(monkeypatch: py
 
 @pytest.mark.parametrize("service", EVERY)
 @pytest.mark.parametrize(
-    ("arguments", "message_part"),
+    ("arguments", "message"),
     [
         ({"model": "slng/deepgram/aura:2-en", "provider_key": "k-secret"}, "BYOK is only supported for external"),
         ({"world_part": "mars"}, "Unknown world_part 'mars'. Use one of: eu-north, "),
-        ({"world_part": "in", "region_override": "eu-north-1"}, "Pass one of them"),
-        ({"external_agent_id": " "}, "external_agent_id must be a string that is not empty"),
+        ({"world_part": "in", "region_override": "eu-north-1"}, "Pass either world_part or the overrides"),
+        ({"external_agent_id": " "}, "external_agent_id must be a non-empty string"),
         ({"external_session_id": "a,b"}, "must not contain commas"),
         ({"external_session_id": "x" * 129}, "128 characters or fewer"),
-        ({"sidecar_url": "sidecar"}, "sidecar_url 'sidecar' is no address"),
+        ({"sidecar_url": "sidecar"}, "sidecar_url 'sidecar' is not a valid address"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused_with_an_explanation(
-    service: Service, arguments: dict[str, Any], message_part: str
+def test_arguments_that_cannot_work_are_refused_with_the_reason(
+    service: Service, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
         service(**arguments)
-    assert message_part in str(refusal.value)
+    assert message in str(refusal.value)
     assert "k-secret" not in str(refusal.value)
 
 
@@ -94,18 +94,18 @@ def test_byok_is_checked_against_the_model_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["mp3", "opus", "flac"])
-def test_stt_refuses_an_encoding_that_pipecat_does_not_send(encoding: str) -> None:
-    with pytest.raises(ValueError, match="cannot work: Pipecat's audio is PCM"):
+def test_stt_refuses_encodings_other_than_that_of_pipecat_s_audio(encoding: str) -> None:
+    with pytest.raises(ValueError, match="is not supported: Pipecat's audio is PCM"):
         SlngSTTService(encoding=encoding)
 
 
 def test_tts_refuses_an_encoding_that_cannot_be_decoded() -> None:
-    with pytest.raises(ValueError, match="cannot work: nobody on the way can decode it"):
+    with pytest.raises(ValueError, match="is not supported: neither the sidecar nor the plugin can decode it"):
         SlngTTSService(encoding="flac")
 
 
 def test_a_confidence_scope_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match="none of all, partials and off"):
+    with pytest.raises(ValueError, match="must be 'all', 'partials' or 'off', not 'some'"):
         SlngSTTService(confidence_scope="some")
 
 
@@ -133,14 +133,14 @@ def test_every_argument_of_0_7_0_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("service", EVERY)
-def test_a_key_that_is_not_needed_is_mentioned_once_and_never_shown(
+def test_an_unused_key_is_logged_once_and_without_its_value(
     service: Service, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options, "_said", set())
+    monkeypatch.setattr(options, "_logged", set())
     for _ in range(3):
         service(api_key="sk-very-secret", base_url="api.slng.ai")
-    mentions = [line for line in log if "is not needed" in line]
-    assert len(mentions) == 2
+    unused = [line for line in log if "is not used" in line]
+    assert len(unused) == 2
     assert "sk-very-secret" not in "".join(log)
     assert "sk-very-secret" not in repr(vars(service(api_key="sk-very-secret")))
 
@@ -157,7 +157,9 @@ def test_a_key_that_is_not_needed_is_mentioned_once_and_never_shown(
         ("slng/deepgram/nova:3-multi", None),
     ],
 )
-def test_english_is_requested_unless_the_model_names_another_language(model: str, language: Language | None) -> None:
+def test_the_default_language_is_english_unless_the_model_names_another_one(
+    model: str, language: Language | None
+) -> None:
     assert SlngSTTService(model=model)._settings.language == language
     assert SlngSTTService(model=model, language=Language.FR)._settings.language == Language.FR
 

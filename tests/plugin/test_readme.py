@@ -1,4 +1,4 @@
-"""The statements of the plugin's README are true."""
+"""The plugin's README agrees with the code."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from pipecat.frames.frames import (
     LLMTextFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, http_tts, stt
-from pipecat_slng_sidecar import connection as connection
+from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, connection, http_tts, stt
 from support.audio import at_speaking_level
 from support.paths import ROOT
 from support.processes import serving
@@ -32,7 +31,7 @@ WAIT = 30.0
 
 
 class Repeater(FrameProcessor):
-    """Answers a context with the last words of the user."""
+    """Answers an LLM context with the user's last message."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
@@ -53,7 +52,7 @@ def ask(url: str, body: bytes, **headers: str) -> bytes:
 
 
 def speech_of(sidecar: str, text: str) -> bytes:
-    """Return a text as speech of the sidecar, at the level of a speaker near the microphone."""
+    """Return speech of the sidecar, as loud as somebody near the microphone, since a VAD ignores quiet speech."""
     body = json.dumps({"text": text, "config": {"sample_rate": RATE}}).encode()
     pcm = ask(f"{sidecar}/v1/bridges/unmute/tts/slng/deepgram/aura:2-en", body, Accept="audio/pcm")
     return at_speaking_level(pcm)
@@ -106,8 +105,8 @@ def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
     away = README.partition("## When the sidecar is away")[2].partition("\n## ")[0]
     first, longest = round(connection.FIRST_WAIT * 1000), round(connection.LONGEST_WAIT * 1000)
     assert f"after {first} ms, then twice as long each time up to {longest} ms" in away
-    assert f"After {connection.OUTAGE:.0f} s, and at once" in away
-    assert f"every {connection.LATER_WAIT:.0f} s" in away
-    assert f"the last {stt._KEEP_SECONDS:.0f} s of audio" in away
+    assert f"After {connection.GIVE_UP_AFTER:.0f} s, and at once" in away
+    assert f"every {connection.WAIT_AFTER_GIVING_UP:.0f} s" in away
+    assert f"the last {stt._REPLAY_SECONDS:.0f} s of audio" in away
     assert f"waited for up to {http_tts._WAIT_FOR_SIDECAR:.0f} s" in away
-    assert f"up to {stt._LAST_WORDS:.0f} s for the last words" in away
+    assert f"up to {stt._FINISH_TIMEOUT:.0f} s for the last words" in away

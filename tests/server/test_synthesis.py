@@ -298,7 +298,9 @@ async def test_every_speech_reply_reports_where_its_time_went(way: str) -> None:
         if way == "websocket":
             assert spent["dial"] >= 199
             assert spent["ready"] >= 299
-        assert spent["first-audio"] >= 399 or spent["ready"] >= 399
+            assert spent["first-audio"] >= 399
+        # Upstream's latency starts with the request, and part of it may pass before the sidecar reads the headers.
+        assert spent["ready"] + spent["first-audio"] >= 399
         assert 0 <= spent["overhead"] < 200
 
 

@@ -103,9 +103,9 @@ def names_in(path: Path, wanted: set[str]) -> set[str]:
 
 
 def places(wanted: set[str]) -> dict[str, set[str]]:
-    sources = [
-        path for path in SOURCE.rglob("*.py") if path.relative_to(SOURCE).parts[0] not in ("engines", "simulator")
-    ]
+    # The simulator and the voices that only the simulator uses are never part of a sidecar's own process.
+    apart = {"simulator", "engines"}
+    sources = [path for path in SOURCE.rglob("*.py") if apart.isdisjoint(path.relative_to(SOURCE).parts)]
     return {str(path.relative_to(SOURCE)): found for path in sources if (found := names_in(path, wanted))}
 
 

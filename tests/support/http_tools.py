@@ -14,7 +14,7 @@ import httpx
 
 def http_client(url: str) -> httpx.AsyncClient:
     """Return a client of the server at ``url``. It ignores the proxies of the environment."""
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=20)
+    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=30)
 
 
 def server_sent_events(body: str) -> list[dict[str, Any]]:

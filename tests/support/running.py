@@ -27,7 +27,8 @@ STT_INIT: dict[str, Any] = {
     "config": {"sample_rate": 16000, "encoding": "linear16", "enable_partials": True},
 }
 TTS_INIT: dict[str, Any] = {"type": "init", "config": {"sample_rate": 16000, "encoding": "linear16"}}
-WAIT = 5.0
+# A guard against a hang only, so that a busy machine does not reach it.
+WAIT = 20.0
 
 
 @contextlib.asynccontextmanager

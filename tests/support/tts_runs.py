@@ -154,7 +154,7 @@ class Run:
 
     async def finish(self, listening: asyncio.Task[None]) -> None:
         """Wait until everything has ended, then close the session."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not self.over and not listening.done():
                 self.changed.clear()
                 await self.changed.wait()
@@ -267,7 +267,7 @@ class Troubled(Run):
                 super()._check_message(message)
         return None
 
-    async def finish(self, listening: asyncio.Task[None], *, within: float = 10) -> None:
+    async def finish(self, listening: asyncio.Task[None], *, within: float = 30) -> None:
         """Wait until everything or the session itself has ended, then close the session."""
         try:
             async with asyncio.timeout(within):

@@ -101,10 +101,6 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run the gateway."""
-    # Imported here, so that commands which do not need it start faster.
-    from slng_sidecar.net.serving import CannotListen
-    from slng_sidecar.server.run import listen
-
     settings, secrets = _load(config, env_file, host=host, port=port, uds=uds, log_level=log_level)
     setup_logging(settings.sidecar_log_level, settings.sidecar_log_format)
     simulate = simulate or settings.sidecar_simulate
@@ -122,6 +118,10 @@ def serve(
                 "SLNG_API_KEY_FILE to its path; with Docker, in .env (see .env.example). To try it without a key: "
                 "docker compose --profile offline up"
             )
+    # Imported here because FastAPI takes half a second: other commands, and errors in the settings, do not wait for it.
+    from slng_sidecar.net.serving import CannotListen
+    from slng_sidecar.server.run import listen
+
     try:
         check_exposure(settings, secrets)
         sock = listen(settings)

@@ -85,6 +85,9 @@ class _Espeak:
         self._rate = self._library.espeak_Initialize(self._RETRIEVAL, 0, data, 0)
         if self._rate <= 0:
             raise RuntimeError("eSpeak NG did not start")
+        # eSpeak NG adds random breath noise, seeded from the clock. With a fixed seed, processes that synthesize the
+        # same texts in the same order make the same audio.
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_SetVoiceByName(_ESPEAK_VOICE)
 

@@ -101,7 +101,7 @@ class Gateway:
         """Count and log a request that was refused before upstream was dialled."""
         self.services.metrics.refused.labels(error.known_code).inc()
         fields = {"event": "refused", "code": error.known_code, "client": peer}
-        log.info("refused a request of %s: %s", peer, error.known_code, extra={"fields": fields})
+        log.info("refused a request from %s: %s", peer, error.known_code, extra={"fields": fields})
 
     def take_place(self, target: Target, peer: str) -> LiveSession:
         """Take one of the places for sessions, until ``free_place``.

@@ -73,7 +73,7 @@ class SessionFactory:
             seconds = round(time.monotonic() - live.since, 1)
             counts = {reason: amount for reason, amount in sorted(runner.counts.items()) if amount}
             log.info(
-                "%s after %.1f s, %d dials%s",
+                "%s after %.1f s, dials: %d%s",
                 outcome,
                 seconds,
                 runner.dials,
