@@ -69,7 +69,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (secrets.api_key, secrets.token, secrets.provider_key("stt"), secrets.provider_key("tts")) == (None,) * 4
 
 
-def test_each_source_stands_above_the_next(monkeypatch: pytest.MonkeyPatch, write: Any) -> None:
+def test_each_source_takes_precedence_over_the_next(monkeypatch: pytest.MonkeyPatch, write: Any) -> None:
     toml = write("s.toml", "sidecar_port = 1\nsidecar_max_text = 1\nsidecar_standby = 1\nsidecar_max_sessions = 1\n")
     env = write("s.env", "SIDECAR_PORT=2\nSIDECAR_MAX_TEXT=2\nSIDECAR_STANDBY=2\n")
     monkeypatch.setenv("SIDECAR_PORT", "3")
@@ -84,7 +84,7 @@ def test_each_source_stands_above_the_next(monkeypatch: pytest.MonkeyPatch, writ
     assert settings.sidecar_drain_seconds == 30  # the default
 
 
-def test_an_override_that_was_not_given_overrides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_override_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIDECAR_PORT", "3")
 
     assert loaded(sidecar_port=None, sidecar_host=None).sidecar_port == 3
@@ -103,15 +103,15 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, wr
     assert secrets.api_key is None
 
 
-def test_keys_of_the_toml_file_may_be_in_capitals(write: Any) -> None:
+def test_keys_of_the_toml_file_may_be_in_upper_case(write: Any) -> None:
     assert loaded(config_file=write("s.toml", "SIDECAR_PORT = 1")).sidecar_port == 1
 
 
-def test_an_env_file_that_is_not_there_is_no_fault(tmp_path: Path) -> None:
+def test_a_missing_env_file_is_no_error(tmp_path: Path) -> None:
     assert loaded(env_file=tmp_path / ".env").sidecar_port == 8765
 
 
-def test_other_variables_in_an_env_file_are_left_alone(write: Any) -> None:
+def test_other_variables_in_an_env_file_are_ignored(write: Any) -> None:
     assert loaded(env_file=write("s.env", "HOME=/x\nPATH=/y\nSIDECAR_PORT=2\n")).sidecar_port == 2
 
 
@@ -132,7 +132,7 @@ def test_sizes_have_units(monkeypatch: pytest.MonkeyPatch, text: str, size: int)
     assert loaded().sidecar_max_upload == size
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError):
         loaded().sidecar_port = 1
 
@@ -145,11 +145,11 @@ def test_every_setting_is_described_and_named_like_its_variable() -> None:
     assert set(SECRETS) | FIXED <= Settings.model_fields.keys()
 
 
-# What is wrong with them
+# Invalid settings
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("SLNG_WORLD_PART", "mars", "us-east"),
         ("SLNG_BASE_URL", "ftp://x", "base URL"),
@@ -177,18 +177,18 @@ def test_every_setting_is_described_and_named_like_its_variable() -> None:
         ("SIDECAR_UDS_MODE", "01777", "such as 0660"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+def test_an_invalid_value_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
 ) -> None:
     monkeypatch.setenv(name, value)
 
     text = complaint()
 
     assert f"{name}={value}: " in text
-    assert said in text
+    assert expected in text
 
 
-def test_everything_that_is_wrong_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIDECAR_PORT", "x")
     monkeypatch.setenv("SLNG_WORLD_PART", "mars")
 
@@ -203,7 +203,7 @@ def test_an_unknown_key_of_the_toml_file_is_refused_by_name(write: Any) -> None:
     assert "sidecar," in text
 
 
-def test_a_settings_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_settings_file_is_refused_by_name(tmp_path: Path) -> None:
     assert str(tmp_path / "none.toml") in complaint(config_file=tmp_path / "none.toml")
     assert str(tmp_path) in complaint(config_file=tmp_path)
 
@@ -218,13 +218,13 @@ def test_a_settings_file_that_cannot_be_read_is_refused_by_name(write: Any, monk
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # for root no file is unreadable
+    monkeypatch.setattr(Path, "open", refuse)  # every file is readable for root
 
     assert complaint(config_file=path) == f"The settings file {path} cannot be read: Permission denied."
 
 
 @pytest.mark.parametrize("name", ["s.toml", "s.env"])
-def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_a_binary_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"SIDECAR_HOST=\xff\xfe\n")
 
@@ -261,7 +261,7 @@ def test_every_world_part_has_its_gateway(world_part: str) -> None:
 
 
 @pytest.mark.parametrize("override", ["slng_region_override", "slng_world_part_override"])
-def test_a_regional_gateway_and_an_override_that_it_ignores_are_refused_naming_both(override: str) -> None:
+def test_a_regional_gateway_and_an_override_that_it_ignores_are_refused_with_both_names(override: str) -> None:
     text = complaint(slng_world_part="in", **{override: "eu-north-1"})
 
     assert "SLNG_WORLD_PART=in" in text
@@ -298,9 +298,7 @@ def read(secrets: Secrets) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("way", ["variable", "file", "file in env file", "toml"])
-def test_every_secret_can_be_given_in_every_way(
-    monkeypatch: pytest.MonkeyPatch, write: Any, name: str, way: str
-) -> None:
+def test_every_secret_can_be_set_in_every_way(monkeypatch: pytest.MonkeyPatch, write: Any, name: str, way: str) -> None:
     given: dict[str, Any] = {}
     match way:
         case "variable":
@@ -320,7 +318,7 @@ def test_every_secret_can_be_given_in_every_way(
     assert KEY not in repr(settings) + str(settings) + repr(secrets) + settings.model_dump_json()
 
 
-def test_a_secret_file_of_the_environment_stands_above_the_env_files(
+def test_a_secret_file_of_the_environment_takes_precedence_over_the_env_files(
     monkeypatch: pytest.MonkeyPatch, write: Any
 ) -> None:
     env_file = write("s.env", f"SLNG_API_KEY_FILE={write('low', 'low-key')}\n")
@@ -329,7 +327,7 @@ def test_a_secret_file_of_the_environment_stands_above_the_env_files(
     assert load_settings(env_file=env_file)[1].api_key == "high-key"
 
 
-def test_the_narrower_provider_key_wins() -> None:
+def test_the_more_specific_provider_key_takes_precedence() -> None:
     secrets = load_settings(slng_provider_key="wide", slng_tts_provider_key="narrow")[1]
 
     assert (secrets.provider_key("stt"), secrets.provider_key("tts")) == ("wide", "narrow")
@@ -337,7 +335,7 @@ def test_the_narrower_provider_key_wins() -> None:
 
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("value", ["two words", "line\nbreak", "tab\there", "schlüssel", "nul\x7f"])
-def test_a_key_that_is_no_key_is_refused_by_name_and_not_shown(
+def test_an_invalid_key_is_refused_by_name_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, write: Any, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name.upper(), value)
@@ -353,7 +351,7 @@ def test_a_key_that_is_no_key_is_refused_by_name_and_not_shown(
     assert value not in text
 
 
-def test_a_secret_of_the_wrong_kind_is_not_shown(write: Any) -> None:
+def test_a_secret_of_the_wrong_type_is_not_shown(write: Any) -> None:
     text = complaint(config_file=write("s.toml", "slng_api_key = 123456789"))
 
     assert "SLNG_API_KEY" in text
@@ -361,7 +359,7 @@ def test_a_secret_of_the_wrong_kind_is_not_shown(write: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_given_twice_is_refused_naming_both(monkeypatch: pytest.MonkeyPatch, write: Any, name: str) -> None:
+def test_a_secret_set_twice_is_refused_with_both_names(monkeypatch: pytest.MonkeyPatch, write: Any, name: str) -> None:
     monkeypatch.setenv(name.upper(), KEY)
     monkeypatch.setenv(f"{name.upper()}_FILE", str(write("secret", "other")))
 
@@ -372,7 +370,7 @@ def test_a_secret_given_twice_is_refused_naming_both(monkeypatch: pytest.MonkeyP
     assert KEY not in text
 
 
-def test_a_secret_file_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_secret_file_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SLNG_API_KEY_FILE", str(tmp_path / "none"))
 
     text = complaint()
@@ -413,7 +411,9 @@ def test_a_secret_file_rewritten_at_the_same_length_is_read_again(monkeypatch: p
     assert secrets.api_key == "key-2"
 
 
-def test_a_secret_file_that_vanishes_or_breaks_keeps_what_it_held(monkeypatch: pytest.MonkeyPatch, write: Any) -> None:
+def test_the_last_secret_stays_in_use_if_its_file_vanishes_or_breaks(
+    monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
     path = write("secret", "first-key")
     monkeypatch.setenv("SLNG_API_KEY_FILE", str(path))
     secrets = load_settings()[1]
@@ -443,7 +443,7 @@ def test_a_secret_file_that_did_not_change_is_not_read_again(monkeypatch: pytest
     assert secrets.api_key == "first-key"
 
 
-def test_the_secrets_without_files_are_those_of_the_settings() -> None:
+def test_secrets_without_files_come_from_the_settings() -> None:
     secrets = secrets_of(loaded(slng_api_key=KEY))
 
     assert secrets.api_key == KEY
@@ -458,7 +458,7 @@ def test_the_secrets_without_files_are_those_of_the_settings() -> None:
         '[sidecar_model_aliases]\ntts-1 = "slng/a/b:1"\nwhisper-1 = "slng/c/d"\n',
     ],
 )
-def test_aliases_are_a_table_or_a_line_of_names(text: str, tmp_path: Path) -> None:
+def test_aliases_are_a_table_or_a_list_of_names(text: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(text)
     settings, _ = load_settings(path)

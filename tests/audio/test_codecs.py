@@ -12,7 +12,7 @@ from support.processes import need
 
 RATE = 24_000
 TONE = (0.5 * numpy.sin(2 * numpy.pi * 440 * numpy.arange(int(1.9873 * RATE)) / RATE) * 32_767).astype("<i2")
-# What the streamed form of these cannot mark: the encoder's delay and the rest of its last frame.
+# In their streamed form, these formats cannot record the encoder's delay and the padding of the last frame.
 SLACK = {"mp3": 0.1, "aac": 0.1, "opus": 0.0, "flac": 0.0}
 SUFFIX = {"mp3": "mp3", "opus": "ogg", "flac": "flac", "aac": "aac"}
 
@@ -34,7 +34,7 @@ def by_ffmpeg(path: Path, rate: int = RATE) -> bytes:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_ffmpeg_reads_what_comes_out_and_it_is_as_long_as_what_went_in(name: str, tmp_path: Path) -> None:
+def test_ffmpeg_reads_the_encoded_audio_at_its_full_length(name: str, tmp_path: Path) -> None:
     need("ffmpeg")
     path = tmp_path / f"out.{SUFFIX[name]}"
     path.write_bytes(encoded(name, TONE.tobytes()))
@@ -48,13 +48,13 @@ def test_ffmpeg_reads_what_comes_out_and_it_is_as_long_as_what_went_in(name: str
 
 
 @pytest.mark.parametrize("name", ["mp3", "opus"])
-def test_soundfile_reads_what_comes_out(name: str) -> None:
+def test_soundfile_reads_the_encoded_audio(name: str) -> None:
     samples, _ = soundfile.read(io.BytesIO(encoded(name, TONE.tobytes())))
 
     assert 0 <= (len(samples) - len(TONE)) / RATE <= SLACK[name]
 
 
-def test_sox_reads_flac_to_the_sample_although_its_header_says_no_length(tmp_path: Path) -> None:
+def test_sox_reads_every_sample_of_flac_without_a_length_in_its_header(tmp_path: Path) -> None:
     need("sox")
     path = tmp_path / "out.flac"
     path.write_bytes(encoded("flac", TONE.tobytes()))
@@ -77,7 +77,7 @@ def test_bytes_are_returned_while_audio_is_still_coming(name: str) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("wanted", [8_000, 16_000, 22_050, 44_100, 48_000])
-def test_it_says_which_rate_it_takes_and_takes_it(name: str, wanted: int, tmp_path: Path) -> None:
+def test_an_encoder_accepts_the_rate_that_it_reports(name: str, wanted: int, tmp_path: Path) -> None:
     need("ffmpeg")
     rate = CodecEncoder(name).sample_rate(wanted)
     path = tmp_path / f"out.{SUFFIX[name]}"
@@ -89,5 +89,5 @@ def test_it_says_which_rate_it_takes_and_takes_it(name: str, wanted: int, tmp_pa
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_nothing_is_a_file_of_nothing(name: str) -> None:
+def test_no_audio_can_be_encoded(name: str) -> None:
     assert isinstance(encoded(name, b""), bytes)

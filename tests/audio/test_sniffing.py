@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from slng_sidecar.audio.sniffing import SniffingReader
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.audio.wav_reader import UnreadableAudio
+from support.audio import audio_file
 
 PCM = array("h", range(-500, 500)).tobytes()
 
@@ -25,19 +26,17 @@ def read(data: bytes, *cuts: int, content_type: str = "", rate: int = 24_000) ->
 
 
 def encoded(form: str, subtype: str | None = None, seconds: float = 0.5) -> bytes:
-    file = io.BytesIO()
     tone = 0.5 * numpy.sin(numpy.arange(int(24_000 * seconds)) / 7)
-    soundfile.write(file, tone, 24_000, format=form, subtype=subtype)
-    return file.getvalue()
+    return audio_file(tone, 24_000, form, subtype)
 
 
 @pytest.mark.parametrize("label", ["audio/wav", "audio/mpeg", "application/octet-stream", ""])
-def test_a_wav_is_known_by_its_bytes_whatever_it_is_labelled(label: str) -> None:
+def test_a_wav_is_recognised_by_its_bytes_whatever_its_label(label: str) -> None:
     assert read(wav_header(8_000) + PCM, 1, 30, content_type=label) == (8_000, PCM)
 
 
 @pytest.mark.parametrize("label", ["audio/pcm", "audio/wav", "application/octet-stream", "audio/L16", ""])
-def test_headerless_samples_pass_at_the_rate_that_was_expected(label: str) -> None:
+def test_samples_without_a_header_have_the_expected_rate(label: str) -> None:
     assert read(PCM, 1, 2, 301, content_type=label, rate=16_000) == (16_000, PCM)
 
 
@@ -45,21 +44,21 @@ def test_headerless_samples_pass_at_the_rate_that_was_expected(label: str) -> No
     "quiet",
     [b"\xff\xff" * 500, b"\xff\xff\x00\x00" * 500, b"\xff\xff\x01\x00" * 500, b"\xff\xff\xfe\xff\x01\x00" * 300],
 )
-def test_quiet_samples_are_not_taken_for_mp3_frames(quiet: bytes) -> None:
+def test_quiet_samples_are_not_mistaken_for_mp3_frames(quiet: bytes) -> None:
     assert read(quiet, 7) == (24_000, quiet)
 
 
-def test_one_header_of_an_mp3_frame_among_samples_is_a_chance() -> None:
-    sound = b"\xff\xfb\x50\xc4" + PCM * 4
+def test_one_mp3_frame_header_among_samples_is_a_coincidence() -> None:
+    data = b"\xff\xfb\x50\xc4" + PCM * 4
 
-    assert read(sound, 2, 100) == (24_000, sound)
+    assert read(data, 2, 100) == (24_000, data)
 
 
-def test_two_headers_of_different_streams_are_a_chance_as_well() -> None:
-    # Layer III at 44.1 kHz, whose frame would end where a header of layer II at 48 kHz stands.
-    sound = b"\xff\xfb\x50\xc4".ljust(208, b"\x01") + b"\xff\xfd\x54\xc4" + PCM
+def test_two_mp3_frame_headers_of_different_streams_are_a_coincidence() -> None:
+    # A layer III header at 44.1 kHz, and a layer II header at 48 kHz at the position where its frame would end.
+    data = b"\xff\xfb\x50\xc4".ljust(208, b"\x01") + b"\xff\xfd\x54\xc4" + PCM
 
-    assert read(sound) == (24_000, sound)
+    assert read(data) == (24_000, data)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ def test_unreadable_bodies_are_refused_by_name(body: bytes, name: str, cuts: tup
 
 
 @pytest.mark.parametrize("layer", ["16,LAYER_III", "24,LAYER_III", "44,LAYER_III"])
-def test_mp3_of_every_generation_is_known_by_two_frames(layer: str) -> None:
+def test_mp3_of_every_version_is_recognised_by_two_frames(layer: str) -> None:
     rate = {"16": 16_000, "24": 24_000, "44": 44_100}[layer.partition(",")[0]]
     file = io.BytesIO()
     soundfile.write(file, numpy.zeros(rate), rate, format="MP3")
@@ -106,12 +105,12 @@ def test_mp3_of_every_generation_is_known_by_two_frames(layer: str) -> None:
         ("text/html", "text/html"),
     ],
 )
-def test_a_label_that_says_that_it_is_none_is_believed_of_bytes_without_a_header(label: str, name: str) -> None:
+def test_bytes_without_a_header_are_refused_by_the_format_of_their_label(label: str, name: str) -> None:
     with pytest.raises(UnreadableAudio, match=name):
         read(PCM, content_type=label)
 
 
-def test_nothing_is_nothing() -> None:
+def test_an_empty_body_has_no_samples() -> None:
     assert read(b"") == (24_000, b"")
 
 

@@ -20,9 +20,9 @@ FILES = {name: encoded(name) for name in ("mp3", "opus")}
 
 
 def decoded(encoding: str, data: bytes, piece: int, rate: int = RATE) -> tuple[bytes, int]:
-    sound = StreamDecoder(encoding, rate)
-    parts = [sound.feed(data[at : at + piece]) for at in range(0, len(data), piece)]
-    return b"".join([*parts, sound.end()]), sound.skipped
+    decoder = StreamDecoder(encoding, rate)
+    parts = [decoder.feed(data[at : at + piece]) for at in range(0, len(data), piece)]
+    return b"".join([*parts, decoder.end()]), decoder.skipped
 
 
 @pytest.mark.parametrize("encoding", FILES)
@@ -39,15 +39,15 @@ def test_the_audio_has_the_requested_rate(encoding: str, rate: int) -> None:
 @pytest.mark.parametrize("encoding", FILES)
 @settings(max_examples=20, deadline=None)
 @given(piece=st.integers(1, 3_000))
-def test_it_does_not_matter_where_the_messages_are_cut(encoding: str, piece: int) -> None:
+def test_message_boundaries_do_not_change_the_audio(encoding: str, piece: int) -> None:
     assert decoded(encoding, FILES[encoding], piece) == decoded(encoding, FILES[encoding], 1 << 20)
 
 
 @pytest.mark.parametrize("encoding", FILES)
 def test_audio_is_returned_while_more_is_to_come(encoding: str) -> None:
-    sound = StreamDecoder(encoding, RATE)
+    decoder = StreamDecoder(encoding, RATE)
     half = len(FILES[encoding]) // 2
-    assert 0.3 < len(sound.feed(FILES[encoding][:half])) / 2 / RATE < 0.7
+    assert 0.3 < len(decoder.feed(FILES[encoding][:half])) / 2 / RATE < 0.7
 
 
 @pytest.mark.parametrize("encoding", FILES)
@@ -58,7 +58,7 @@ def test_any_bytes_are_decoded_or_skipped(encoding: str, data: bytes) -> None:
     assert len(pcm) % 2 == 0
 
 
-def test_damage_in_the_middle_costs_no_more_than_itself() -> None:
+def test_damage_in_the_middle_loses_only_the_damaged_audio() -> None:
     for encoding, file in FILES.items():
         middle = len(file) // 2
         pcm, _ = decoded(encoding, file[:middle] + bytes(100) + file[middle + 100 :], 500)

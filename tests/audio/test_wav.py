@@ -22,7 +22,7 @@ def test_the_header_has_44_bytes_and_counts_them() -> None:
     assert len(header) == 44
     assert int.from_bytes(header[4:8], "little") == 1000 + 44 - 8
     assert int.from_bytes(header[40:44], "little") == 1000
-    assert int.from_bytes(header[28:32], "little") == 32_000  # bytes a second
+    assert int.from_bytes(header[28:32], "little") == 32_000  # bytes per second
 
 
 def test_an_unknown_length_is_written_so_that_readers_read_to_the_end() -> None:
@@ -39,6 +39,6 @@ def test_a_stream_of_unknown_length_is_read_by_libsndfile() -> None:
     assert data.tobytes() == pcm
 
 
-def test_a_file_of_nothing_is_still_a_file() -> None:
+def test_a_file_without_samples_is_valid() -> None:
     with wave.open(io.BytesIO(wav_header(16_000, data_size=0))) as file:
         assert file.getnframes() == 0

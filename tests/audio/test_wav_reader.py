@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slng_sidecar.audio.samples import SampleFormat
 from slng_sidecar.audio.wav_reader import FIRST_LIE, UnreadableAudio, WavReader
+from support.audio import audio_file
 
 SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
-# What libsndfile writes into a WAV that we refuse, with how we call it.
+# The WAV subtypes of libsndfile that the reader refuses, with the reader's names for them.
 OTHERS = {"IMA_ADPCM": "IMA ADPCM", "MS_ADPCM": "MS ADPCM", "GSM610": "GSM 6.10", "G721_32": "G.721"}
 
 
 def read(data: bytes, *cuts: int) -> tuple[WavReader, bytes]:
-    """Read a file that comes cut at these places."""
+    """Read a file that comes split at these positions."""
     reader = WavReader()
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     samples = b"".join(reader.feed(data[start:end]) for start, end in itertools.pairwise(places))
@@ -28,20 +29,14 @@ def read(data: bytes, *cuts: int) -> tuple[WavReader, bytes]:
     return reader, samples
 
 
-def written(samples: Any, rate: int, subtype: str, form: str) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, subtype=subtype, format=form)
-    return file.getvalue()
-
-
 def as_soundfile_reads(data: bytes) -> tuple[Any, int]:
-    """Give what libsndfile reads as 16-bit numbers, unrounded, each channel cut to its range, then averaged."""
+    """Return the samples that libsndfile reads, as unrounded 16-bit values, clipped and averaged over the channels."""
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
     return numpy.clip(samples * 32_768, -32_768, 32_767).mean(axis=1), rate
 
 
 def assert_same(pcm: bytes, expected: Any, channels: int) -> None:
-    """Compare to within what cutting to 16 bits and averaging each lose of a level."""
+    """Assert that samples are equal up to the errors of conversion to 16 bits and of averaging."""
     ours = numpy.frombuffer(pcm, "<i2").astype(float)
     assert len(ours) == len(expected)
     assert not len(ours) or numpy.abs(ours - expected).max() <= (1.0 if channels == 1 else 2.0)
@@ -69,13 +64,13 @@ PCM = array("h", range(-500, 500)).tobytes()
 @pytest.mark.parametrize("subtype", SUBTYPES)
 @settings(max_examples=15)
 @given(data=st.data())
-def test_it_reads_what_soundfile_writes_as_soundfile_does(form: str, subtype: str, data: st.DataObject) -> None:
+def test_a_file_is_read_as_soundfile_reads_it(form: str, subtype: str, data: st.DataObject) -> None:
     channels = data.draw(st.sampled_from([1, 2, 3, 6]))
     levels = st.floats(-1.25, 1.25, width=32)
     frames = data.draw(st.lists(st.lists(levels, min_size=channels, max_size=channels), max_size=40))
     rate = data.draw(st.sampled_from([8_000, 11_025, 22_050, 24_000, 48_000, 192_000]))
     samples = numpy.array(frames, dtype="float64").reshape(len(frames), channels)
-    file = written(samples, rate, subtype, form)
+    file = audio_file(samples, rate, form, subtype)
     expected, expected_rate = as_soundfile_reads(file)
 
     reader, pcm = read(file, *data.draw(st.lists(st.integers(0, 400), max_size=8)))
@@ -86,21 +81,21 @@ def test_it_reads_what_soundfile_writes_as_soundfile_does(form: str, subtype: st
 
 
 @pytest.mark.parametrize("subtype", OTHERS)
-def test_what_it_does_not_read_of_that_is_refused_by_name(subtype: str) -> None:
+def test_an_unsupported_subtype_is_refused_by_name(subtype: str) -> None:
     with pytest.raises(UnreadableAudio, match=OTHERS[subtype]):
-        read(written(numpy.zeros(4_000), 8_000, subtype, "WAV"))
+        read(audio_file(numpy.zeros(4_000), 8_000, "WAV", subtype))
 
 
 @pytest.mark.parametrize("size", [FIRST_LIE, 0x7FFF_FFFF, 0xFFFF_FFFF, 0])
 @pytest.mark.parametrize("riff_size", [0, 36, 2_147_418_148, 0xFFFF_FFFF])
-def test_sizes_of_a_streamed_file_mean_to_the_end(size: int, riff_size: int) -> None:
+def test_a_streamed_file_without_sizes_is_read_to_the_end(size: int, riff_size: int) -> None:
     reader, pcm = read(riff(fmt(), chunk(b"data", PCM, size), size=riff_size), 3, 41, 900)
 
     assert pcm == PCM
     assert reader.missing == 0
 
 
-def test_a_file_that_says_4_gb_and_brings_1_kb_is_its_1_kb() -> None:
+def test_a_file_that_claims_4_gb_and_holds_1_kb_is_read_as_1_kb() -> None:
     assert read(riff(fmt(), chunk(b"data", PCM[:1024], 4_000_000_000)))[1] == PCM[:1024]
 
 
@@ -119,7 +114,7 @@ def test_a_file_that_ends_early_reports_how_early() -> None:
 
 
 @pytest.mark.parametrize("padding", [b"\0", b""])
-def test_odd_and_extra_chunks_are_passed_over(padding: bytes) -> None:
+def test_odd_and_extra_chunks_are_skipped(padding: bytes) -> None:
     odd = struct.pack("<4sI", b"bext", 5) + b"12345" + padding
     list_ = chunk(b"LIST", b"INFO" + bytes(200))
     _, pcm = read(riff(list_, odd, fmt(), odd, chunk(b"fact", bytes(4)), chunk(b"data", PCM)))
@@ -127,19 +122,19 @@ def test_odd_and_extra_chunks_are_passed_over(padding: bytes) -> None:
     assert pcm == PCM
 
 
-def test_a_long_fmt_chunk_is_read_up_to_what_is_known_of_it() -> None:
+def test_the_unknown_end_of_a_long_fmt_chunk_is_skipped() -> None:
     longer = chunk(b"fmt ", fmt()[8:] + bytes(2) + bytes(61))
 
     assert read(riff(longer, chunk(b"data", PCM)))[1] == PCM
 
 
-def test_24_bits_in_four_bytes_are_the_upper_ones() -> None:
+def test_24_bit_samples_in_four_bytes_use_the_upper_bits() -> None:
     samples = struct.pack("<2i", 0x1234_5600, -0x1234_5600)
 
     assert read(riff(fmt(bits=24, block=4), chunk(b"data", samples)))[1] == struct.pack("<2h", 0x1234, -0x1235)
 
 
-def test_floats_that_are_no_levels_are_cut_or_silent() -> None:
+def test_floats_beyond_full_scale_are_clipped_and_nan_is_silent() -> None:
     samples = struct.pack("<6f", 1e30, float("inf"), -float("inf"), float("nan"), 1.0, -1.0)
     _, pcm = read(riff(fmt(tag=3, bits=32), chunk(b"data", samples)))
 
@@ -158,7 +153,7 @@ def test_a_header_may_come_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "message_part"),
     [
         (b"not a wav file at all", "no WAV file"),
         (b"RIFF\x00\x00\x00\x00AVI ", "no WAV file"),
@@ -179,12 +174,12 @@ def test_a_header_may_come_byte_by_byte() -> None:
         (riff(fmt(), b"\x01\x02\x03\x04\x05\x06\x07\x08"), "broken header"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(file: bytes, says: str) -> None:
-    with pytest.raises(UnreadableAudio, match=says):
+def test_an_unreadable_file_is_refused_by_name(file: bytes, message_part: str) -> None:
+    with pytest.raises(UnreadableAudio, match=message_part):
         read(file)
 
 
-def test_it_holds_no_more_than_a_header_whatever_its_chunks_say() -> None:
+def test_the_reader_holds_at_most_a_header_whatever_the_chunks_claim() -> None:
     reader = WavReader()
     reader.feed(riff(chunk(b"JUNK", b"", 0xFFFF_0000)))
     for _ in range(100):
@@ -195,7 +190,7 @@ def test_it_holds_no_more_than_a_header_whatever_its_chunks_say() -> None:
 
 
 def headers() -> st.SearchStrategy[bytes]:
-    """Give files that look like WAV: real chunks with any numbers in them, and any bytes between."""
+    """Return a strategy for files that look like WAV: real chunks with any numbers and any bytes between them."""
     number = st.one_of(st.integers(0, 64), st.sampled_from([FIRST_LIE, 0xFFFF_FFFF, 0xFFFE, 1000, 24_000]))
     form = st.builds(
         lambda tag, channels, rate, block, bits, more: chunk(
@@ -233,12 +228,12 @@ def test_any_bytes_split_anywhere_give_the_same_samples_or_the_same_refusal(data
     st.integers(1, 2),
     st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), min_size=1, max_size=3),
 )
-def test_a_damaged_header_gives_what_soundfile_reads_or_a_refusal(
+def test_a_damaged_header_is_read_as_soundfile_reads_it_or_refused(
     form: str, subtype: str, channels: int, damage: list[tuple[int, int]]
 ) -> None:
-    """Where libsndfile understands the same of a damaged header, the samples are the same too: never noise."""
+    """If libsndfile interprets a damaged header in the same way, the samples are the same too and never noise."""
     tone = 0.5 * numpy.sin(numpy.arange(400 * channels) / 7).reshape(400, channels)
-    file = bytearray(written(tone, 24_000, subtype, form))
+    file = bytearray(audio_file(tone, 24_000, form, subtype))
     for at, byte in damage:
         file[at] = byte
     try:
@@ -257,14 +252,14 @@ def test_a_damaged_header_gives_what_soundfile_reads_or_a_refusal(
         return
     if same:
         ours = numpy.frombuffer(pcm, "<i2").astype(float)
-        common = min(len(ours), len(expected))  # where lengths lie, readers differ on where the end is
+        common = min(len(ours), len(expected))  # readers differ on the end of the file if its lengths are wrong
         assert common == 0 or numpy.abs(ours[:common] - expected[:common]).max() <= 2.0
 
 
 def kind_of(subtype: str) -> Any:
-    """Give our name for libsndfile's, with any number of channels."""
+    """Return the reader's name for a subtype of libsndfile, with any number of channels."""
 
-    class Any_:
+    class Anything:
         def __eq__(self, other: object) -> bool:
             width = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}.get(subtype, 1)
             kind = {"FLOAT": "float", "DOUBLE": "float", "ULAW": "mulaw", "ALAW": "alaw"}.get(subtype, "pcm")
@@ -272,4 +267,4 @@ def kind_of(subtype: str) -> Any:
 
         __hash__ = None  # type: ignore[assignment] # it equals many
 
-    return Any_()
+    return Anything()

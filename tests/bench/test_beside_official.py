@@ -1,7 +1,7 @@
-"""What ``make bench`` measures of the plugin beside the official one, held against what is promised.
+"""The plugin's results in ``make bench``, compared with what the documentation promises.
 
-Real Pipecat pipelines, the sidecar and the simulator in processes of their own. Losses are asserted exactly; times only
-against the official plugin's in the same run, as machines differ.
+The benchmark uses real Pipecat pipelines, with the sidecar and the simulator as separate processes. Losses are asserted
+exactly. Times are compared only with the official plugin's times in the same run, since machines differ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Found = dict[str, dict[str, dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """Run the command with ``--quick``; give each row by its table and its words."""
+    """Run the command with ``--quick`` and return each row by its table and its label."""
     file = tmp_path_factory.mktemp("bench") / "bench.json"
     only = [word for name in MEASURES for word in ("--only", name)]
     command = [sys.executable, "-m", "bench", "--quick", *only, "--json", str(file)]
@@ -67,7 +67,7 @@ def test_tts_settings_change_in_mid_utterance_without_loss(found: Found) -> None
     assert set(rows["lost of it"]["ours_all"]) == {0}
     assert rows["lost of it"]["other"] > 0, "the official plugin lost nothing: nothing was compared"
     assert set(rows["next words in the new voice"]["ours_all"]) == {1}
-    # Both open a connection for it; ours before, the official one after it has thrown the old one away.
+    # Both plugins open a connection for it: this plugin before it closes the old one, the official one after that.
     first_audio = rows["next text to its first audio"]
     assert first_audio["ours"] < 1.5 * first_audio["other"]
 

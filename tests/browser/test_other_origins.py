@@ -1,4 +1,4 @@
-"""A web page of another origin in a real Chromium tries to use a sidecar on this machine."""
+"""A web page of another origin, in a real Chromium, tries to use a sidecar on this machine."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ pytestmark = pytest.mark.browser
 STT = f"/v1/bridges/unmute/stt/{NOVA}"
 TTS = f"/v1/bridges/unmute/tts/{AURA}"
 
-# Whether a WebSocket opened.
+# Reports whether a WebSocket opened.
 CONNECT = """([url, protocols]) => new Promise((done) => {
   const socket = new WebSocket(url, protocols);
   socket.onopen = () => { socket.close(); done(true); };
   socket.onerror = () => done(false);
 })"""
-# What a fetch gave: the text where the page may read it, else what it was refused by.
+# Reports the text that a fetch returned if the page may read it, or the error otherwise.
 FETCH = """([url, options]) => fetch(url, options).then(
   (reply) => reply.type === "opaque" ? "opaque" : reply.text().then((text) => reply.status + " " + text),
   (error) => String(error))"""
-# A form needs no permission to be sent; the reply goes into a frame.
+# A form needs no permission to be sent. The reply goes into a frame.
 SUBMIT = """(url) => new Promise((done) => {
   const frame = document.createElement("iframe");
   frame.name = "there";
@@ -49,7 +49,7 @@ SUBMIT = """(url) => new Promise((done) => {
 
 @contextlib.asynccontextmanager
 async def page_of_another_site() -> AsyncIterator[str]:
-    """Serve an empty page; give its origin."""
+    """Serve an empty page and yield its origin."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):
@@ -66,7 +66,7 @@ async def page_of_another_site() -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def chromium() -> AsyncIterator[Page]:
-    """Open a page in a Chromium for which ``rebound.example`` is this machine, as after DNS rebinding."""
+    """Open a page in a Chromium that resolves ``rebound.example`` to this machine, as after DNS rebinding."""
     from playwright.async_api import async_playwright
 
     need("chromium")
@@ -91,15 +91,15 @@ async def fetched(page: Page, url: str, **options: Any) -> str:
     return text
 
 
-async def test_a_page_of_another_origin_gets_nothing_and_nothing_is_done_for_it() -> None:
+async def test_a_page_of_another_origin_reads_nothing_and_triggers_nothing() -> None:
     async with gateway_and_simulator() as (url, simulator), page_of_another_site() as elsewhere, chromium() as page:
         await page.goto(elsewhere)
         assert not await connects(page, url)
         assert not await connects(page, url, "slng-sidecar.v1")
-        said = '{"text": "n1"}'
+        output = '{"text": "n1"}'
         assert "Failed to fetch" in await fetched(page, f"{url}/v1/status")
-        assert "Failed to fetch" in await fetched(page, f"{url}{TTS}", method="POST", body=said)
-        assert await fetched(page, f"{url}{TTS}", method="POST", body=said, mode="no-cors") == "opaque"
+        assert "Failed to fetch" in await fetched(page, f"{url}{TTS}", method="POST", body=output)
+        assert await fetched(page, f"{url}{TTS}", method="POST", body=output, mode="no-cors") == "opaque"
         assert await page.evaluate(SUBMIT, url + TTS)
         assert simulator.log.dials == 0
         assert not simulator.log.of("http")
@@ -118,7 +118,7 @@ async def test_a_name_that_was_rebound_to_this_machine_gets_nothing() -> None:
         assert not simulator.log.of("http")
 
 
-async def test_the_sidecars_own_page_and_an_origin_that_was_allowed_get_in() -> None:
+async def test_the_sidecars_own_page_and_an_allowed_origin_have_access() -> None:
     async with page_of_another_site() as elsewhere, chromium() as page:
         async with gateway_and_simulator(sidecar_allowed_origins=elsewhere) as (url, _):
             await page.goto(elsewhere)

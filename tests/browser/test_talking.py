@@ -1,4 +1,4 @@
-"""Somebody talks to the example bot in a browser: a real Chromium whose microphone plays a file, offline."""
+"""A user talks to the example bot in a browser: a real Chromium whose microphone plays a file, offline."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ BOT = ROOT / "plugin" / "examples" / "bot.py"
 
 @contextlib.asynccontextmanager
 async def bot_process(*arguments: str, until: str, **env: str) -> AsyncIterator[str]:
-    """Run the example bot while the block runs; give what it had said when ``until`` was among it."""
+    """Run the example bot while the block runs, and yield its output up to ``until``."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, BOT, *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env={**environment(**env), "OPENAI_API_KEY": "", "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None
-    said = ""
+    output = ""
     reading: asyncio.Task[bytes] | None = None
     try:
         async with asyncio.timeout(WAIT):
-            while until not in said:
+            while until not in output:
                 line = await process.stdout.readline()
-                assert line, said
-                said += line.decode()
-        # It goes on to log, and a full pipe would stop it.
+                assert line, output
+                output += line.decode()
+        # The bot continues to log, and a full pipe would stop it.
         reading = asyncio.create_task(process.stdout.read())
-        yield said
+        yield output
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
@@ -70,12 +70,12 @@ async def test_a_question_into_the_microphone_is_answered_by_the_loudspeaker(tmp
 
         addresses = await page.evaluate(ADDRESSES)
         assert addresses
-        assert {kind for kind, _ in addresses} <= {"host", "prflx"}, "a server outside was asked for an address"
+        assert {kind for kind, _ in addresses} <= {"host", "prflx"}, "an outside server was asked for an address"
         assert all(url.startswith(f"http://localhost:{port}/") for url in asked), asked
         await page.get_by_role("button", name="Hang up").click()
         await page.get_by_text("not connected").wait_for()
 
 
-async def test_daily_without_its_package_says_what_to_install() -> None:
-    async with bot_process("-t", "daily", "--port", str(free_port()), until="Daily disabled") as said:
-        assert re.search(r"install pipecat-ai\[daily\]", said)
+async def test_daily_without_its_package_names_what_to_install() -> None:
+    async with bot_process("-t", "daily", "--port", str(free_port()), until="Daily disabled") as output:
+        assert re.search(r"install pipecat-ai\[daily\]", output)

@@ -1,7 +1,7 @@
-"""The images, built once, and containers of them on one network of their own.
+"""The images, built once, and containers of them on one private network.
 
-They run where a Docker engine is; in CI there must be one. Ryuk is off: it would have to come from a registry, and
-every container here is ended by the test that started it.
+The tests need a Docker engine; in CI there must be one. Ryuk is disabled: it would have to come from a registry, and
+each test ends the containers that it started.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _docker(*arguments: str, timeout: float = 600) -> str:
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """Insist on an engine in CI; elsewhere skip without one."""
+    """Fail without a Docker engine in CI, and skip the test elsewhere."""
     reason = "docker is not installed"
     if shutil.which("docker"):
         done = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=60, check=False)
@@ -54,13 +54,13 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def images(engine: None) -> None:
-    """Build what compose.yaml names: the sidecar, the simulator and the bot."""
+    """Build the images of compose.yaml: the sidecar, the simulator and the bot."""
     _docker("compose", "--profile", "offline", "build", "--quiet")
 
 
 @dataclass
 class Checkout:
-    """What a user has who has just cloned the repository: no .env, no secrets. It runs lines of the pages."""
+    """A fresh clone of the repository without ``.env`` and secrets, in which tests run the commands of the pages."""
 
     folder: Path
     env: dict[str, str]
@@ -68,7 +68,7 @@ class Checkout:
     """The bot's address."""
 
     def run(self, script: str, *, timeout: float = 180, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a script to its end; what it says is in ``stdout``."""
+        """Run a script until it ends. Its output is in ``stdout``."""
         return subprocess.run(
             ["bash", "-e"], input=script, cwd=self.folder, env={**self.env, **env}, timeout=timeout, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -76,17 +76,17 @@ class Checkout:
 
     @contextlib.contextmanager
     def running(self, line: str) -> Iterator[None]:
-        """Run a line in the foreground until the bot answers and while the block runs; end it by Ctrl-C."""
-        with (self.folder / "said").open("w+") as said:
+        """Run a command in the foreground, wait until the bot answers, and end it with Ctrl-C after the block."""
+        with (self.folder / "output").open("w+") as output:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self.env, stdout=said, stderr=subprocess.STDOUT,
+                ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self.env, stdout=output, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
             try:
                 until = time.monotonic() + 120
                 while not self._answers():
-                    assert process.poll() is None, (self.folder / "said").read_text()
-                    assert time.monotonic() < until, (self.folder / "said").read_text()
+                    assert process.poll() is None, (self.folder / "output").read_text()
+                    assert time.monotonic() < until, (self.folder / "output").read_text()
                     time.sleep(0.2)
                 yield
             finally:
@@ -102,7 +102,7 @@ class Checkout:
 
 @pytest.fixture
 def checkout(images: None, tmp_path: Path) -> Iterator[Checkout]:
-    """Give a clone with ports and a Compose project of its own, and take all away that was started there."""
+    """Yield a clone with its own ports and Compose project, and remove everything that was started there."""
     folder = tmp_path / "clone"
     shutil.copytree(ROOT / "deploy", folder / "deploy")
     shutil.copy(ROOT / "compose.yaml", folder)

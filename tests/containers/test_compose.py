@@ -1,4 +1,4 @@
-"""The page on Docker, as a newcomer pastes it, and the messages if something is missing."""
+"""The commands of the Docker page as a newcomer pastes them, and the messages if something is missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs/how-to/docker.md").read_text()
 OFFLINE = "docker compose --profile offline up"
 UNIX = "docker compose -f compose.yaml -f deploy/compose.unix.yaml"
 KEY = "slng_cu_of-a-test"
-# Runs in the bot's container: speaks through the sidecar's socket, and has it written down again.
+# Runs in the bot's container: speaks through the sidecar's socket and transcribes the result.
 TALK_OVER_THE_SOCKET = """
 import asyncio, os
 import aiohttp
@@ -46,13 +46,13 @@ def pasted() -> list[str]:
 
 @contextlib.contextmanager
 def upstream(network: str, key: str) -> Iterator[None]:
-    """Run a simulator on a network, as ``slng``, that takes one key only."""
+    """Run a simulator as ``slng`` on a network. It accepts one key only."""
     run = ["docker", "run", "--detach", "--rm", "--network", network, "--network-alias", "slng"]
     simulate = ["slng-sidecar-simulator", "simulate", "--host", "0.0.0.0", "--speech", "tone", "--key", key]
     name = subprocess.run([*run, *simulate], check=True, capture_output=True, text=True).stdout.strip()
     follow = subprocess.Popen(["docker", "logs", "--follow", name], stderr=subprocess.PIPE, text=True)
     try:
-        # It says so once it listens.
+        # The simulator logs this line once it listens.
         assert follow.stderr is not None
         assert "SLNG simulator at" in follow.stderr.readline()
         yield
@@ -68,12 +68,12 @@ async def test_offline_a_question_into_the_microphone_is_answered(checkout: Any,
     with checkout.running(line):
         async with browser_page(tmp_path / "question.wav") as page:
             words = await ask_question(page, checkout.bot)
-        # The voice in the container is eSpeak NG's, of which the recogniser understands less than of others.
+        # The container's voice is eSpeak NG, of which the recogniser understands less than of other voices.
         assert "the front desk" in words
         assert sorted(checkout.run("docker compose ps --services").stdout.split()) == ["bot", "sidecar", "simulator"]
 
 
-def test_without_a_key_up_says_what_to_do_and_does_not_start(checkout: Any) -> None:
+def test_compose_up_without_a_key_names_the_remedy_and_does_not_start(checkout: Any) -> None:
     done = checkout.run("docker compose up")
     assert done.returncode != 0
     assert "There is no SLNG key" in done.stdout
@@ -83,7 +83,7 @@ def test_without_a_key_up_says_what_to_do_and_does_not_start(checkout: Any) -> N
 
 
 @pytest.mark.parametrize("name", ["SLNG_API_KEY_FILE", "OPENAI_API_KEY_FILE"])
-def test_offline_with_a_key_is_refused_since_it_would_not_be_offline(checkout: Any, name: str) -> None:
+def test_offline_mode_with_a_key_is_refused(checkout: Any, name: str) -> None:
     (checkout.folder / "key").write_text(KEY)
     done = checkout.run(OFFLINE, **{name: "key"})
     assert done.returncode != 0
@@ -91,13 +91,13 @@ def test_offline_with_a_key_is_refused_since_it_would_not_be_offline(checkout: A
     assert not checkout.run("docker compose ps --services --status running").stdout.strip()
 
 
-def test_a_key_file_that_is_not_there_is_named(checkout: Any) -> None:
+def test_a_missing_key_file_is_named(checkout: Any) -> None:
     done = checkout.run("docker compose up", SLNG_API_KEY_FILE="secrets/nowhere")
     assert done.returncode != 0
     assert "secrets/nowhere" in done.stdout
 
 
-def test_with_keys_in_files_each_container_gets_its_own_and_no_other(checkout: Any) -> None:
+def test_each_container_gets_only_its_own_key_files(checkout: Any) -> None:
     script = pasted()[1].replace("docker compose up", "docker compose up --detach --wait")
     for name in ("OPENAI_API_KEY", "SIDECAR_TOKEN", "SLNG_PROVIDER_KEY"):
         (checkout.folder / "secrets").mkdir(exist_ok=True)
@@ -116,11 +116,11 @@ def test_with_keys_in_files_each_container_gets_its_own_and_no_other(checkout: A
     assert {"the-SIDECAR_TOKEN", "the-OPENAI_API_KEY"} <= set(done.stdout.split())
     assert KEY not in done.stdout
     assert "SLNG_PROVIDER_KEY" not in done.stdout
-    # No key stands in a container's settings, where 'docker inspect' shows it.
+    # No key is among the container's settings, which 'docker inspect' shows.
     settings = checkout.run("docker inspect $(docker compose ps --quiet)").stdout
     assert not [key for key in (KEY, "the-OPENAI_API_KEY", "the-SIDECAR_TOKEN") if key in settings]
 
-    # A key is changed in its file; one that is put in the file's place would not be seen.
+    # The key is changed inside its file. The container would not see a file that replaces it.
     (checkout.folder / "secrets/slng_api_key").write_text("another-key")
     assert checkout.run("docker compose exec -T sidecar cat /run/secrets/slng_api_key").stdout == "another-key"
 
@@ -128,7 +128,7 @@ def test_with_keys_in_files_each_container_gets_its_own_and_no_other(checkout: A
     assert "OpenAILLMService" in checkout.run(f'docker compose exec -T bot python -c "{asked}"').stdout
 
 
-def test_a_unix_socket_on_a_volume_takes_the_place_of_the_port(checkout: Any) -> None:
+def test_a_unix_socket_on_a_volume_replaces_the_port(checkout: Any) -> None:
     lines = [line for line in pasted()[2].splitlines() if not line.startswith("#")]
     assert lines == [f"{UNIX} up"]
     up = f"{UNIX} --profile offline up --detach --wait"
@@ -142,13 +142,13 @@ def test_a_unix_socket_on_a_volume_takes_the_place_of_the_port(checkout: Any) ->
     assert done.stdout.startswith("10002 200 "), done.stdout
     assert "n1 n2 n3" in done.stdout
 
-    # Only who is in the socket's group gets in.
+    # Only members of the socket's group have access.
     wait = "docker run --rm --user 12345 --volume slng-sidecar-test_socket:/run/slng slng-sidecar wait --timeout 1"
     for group, code in (("12345", 1), ("10001", 0)):
         done = checkout.run(f"{wait.replace('--rm', f'--rm --group-add {group}')} --url unix:/run/slng/sidecar.sock")
         assert done.returncode == code, done.stdout
 
-    # A killed sidecar leaves its socket behind; the next one takes its place.
+    # A killed sidecar leaves its socket behind, and the next sidecar replaces it.
     done = checkout.run(f"{UNIX} kill sidecar && {up}")
     assert done.returncode == 0, done.stdout
     assert "n1 n2 n3" in checkout.run(talk).stdout

@@ -1,6 +1,6 @@
-"""The image under faults: sidecar and simulator as containers on one network, clients here.
+"""The image under faults: sidecar and simulator run as containers on one network, and the clients run here.
 
-Each fault holds the promises of section 6 of the contract: no word lost, each context ended once, nothing hangs.
+Under each fault the promises of section 6 of the contract hold: no word is lost, each context ends once, nothing hangs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import pytest
 from pipecat.frames.frames import ErrorFrame, TTSAudioRawFrame, TTSSpeakFrame, VADUserStoppedSpeakingFrame
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from support.bots import SIGNAL, free_port, speak_at_pace
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.numbered_signal import words
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import running_pipeline
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
@@ -30,9 +31,9 @@ HARDENED: dict[str, Any] = {"cap_drop": ["ALL"], "security_opt": ["no-new-privil
 
 @dataclass(frozen=True)
 class Containers:
-    """Both, and where the sidecar is reached."""
+    """Both containers, and the address of the sidecar."""
 
-    network: Any  # docker's own, which are untyped
+    network: Any  # Docker's own types, which are untyped
     sidecar: Any
     simulator: Any
     url: str
@@ -56,7 +57,7 @@ def containers(images: None) -> Iterator[Containers]:
         "SLNG_BASE_URL": "ws://upstream:9100",
         "SIDECAR_ALLOW_INSECURE": "true",
     }
-    # A port of its own, which it has again when it is started again.
+    # A fixed port, so that the sidecar has the same port after a restart.
     port = free_port()
     with Network() as network:
         simulator = (
@@ -81,7 +82,7 @@ def containers(images: None) -> Iterator[Containers]:
 
 @contextlib.asynccontextmanager
 async def later(seconds: float, *calls: Any) -> AsyncIterator[None]:
-    """Call Docker while the block runs, one after the other, the first after some seconds."""
+    """Make calls to Docker one after the other while the block runs, the first one after some seconds."""
 
     async def act() -> None:
         await asyncio.sleep(seconds)
@@ -98,45 +99,41 @@ async def later(seconds: float, *calls: Any) -> AsyncIterator[None]:
         await task
 
 
-def words(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
-
-
-async def hear_through(containers: Containers, fault: contextlib.AbstractAsyncContextManager[None]) -> None:
-    """Speak for some seconds with the fault in the middle; every word must be told, once."""
+async def transcribe_through(containers: Containers, fault: contextlib.AbstractAsyncContextManager[None]) -> None:
+    """Speak for some seconds with the fault in the middle. Every word must be transcribed once."""
     stt = SlngSTTService(sidecar_url=containers.url, model=SIGNAL)
     async with running_pipeline(stt) as pipeline:
         async with fault:
             await speak_at_pace(pipeline, audio_frames(range(1, 25)))
         await pipeline.send(VADUserStoppedSpeakingFrame())
-        await pipeline.until(partial(was_spoken, pipeline, "n24"))
-        assert spoken(pipeline) == words(1, 24)
+        await pipeline.until(partial(was_transcribed, pipeline, "n24"))
+        assert transcribed(pipeline) == words(1, 24)
 
 
-async def test_a_restarted_upstream_costs_no_word(containers: Containers) -> None:
-    await hear_through(containers, later(1, partial(containers.simulator.restart, timeout=0)))
+async def test_a_restarted_upstream_loses_no_word(containers: Containers) -> None:
+    await transcribe_through(containers, later(1, partial(containers.simulator.restart, timeout=0)))
 
 
-async def test_a_frozen_upstream_costs_no_word(containers: Containers) -> None:
-    await hear_through(containers, later(1, containers.simulator.pause, 2.0, containers.simulator.unpause))
+async def test_a_frozen_upstream_loses_no_word(containers: Containers) -> None:
+    await transcribe_through(containers, later(1, containers.simulator.pause, 2.0, containers.simulator.unpause))
 
 
-async def test_a_cut_network_costs_no_word(containers: Containers) -> None:
+async def test_a_cut_network_loses_no_word(containers: Containers) -> None:
     network = containers.network
     reconnect = partial(network.connect, containers.simulator, aliases=["upstream"])
-    await hear_through(
+    await transcribe_through(
         containers, later(1, partial(network.disconnect, containers.simulator, force=True), 1.0, reconnect)
     )
 
 
-async def test_a_killed_sidecar_costs_no_word_and_one_error(containers: Containers) -> None:
+async def test_a_killed_sidecar_loses_no_word_and_causes_one_error(containers: Containers) -> None:
     stt = SlngSTTService(sidecar_url=containers.url, model=SIGNAL)
     async with running_pipeline(stt) as pipeline:
         async with later(1, containers.sidecar.kill, containers.sidecar.start):
             await speak_at_pace(pipeline, audio_frames(range(1, 25)))
         await pipeline.send(VADUserStoppedSpeakingFrame())
-        await pipeline.until(partial(was_spoken, pipeline, "n24"))
-        assert spoken(pipeline) == words(1, 24)
+        await pipeline.until(partial(was_transcribed, pipeline, "n24"))
+        assert transcribed(pipeline) == words(1, 24)
         assert len(pipeline.up(ErrorFrame)) == 1
 
 
@@ -144,26 +141,26 @@ async def test_sigterm_under_load_cuts_no_utterance(containers: Containers) -> N
     bots = [SlngTTSService(sidecar_url=containers.url, model=SIGNAL) for _ in range(10)]
     stt = SlngSTTService(sidecar_url=containers.url, model=SIGNAL)
     async with contextlib.AsyncExitStack() as stack:
-        ear = await stack.enter_async_context(running_pipeline(stt))
+        listening = await stack.enter_async_context(running_pipeline(stt))
         pipelines = [await stack.enter_async_context(running_pipeline(bot)) for bot in bots]
         for pipeline in pipelines:
             await pipeline.send(TTSSpeakFrame(" ".join(words(1, 25))))
         for pipeline in pipelines:
             await pipeline.until(partial(pipeline.down, TTSAudioRawFrame))
-        # A voice without a pause, which therefore has no quiet second before its end.
+        # Speech without a pause, so it has no quiet second before its end.
         async with later(1, partial(containers.sidecar.kill, "SIGTERM")):
-            await speak_at_pace(ear, audio_frames(range(1, 25)))
-        await ear.send(VADUserStoppedSpeakingFrame())
-        await ear.until(partial(was_spoken, ear, "n24"))
-        assert spoken(ear) == words(1, 24)
+            await speak_at_pace(listening, audio_frames(range(1, 25)))
+        await listening.send(VADUserStoppedSpeakingFrame())
+        await listening.until(partial(was_transcribed, listening, "n24"))
+        assert transcribed(listening) == words(1, 24)
         for pipeline in pipelines:
             await pipeline.until(partial(have_ended, pipeline, 1))
-            assert heard(pipeline) == list(range(1, 26))
+            assert played(pipeline) == list(range(1, 26))
         assert (await asyncio.to_thread(containers.sidecar.wait, timeout=60))["StatusCode"] == 0
         assert b"draining: 11 sessions" in containers.sidecar.logs()
 
 
-async def test_the_container_runs_as_nobody_in_particular_and_writes_nothing(containers: Containers) -> None:
+async def test_the_container_runs_without_root_and_writes_nothing(containers: Containers) -> None:
     user = containers.sidecar.exec_run(["id", "-u"]).output.decode().strip()
     assert user == "10001"
     assert containers.sidecar.exec_run(["touch", "/opt/venv/x"]).exit_code != 0
@@ -174,7 +171,7 @@ async def test_the_container_runs_as_nobody_in_particular_and_writes_nothing(con
     assert tools.output.decode().strip() == ""
 
 
-async def test_its_health_is_known_to_docker(containers: Containers) -> None:
+async def test_docker_reports_the_container_as_healthy(containers: Containers) -> None:
     async with asyncio.timeout(40):
         while True:
             await asyncio.to_thread(containers.sidecar.reload)

@@ -1,4 +1,4 @@
-"""Grafana's dashboard and Prometheus' alerts ask only for metrics and labels that a sidecar in use really gives."""
+"""Grafana's dashboard and Prometheus' alerts query only metrics and labels that a running sidecar has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RULES: list[dict[str, Any]] = [
     for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
     for rule in group["rules"]
 ]
-# Those that Prometheus itself gives each target.
+# The labels that Prometheus itself adds to each target.
 TARGET = {"job", "instance"}
 RATES = ("rate", "irate", "increase")
 SELECTOR = re.compile(r"\b((?:slng_sidecar|process|python)_\w+|up)\b\s*(?:\{([^}]*)\})?(\[[^\]]+\])?")
@@ -46,7 +46,7 @@ QUERIES = [pytest.param(query, id=title) for title, query in queries()]
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_every_metric_exists_and_has_the_labels_that_are_asked_for(query: str) -> None:
+def test_every_metric_exists_and_has_the_labels_that_the_queries_use(query: str) -> None:
     known = labels_by_sample()
     available: set[str] = set(TARGET)
     found = list(SELECTOR.finditer(query))
@@ -62,7 +62,7 @@ def test_every_metric_exists_and_has_the_labels_that_are_asked_for(query: str) -
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_rates_are_of_what_only_grows_and_quantiles_of_buckets(query: str) -> None:
+def test_rates_are_of_counters_and_quantiles_are_of_buckets(query: str) -> None:
     types = metric_types()
     for match in SELECTOR.finditer(query):
         name, window = match[1], match[3]
@@ -73,21 +73,21 @@ def test_rates_are_of_what_only_grows_and_quantiles_of_buckets(query: str) -> No
         if window:
             assert before is not None
             assert before[1] in RATES
-        assert name not in types or types[name] != "histogram", f"{name}: a histogram is asked for its _bucket"
+        assert name not in types or types[name] != "histogram", f"{name}: a histogram must be queried by its _bucket"
     if "histogram_quantile" in query:
         assert "_bucket" in query
         assert "le" in grouped_by(query)
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_it_is_promql(query: str) -> None:
+def test_every_query_is_valid_promql(query: str) -> None:
     if query.startswith("label_values("):
-        # Grafana's own, around a selector.
+        # Grafana's own variables, around a selector.
         query = query.removeprefix("label_values(").rpartition(",")[0]
     promql_parser.parse(query.replace("$__rate_interval", "5m").replace("$__range", "3h"))
 
 
-def test_labels_in_legends_are_those_that_are_left() -> None:
+def test_legends_use_only_labels_that_the_query_keeps() -> None:
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
             left = {
@@ -96,14 +96,14 @@ def test_labels_in_legends_are_those_that_are_left() -> None:
             assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= left | TARGET, panel["title"]
 
 
-def test_every_metric_of_ours_is_on_the_dashboard() -> None:
+def test_every_metric_is_on_the_dashboard() -> None:
     asked = " ".join(query for _, query in queries())
-    # The number of tasks is for tests of ours, that nothing is left behind.
+    # The number of tasks exists for the tests, which check that nothing is left behind.
     unseen = {name for name in metric_types() if name.startswith("slng_sidecar_") and name not in asked}
     assert unseen <= {"slng_sidecar_tasks"}
 
 
-def test_panels_do_not_overlap_and_have_ids_and_descriptions_of_their_own() -> None:
+def test_panels_do_not_overlap_and_have_unique_ids_and_descriptions() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells: set[tuple[int, int]] = set()
@@ -117,7 +117,7 @@ def test_panels_do_not_overlap_and_have_ids_and_descriptions_of_their_own() -> N
 
 
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule["alert"]) for rule in RULES])
-def test_an_alert_says_what_is_wrong_and_how_badly(rule: dict[str, Any]) -> None:
+def test_an_alert_has_a_description_and_a_severity(rule: dict[str, Any]) -> None:
     assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
     assert re.fullmatch(r"Slng[A-Z]\w+", rule["alert"])
     assert rule["labels"]["severity"] in ("page", "ticket")
@@ -126,6 +126,6 @@ def test_an_alert_says_what_is_wrong_and_how_badly(rule: dict[str, Any]) -> None
     assert named <= (grouped_by(rule["expr"]) or TARGET)
 
 
-def test_alerts_have_names_of_their_own() -> None:
+def test_alert_names_are_unique() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(set(names)) == len(names)

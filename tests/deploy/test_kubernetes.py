@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: against Kubernetes' own schemas, and against what the sidecar really has."""
+"""The Kubernetes manifests, checked against the schemas of Kubernetes and against the sidecar itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.metric_names import metric_names
 from support.paths import ROOT
 
 FILES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
-# The oldest that each is for.
+# The oldest Kubernetes version that each manifest supports.
 SINCE = {"native-sidecar.yaml": "1.29", "shared.yaml": "1.30"}
 PORT = 8765
 
@@ -59,25 +59,25 @@ def probes(container: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def seconds(path: Path, name: str) -> float:
-    """Give a setting as the container has it."""
+    """Return a setting with the value that it has in the container."""
     given = environment(sidecar(path)).get(name)
     return float(given) if given is not None else float(Settings.model_fields[name.lower()].default)
 
 
-def test_there_is_one_for_each_way_to_run_it() -> None:
+def test_there_is_a_manifest_for_each_deployment() -> None:
     assert {path.name for path in FILES} == SINCE.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 @pytest.mark.parametrize("which", ["oldest", "newest"])
-def test_kubernetes_takes_it(path: Path, which: str) -> None:
+def test_a_manifest_matches_the_schemas_of_kubernetes(path: Path, which: str) -> None:
     version = SINCE[path.name] if which == "oldest" else kubernetes_validate.latest_version()
     for document in documents(path):
         kubernetes_validate.validate(document, version, strict=True)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_variable_is_a_setting_and_its_value_is_taken(
+def test_every_variable_is_a_setting_with_a_valid_value(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {name.upper() for name in Settings.model_fields} | {f"{name.upper()}_FILE" for name in SECRETS}
@@ -104,7 +104,7 @@ def test_the_bot_finds_the_sidecar_by_variables_that_it_reads() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_no_key_stands_in_it_and_the_bot_gets_none(path: Path) -> None:
+def test_no_manifest_holds_a_key_and_the_bot_gets_none(path: Path) -> None:
     for document in documents(path):
         assert document["kind"] != "Secret"
     for container in containers(path):
@@ -123,7 +123,7 @@ def test_ports_and_paths_exist(path: Path) -> None:
     assert port["containerPort"] == Settings.model_fields["sidecar_port"].default == PORT
     for probe in probes(container):
         assert probe["httpGet"]["port"] == port["name"]
-        # A probe shows no token.
+        # A probe sends no token.
         assert probe["httpGet"]["path"] in ALWAYS_OPEN & paths
     annotations = one(path, "Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/path"] in paths
@@ -138,17 +138,17 @@ def test_every_metric_that_is_named_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_there_is_time_to_drain(path: Path) -> None:
+def test_the_termination_grace_period_covers_the_drain(path: Path) -> None:
     before = sidecar(path).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     needed = before + seconds(path, "SIDECAR_DRAIN_SECONDS") + 2 * seconds(path, "SIDECAR_CLOSE_TIMEOUT")
     assert pod(path)["terminationGracePeriodSeconds"] > needed
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_containers_may_do_no_more_than_they_must(path: Path) -> None:
+def test_containers_have_only_the_permissions_that_they_need(path: Path) -> None:
     spec = pod(path)
     assert spec["automountServiceAccountToken"] is False
-    # Else a Service named "sidecar" sets SIDECAR_PORT.
+    # Otherwise a Service named "sidecar" sets SIDECAR_PORT.
     assert spec["enableServiceLinks"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -158,14 +158,14 @@ def test_containers_may_do_no_more_than_they_must(path: Path) -> None:
         assert allowed["allowPrivilegeEscalation"] is False
         assert allowed["readOnlyRootFilesystem"] is True
         assert allowed["capabilities"] == {"drop": ["ALL"]}
-    # With a read-only root, what is spooled needs a place.
+    # With a read-only root file system, uploads need a writable directory.
     assert {"name": "spool", "mountPath": "/tmp"} in sidecar(path)["volumeMounts"]
     user = re.search(r"--uid (\d+)", (ROOT / "Dockerfile").read_text())
     assert user is not None
     assert {**spec["securityContext"], **sidecar(path)["securityContext"]}["runAsUser"] == int(user.group(1))
 
 
-def test_the_native_sidecar_is_one() -> None:
+def test_the_native_sidecar_is_a_restartable_init_container() -> None:
     path = FILES[0]
     container = sidecar(path)
     assert container in pod(path)["initContainers"]
@@ -174,7 +174,7 @@ def test_the_native_sidecar_is_one() -> None:
     assert "readinessProbe" not in container
 
 
-def test_the_shared_ones_are_scaled_spared_and_found() -> None:
+def test_the_shared_deployment_is_scaled_protected_and_reachable() -> None:
     path = FILES[1]
     labels = one(path, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert one(path, "Service")["spec"]["selector"] == labels
@@ -184,5 +184,5 @@ def test_the_shared_ones_are_scaled_spared_and_found() -> None:
     [metric] = scaler["metrics"]
     assert metric["pods"]["metric"]["name"] in metric_names()
     assert float(metric["pods"]["target"]["averageValue"]) < seconds(path, "SIDECAR_MAX_SESSIONS")
-    # A readiness probe, as it is a Service that asks.
+    # It is a readiness probe, since a Service uses it.
     assert "readinessProbe" in sidecar(path)

@@ -1,4 +1,4 @@
-"""docs/reference/asyncapi.yaml describes the WebSockets completely, and as they really are on the wire."""
+"""docs/reference/asyncapi.yaml describes the WebSockets completely, and as they are on the wire."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BINARY = {"audio", "sound"}
 
 
 def resolved(reference: str) -> Any:
-    """Follow a ``$ref`` within the document, and one that it leads to."""
+    """Return the target of a ``$ref`` within the document. If the target is a ``$ref`` itself, follow it too."""
     assert reference.startswith("#/"), reference
     found: Any = DOCUMENT
     for step in reference[2:].split("/"):
@@ -53,20 +53,20 @@ def references(node: Any) -> list[str]:
 
 
 def messages_of(kind: str, action: str, *, extended: bool) -> dict[str, Any]:
-    """Give the messages of one way of one dialect, by their types."""
+    """Return the messages of one direction of one dialect by their types."""
     (name,) = (name for name, which in OPERATIONS.items()
                if which == (kind, extended) and DOCUMENT["operations"][name]["action"] == action)  # fmt: skip
     messages = [resolved(each["$ref"]) for each in DOCUMENT["operations"][name]["messages"]]
     found = {message["name"]: message for message in messages}
-    assert len(found) == len(messages), "two of a name"
+    assert len(found) == len(messages), "two messages have the same name"
     return found
 
 
 def closed(schema: Any) -> Any:
-    """Have a schema take no fields but those that it names, where it does not say otherwise.
+    """Return a schema that accepts only the fields that it names, unless it says otherwise.
 
-    A client is to ignore what it does not know, so the published ones are open; but nothing may be said that they
-    do not name.
+    Clients ignore unknown fields, so the published schemas are open. The sidecar itself must send only fields that they
+    name.
     """
     schema = resolved(schema["$ref"]) if isinstance(schema, dict) and "$ref" in schema else schema
     if isinstance(schema, list):
@@ -79,11 +79,11 @@ def closed(schema: Any) -> Any:
     return made
 
 
-# What the code can say and take
+# The messages that the code can send and accept
 
 
-def said_by(module: ModuleType, dialect: str) -> set[str]:
-    """Give the types that stand in a dialect's code."""
+def types_sent_by(module: ModuleType, dialect: str) -> set[str]:
+    """Return the message types that a dialect's code contains."""
     (cls,) = (node for node in ast.parse(inspect.getsource(module)).body
               if isinstance(node, ast.ClassDef) and node.name == dialect)  # fmt: skip
     return {
@@ -95,8 +95,8 @@ def said_by(module: ModuleType, dialect: str) -> set[str]:
     }
 
 
-def taken_by(module: ModuleType, function: str, *, extended: bool) -> set[str]:
-    """Give the types that a session compares a client's message with, but for those that it refuses by name."""
+def types_accepted_by(module: ModuleType, function: str, *, extended: bool) -> set[str]:
+    """Return the types that a session accepts from its client. Types that it refuses by name do not count."""
     (code,) = (node for node in ast.walk(ast.parse(inspect.getsource(module)))
                if isinstance(node, ast.FunctionDef) and node.name == function)  # fmt: skip
     found: set[str] = set()
@@ -112,7 +112,7 @@ def taken_by(module: ModuleType, function: str, *, extended: bool) -> set[str]:
     return found
 
 
-# What is passed on as upstream said it, or has its type from a setting, stands in no dialect's code.
+# A dialect's code does not contain types that are passed on unchanged or come from a setting.
 PASSED = {
     "PlainStt": {"ready", "partial_transcript", "final_transcript", "error", "other"},
     "ExtendedStt": {"ready", "partial_transcript", "final_transcript", "error", "other"},
@@ -123,17 +123,17 @@ PASSED = {
 
 @pytest.mark.parametrize("extended", [False, True], ids=["plain", "extended"])
 @pytest.mark.parametrize("kind", ["stt", "tts"])
-def test_every_message_of_the_code_is_in_it_and_no_other(kind: str, extended: bool) -> None:
+def test_the_document_has_every_message_of_the_code_and_no_other(kind: str, extended: bool) -> None:
     dialect = ("Extended" if extended else "Plain") + kind.capitalize()
-    said = said_by(stt_dialects if kind == "stt" else tts_dialects, dialect) | PASSED[dialect]
-    assert messages_of(kind, "send", extended=extended).keys() == said
+    sent = types_sent_by(stt_dialects if kind == "stt" else tts_dialects, dialect) | PASSED[dialect]
+    assert messages_of(kind, "send", extended=extended).keys() == sent
     module = transcripts if kind == "stt" else contexts
-    taken = taken_by(module, "_message", extended=extended) | ({"audio"} if kind == "stt" else set())
+    taken = types_accepted_by(module, "_message", extended=extended) | ({"audio"} if kind == "stt" else set())
     assert {"init", "close", "keepalive"} < taken
     assert messages_of(kind, "receive", extended=extended).keys() == taken
 
 
-def test_every_reference_resolves_and_everything_is_referred_to() -> None:
+def test_every_reference_resolves_and_every_component_is_used() -> None:
     assert DOCUMENT["asyncapi"] == "3.0.0"
     found = references(DOCUMENT)
     for reference in found:
@@ -147,7 +147,7 @@ def test_every_reference_resolves_and_everything_is_referred_to() -> None:
         assert set(listed) <= set(found), channel
 
 
-def test_every_schema_is_one_and_a_message_s_is_of_its_type() -> None:
+def test_every_schema_is_valid_and_names_the_type_of_its_message() -> None:
     for name in DOCUMENT["components"]["schemas"]:
         Draft7Validator.check_schema(closed({"$ref": f"#/components/schemas/{name}"}))
     for message in DOCUMENT["components"]["messages"].values():
@@ -160,29 +160,29 @@ def test_every_schema_is_one_and_a_message_s_is_of_its_type() -> None:
                 assert "type" in each["required"]
 
 
-# What goes over the wire
+# The messages on the wire
 
 
 class Checked:
-    """A session whose every message, either way, is held against the document.
+    """A session that checks every message in either direction against the document.
 
     Attributes:
-        said: the types that the client said.
+        sent: the types of the messages that the client sent.
     """
 
     def __init__(self, talk: Talk, kind: str, *, extended: bool) -> None:
         self.talk = talk
-        self.said: set[str] = set()
+        self.sent: set[str] = set()
         self._up = messages_of(kind, "receive", extended=extended)
         self._down = messages_of(kind, "send", extended=extended)
 
     async def send(self, *messages: dict[str, Any] | bytes) -> None:
         for message in messages:
-            self.said.add(_check(message, self._up))
+            self.sent.add(_check(message, self._up))
         await self.talk.send(*messages)
 
     def check(self) -> set[str]:
-        """Hold what came against the document; give the types of it, ``sound`` for binary."""
+        """Check the received messages and return their types, with ``sound`` for binary messages."""
         came = {_check(message, self._down) for message in self.talk.messages}
         if self.talk.audio:
             assert "sound" in self._down
@@ -191,7 +191,7 @@ class Checked:
 
 
 def _check(message: dict[str, Any] | bytes, known: dict[str, Any]) -> str:
-    """Hold a message against the schema of its type; give the type."""
+    """Check a message against the schema of its type and return the type."""
     if isinstance(message, bytes):
         (name,) = known.keys() & BINARY
         return name
@@ -221,7 +221,7 @@ async def test_an_extended_stt_session_matches_the_document() -> None:
         await talk.until("partial_transcript")
         await session.send({"type": "finalize", "id": "f1"}, {"type": "keepalive"})
         await talk.until("finalized")
-        await session.send({"type": "finalize"})  # nothing was said since
+        await session.send({"type": "finalize"})  # there was no speech since the last answer
         assert (await talk.until("finalized"))["finalize_id"] is None
         await session.send(
             {"type": "update", "id": "u1", "config": {"language": "de", "enable_partials": True, "encoding": "opus"}},
@@ -244,7 +244,7 @@ async def test_an_extended_stt_session_matches_the_document() -> None:
         await session.send({"type": "close"})
         assert await talk.until_closed() == (1000, "")
         assert session.check() == messages_of("stt", "send", extended=True).keys()
-        assert session.said == messages_of("stt", "receive", extended=True).keys() - {"stop"}
+        assert session.sent == messages_of("stt", "receive", extended=True).keys() - {"stop"}
 
 
 async def test_a_plain_stt_session_matches_the_document() -> None:
@@ -265,10 +265,10 @@ async def test_a_plain_stt_session_matches_the_document() -> None:
         await session.send({"type": "stop"})
         assert await talk.until_closed() == (1000, "")
         assert session.check() == messages_of("stt", "send", extended=False).keys()
-        assert session.said == messages_of("stt", "receive", extended=False).keys() - {"close"}
+        assert session.sent == messages_of("stt", "receive", extended=False).keys() - {"close"}
 
 
-async def test_an_extended_voice_speaks_as_the_document_says() -> None:
+async def test_an_extended_tts_session_matches_the_document() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(pace=10)) as (url, simulator),
         talking(url, "tts", MODEL, subprotocol="slng-sidecar.v1") as talk,
@@ -292,10 +292,10 @@ async def test_an_extended_voice_speaks_as_the_document_says() -> None:
         await session.send(TTS_INIT, {"type": "close"})
         assert await talk.until_closed() == (1000, "")
         assert session.check() == messages_of("tts", "send", extended=True).keys()
-        assert session.said == messages_of("tts", "receive", extended=True).keys() - {"stop"}
+        assert session.sent == messages_of("tts", "receive", extended=True).keys() - {"stop"}
 
 
-async def test_a_plain_voice_speaks_as_the_document_says() -> None:
+async def test_a_plain_tts_session_matches_the_document() -> None:
     options = SimulatorOptions.fast(segments=True, terminal="flushed")
     async with gateway_and_simulator(options) as (url, simulator), talking(url, "tts", MODEL) as talk:
         session = Checked(talk, "tts", extended=False)
@@ -312,11 +312,11 @@ async def test_a_plain_voice_speaks_as_the_document_says() -> None:
         await session.send({"type": "stop"})
         assert await talk.until_closed() == (1000, "")
         assert session.check() == messages_of("tts", "send", extended=False).keys()
-        assert session.said == messages_of("tts", "receive", extended=False).keys() - {"close"}
+        assert session.sent == messages_of("tts", "receive", extended=False).keys() - {"close"}
 
 
 @pytest.mark.parametrize("kind", ["stt", "tts"])
-async def test_a_session_that_cannot_be_ends_as_the_document_says(kind: str) -> None:
+async def test_a_refused_session_ends_as_the_document_says(kind: str) -> None:
     async with (
         gateway_and_simulator() as (url, simulator),
         talking(url, kind, MODEL, subprotocol="slng-sidecar.v1") as talk,
@@ -330,7 +330,7 @@ async def test_a_session_that_cannot_be_ends_as_the_document_says(kind: str) -> 
         assert talk.messages[-1]["upstream"] == {"status": 401, "auth_source": "client_key"}
 
 
-def test_a_wrong_field_is_seen() -> None:
+def test_a_wrong_field_is_detected() -> None:
     known = messages_of("stt", "send", extended=True)
     right = {"type": "finalized", "finalize_id": "f", "outcome": "final", "covered_ms": 120}
     assert _check(right, known) == "finalized"

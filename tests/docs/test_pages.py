@@ -1,4 +1,4 @@
-"""The pages are whole: what they name exists, what they link to is there, and every page can be found."""
+"""The pages are complete: what they name exists, their links lead somewhere, and every page can be reached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAP = Path("docs/README.md")
 DOCS = sorted(path.relative_to(ROOT) for path in ROOT.glob("docs/**/*.md"))
 PAGES = [*DOCS, *sorted(path.relative_to(ROOT) for path in ROOT.glob("*.md")), Path("plugin/README.md")]
 SOURCES = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
-# Settings of clients, and what the repository's own commands read.
+# Settings of clients, and variables that the repository's own commands read.
 NOT_OF_THE_SIDECAR = {"SLNG_SIDECAR_URL", "SLNG_SIDECAR_TOKEN"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=str)
@@ -161,7 +161,7 @@ def test_no_page_points_to_a_document_that_is_not_published(page: Path) -> None:
     assert not re.search(r"local contract|first contract|section \d+ of", text_of(page))
 
 
-def test_the_fault_matrix_on_the_page_is_of_the_faults_that_there_are() -> None:
+def test_the_fault_matrix_page_lists_the_faults_that_exist() -> None:
     # `make matrix-docs` writes the page. It takes minutes, so this only notices that it was forgotten.
     page = text_of(Path("docs/evidence/fault-matrix.md"))
     assert page.startswith(TITLE)
@@ -171,7 +171,7 @@ def test_the_fault_matrix_on_the_page_is_of_the_faults_that_there_are() -> None:
     assert not missing
 
 
-def test_the_python_on_the_simulator_page_is_right() -> None:
+def test_the_python_on_the_simulator_page_works() -> None:
     [block] = re.findall(
         r"```python\n(from slng_sidecar.engines.*?)```", text_of(Path("docs/reference/simulator.md")), re.S
     )

@@ -1,4 +1,4 @@
-"""SIGTERM, a second one, and SIGHUP, as a sidecar in a process of its own takes them."""
+"""How a sidecar process reacts to SIGTERM, to a second SIGTERM and to SIGHUP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.engines import signal as speech
 from support.bots import SIGNAL, simulator_process
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import running_pipeline
 from support.processes import Running, serving
 from support.running import TTS_INIT, talking
@@ -48,16 +48,16 @@ async def test_speech_and_transcription_under_way_are_finished_before_the_proces
             await sidecar.says("draining: 2 sessions")
             assert await ready_status(sidecar.url) == 503
             await pipeline.send(*audio_frames(range(8, 12)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n11"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n11"))
             await pipeline.until(partial(have_ended, pipeline, 1))
-            assert spoken(pipeline) == [f"n{number}" for number in range(1, 12)]
-            assert heard(pipeline) == list(range(1, 40))
+            assert transcribed(pipeline) == [f"n{number}" for number in range(1, 12)]
+            assert played(pipeline) == list(range(1, 40))
             assert await sidecar.ends() == 0
             await pipeline.until(lambda: len(pipeline.up(ErrorFrame)) == 2)
             assert all("shutting down" in frame.error for frame in pipeline.up(ErrorFrame))
 
 
-async def test_a_bot_that_is_shutting_down_as_well_can_still_say_goodbye() -> None:
+async def test_a_bot_that_shuts_down_at_the_same_time_can_still_speak() -> None:
     async with (
         simulator_process(pace=1) as simulator,
         serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url) as sidecar,
@@ -67,11 +67,11 @@ async def test_a_bot_that_is_shutting_down_as_well_can_still_say_goodbye() -> No
         await speaking.until("ready")
         terminate(sidecar)
         await sidecar.says("draining: 1 sessions")
-        async with talking(sidecar.url, "tts", SIGNAL) as goodbye:
-            await goodbye.send(TTS_INIT, {"type": "text", "text": "n20 n21"}, {"type": "flush"})
-            await goodbye.until("audio_end")
-            assert goodbye.audio
-            assert (await goodbye.until_closed())[0] == 1012
+        async with talking(sidecar.url, "tts", SIGNAL) as late:
+            await late.send(TTS_INIT, {"type": "text", "text": "n20 n21"}, {"type": "flush"})
+            await late.until("audio_end")
+            assert late.audio
+            assert (await late.until_closed())[0] == 1012
         await speaking.until("audio_end")
         assert (await speaking.until_closed())[0] == 1012
         assert await sidecar.ends() == 0
@@ -115,7 +115,7 @@ async def test_an_idle_sidecar_ends_at_once() -> None:
         assert await sidecar.ends() == 0
 
 
-async def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path: Path) -> None:
+async def test_sighup_applies_what_can_change_and_names_what_cannot(tmp_path: Path) -> None:
     config = tmp_path / "sidecar.toml"
     config.write_text('sidecar_max_sessions = 7\nsidecar_log_format = "text"\n')
     async with simulator_process() as simulator, httpx.AsyncClient(trust_env=False) as client:
@@ -159,7 +159,7 @@ async def test_speech_over_http_is_finished_or_breaks_off_visibly(way: str, seco
         words = [word.number for word in speech.decode(bytes(got), 24_000)]
         assert ended is (seconds == "30")
         assert (words == list(range(1, 60))) is ended
-        async with asyncio.timeout(10):  # far below the time for closing
+        async with asyncio.timeout(10):  # far below the time allowed for closing
             assert await sidecar.ends() == 0
 
 

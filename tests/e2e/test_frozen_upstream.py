@@ -1,4 +1,4 @@
-"""The upstream process is frozen under twenty sessions for ten seconds, killed, and another one takes its place."""
+"""The upstream process is frozen for ten seconds under twenty sessions, killed, and replaced by another one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 from slng_sidecar.engines import signal
-from support import stt_runs as hearing_runs
-from support import tts_runs as speaking_runs
+from support import stt_runs, tts_runs
 from support.processes import serving, started
 from support.running import Talk, talking
 from websockets.exceptions import ConnectionClosed
 
-SESSIONS = 10  # of each kind
+SESSIONS = 10  # sessions of each kind
 FROZEN_SECONDS = 10.0
 MODEL = "slng/simulator/signal:1"
 EXTENDED = "slng-sidecar.v1"
@@ -27,42 +26,42 @@ SETTINGS: dict[str, Any] = {"SIDECAR_FIRST_AUDIO_TIMEOUT": "20", "SIDECAR_TERMIN
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(180)]
 
 
-async def hear(talk: Talk, number: int, back: asyncio.Event) -> Counter[str]:
-    """Speak for as long as it takes; every word must be told once, every finalize answered."""
-    run = hearing_runs.Troubled(talk, random.Random(number), pace=1, answer_within=4)
+async def transcribe(talk: Talk, number: int, back: asyncio.Event) -> Counter[str]:
+    """Send speech until upstream is back. Every word must be transcribed once and every finalize answered."""
+    run = stt_runs.Troubled(talk, random.Random(number), pace=1, answer_within=4)
     words = [signal.SignalWord(each, frames=10, gap=20 if each % 4 == 0 else 3) for each in range(1, 121)]
-    pcm = signal.encode(words, hearing_runs.RATE)
-    await talk.send(hearing_runs.INIT)
+    pcm = signal.encode(words, stt_runs.RATE)
+    await talk.send(stt_runs.INIT)
     listening = asyncio.create_task(run.listen())
-    await run.say(pcm)
-    assert back.is_set(), "it was not in the middle"
+    await run.send_speech(pcm)
+    assert back.is_set(), "the fault did not occur in the middle of the speech"
     await run.end(listening, within=30)
     assert run.fatal is None, run.fatal
-    run.held([word.number for word in words], exact=True)
+    run.check([word.number for word in words], exact=True)
     return Counter(f"finalize {answer['outcome']}" for answer in run.of("finalized"))
 
 
 async def speak(talk: Talk, number: int, back: asyncio.Event) -> Counter[str]:
-    """Say contexts one after the other; one that had sounded fails, and any other is whole."""
-    run = speaking_runs.Troubled(talk, random.Random(number))
-    await talk.send(speaking_runs.INIT)
+    """Speak contexts one after the other. A context that had audio at the fault fails, and any other one is whole."""
+    run = tts_runs.Troubled(talk, random.Random(number))
+    await talk.send(tts_runs.INIT)
     listening = asyncio.create_task(run.listen())
-    said = 0
+    count = 0
     with contextlib.suppress(ConnectionClosed):
-        while said < 200 and not (back.is_set() and said > 40):
+        while count < 200 and not (back.is_set() and count > 40):
             name = f"c{len(run.words)}"
-            run.words[name] = list(range(said + 1, said + 6))
-            said += 5
+            run.words[name] = list(range(count + 1, count + 6))
+            count += 5
             text = " ".join(f"n{each}" for each in run.words[name])
             await talk.send({"type": "text", "context_id": name, "text": text}, {"type": "flush", "context_id": name})
             await asyncio.sleep(0.7)
     await run.finish(listening, within=90)
     assert run.fatal is None, run.fatal
     run.check()
-    return Counter(f"context {heard.reason}" for heard in run.contexts.values())
+    return Counter(f"context {context.reason}" for context in run.contexts.values())
 
 
-async def test_a_frozen_upstream_that_is_replaced_costs_nothing_that_is_promised() -> None:
+async def test_no_promise_is_broken_if_a_frozen_upstream_is_replaced() -> None:
     sets = [part for name, value in SETS.items() for part in ("--set", f"{name}={value}")]
     back = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
@@ -72,7 +71,7 @@ async def test_a_frozen_upstream_that_is_replaced_costs_nothing_that_is_promised
         sidecar = await stack.enter_async_context(serving(**settings))
 
         async def one(number: int) -> Counter[str]:
-            kind, bot = ("stt", hear) if number % 2 else ("tts", speak)
+            kind, bot = ("stt", transcribe) if number % 2 else ("tts", speak)
             async with talking(sidecar.url, kind, MODEL, subprotocol=EXTENDED) as talk:
                 return await bot(talk, number, back)
 
@@ -82,7 +81,7 @@ async def test_a_frozen_upstream_that_is_replaced_costs_nothing_that_is_promised
         await asyncio.sleep(FROZEN_SECONDS)
         first.process.kill()
         await first.ends()
-        first.code = 0  # it was meant to end so
+        first.code = 0  # the process was meant to end so
         port = upstream.rpartition(":")[2]
         await stack.enter_async_context(started("simulate", "--port", port, "--speech", "signal", *sets))
         back.set()

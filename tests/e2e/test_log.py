@@ -1,4 +1,4 @@
-"""The log of a call in JSON: one line for each change of state, with what finds it again."""
+"""The log of a call in JSON: one line for each change of state, with the fields that identify the call."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from support.processes import Running, serving
 from support.running import STT_INIT, TTS_INIT, talking
 
 CALL = {"X-SLNG-Session-Id": "call-7", "X-SLNG-Agent-Id": "agent-1"}
-SOUND = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
+PCM = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
 
 
 def events(sidecar: Running, **fields: Any) -> list[dict[str, Any]]:
-    """Give the lines that say what happened, of those with some fields."""
+    """Return the log lines that have an event and the given fields."""
     lines = [json.loads(line) for line in sidecar.err.splitlines() if line.startswith("{")]
     return [line for line in lines if "event" in line and fields.items() <= line.items()]
 
 
-async def test_a_call_with_a_drop_says_each_change_of_state_once() -> None:
+async def test_a_call_with_a_drop_logs_each_change_of_state_once() -> None:
     async with (
         simulator_process(first_audio_ms=20) as simulator,
         serving(SLNG_API_KEY="k", SLNG_BASE_URL=simulator.url, SIDECAR_LOG_FORMAT="json") as sidecar,
     ):
         async with talking(sidecar.url, "stt", SIGNAL, headers=CALL, subprotocol="slng-sidecar.v1") as talk:
-            await talk.send(STT_INIT, SOUND, {"type": "finalize", "id": "f"})
+            await talk.send(STT_INIT, PCM, {"type": "finalize", "id": "f"})
             await talk.until("finalized")
             await simulator.inject(do="drop", when="audio", kind="stt")
             await simulator.inject(do="refuse", status=503, kind="stt")
-            await talk.send(SOUND)
+            await talk.send(PCM)
             while (await talk.until("status"))["state"] != "connected":
                 pass
             await talk.send({"type": "close"})
@@ -49,7 +49,7 @@ async def test_a_call_with_a_drop_says_each_change_of_state_once() -> None:
         ]
         known = {"session": 1, "kind": "stt", "model": SIGNAL, "session_id": "call-7", "agent_id": "agent-1"}
         assert all(known.items() <= line.items() for line in found)
-        # Upstream's own id is that of the connection which a line is about.
+        # The upstream session id is that of the connection that the line is about.
         _, first, lost, refused, second, end = found
         assert first["request_id"] == lost["request_id"] != second["request_id"]
         assert "request_id" not in refused
@@ -83,7 +83,7 @@ async def test_requests_over_http_and_refusals_are_logged_too() -> None:
         assert refused["client"] == "127.0.0.1"
 
 
-async def test_a_turn_over_a_websocket_leaves_nothing_of_its_text() -> None:
+async def test_the_text_of_a_websocket_turn_is_not_logged() -> None:
     async with (
         simulator_process(first_audio_ms=20) as simulator,
         serving(

@@ -1,4 +1,4 @@
-"""Long requests in a process of their own: what it holds of them in memory is bounded, whatever their length."""
+"""Long requests to a separate process: the memory that the process uses for them is bounded, whatever their length."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECOND = (numpy.sin(numpy.arange(RATE) * 0.17) * 8_000 * (numpy.arange(RATE) < R
 
 @pytest.fixture
 async def sidecar() -> AsyncIterator[Running]:
-    """Give a sidecar whose upstream, in a process of its own, hears by a script and at once."""
+    """Run a sidecar whose upstream, a separate process, transcribes by a script and without delay."""
     async with started("simulate", "--port", "0", "--speech", "tone", "--set", "pace=0") as simulator:
         upstream = (await simulator.says(r"(ws://\S+:\d+)")).group(1)
         # The simulator generates the tone of the whole text before it sends any, which takes long on a busy machine.
@@ -45,7 +45,7 @@ def resident_mb(running: Running) -> float:
 
 
 async def growth_mb(running: Running, work: Awaitable[None]) -> float:
-    """Do something; give by how much the process' memory grew at the most."""
+    """Run a coroutine and return the largest growth of the process' memory during it."""
     before = most = resident_mb(running)
     doing = asyncio.ensure_future(work)
     while not doing.done():
@@ -68,7 +68,7 @@ async def wav(seconds: int) -> AsyncIterator[bytes]:
 
 
 async def in_a_form(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Give an OpenAI form whose model comes first, so that its file can be transcribed while it comes."""
+    """Return an OpenAI form whose model comes first, so that its file can be transcribed while it is uploaded."""
     yield b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
     yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     async for part in parts:
@@ -89,7 +89,7 @@ async def test_an_hour_of_wav_is_transcribed_in_bounded_memory(sidecar: Running)
             reply = await http.post(STT, content=wav(seconds))
             assert reply.status_code == 200
             assert reply.json()["duration"] == seconds
-            # Every one of its utterances is there.
+            # Every utterance is in the transcript.
             assert len(reply.json()["alternatives"][0]["transcript"].split()) >= seconds
 
     await transcribe(20)
@@ -98,7 +98,9 @@ async def test_an_hour_of_wav_is_transcribed_in_bounded_memory(sidecar: Running)
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("form", ["FLAC", "MP3"])
-async def test_an_hour_of_a_compressed_file_is_as_well(form: str, sidecar: Running, tmp_path: Path) -> None:
+async def test_an_hour_of_a_compressed_file_is_transcribed_in_bounded_memory(
+    form: str, sidecar: Running, tmp_path: Path
+) -> None:
     def written(seconds: int) -> Path:
         path = tmp_path / f"{seconds}.{form.lower()}"
         soundfile.write(path, numpy.tile(SECOND, seconds), RATE, format=form)

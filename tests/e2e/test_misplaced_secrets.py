@@ -1,4 +1,4 @@
-"""Usual slips of who sets it up: a secret where it does not belong is not repeated in what is said about that."""
+"""A secret in the wrong place is not repeated in the error message about it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slng_sidecar.telemetry.log import setup_logging
 from support.paths import ROOT
 
 KEY = "sk-slng-1f0c9b7e5d"
-# As of a provider that takes base64, which has slashes.
+# Like the key of a provider that uses base64, which contains slashes.
 SLASHED = "c2VjcmV0/5+f1f0c9b7e5d=="
 
 
@@ -39,7 +39,7 @@ def test_a_key_in_the_place_of_its_file_s_path_is_not_shown(
 
 
 @pytest.mark.parametrize("path", ["/run/secrets/no-such", "../no-such", "~/no-such", "tests/no-such", "."])
-def test_what_looks_like_a_path_is_shown(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_value_that_looks_like_a_path_is_shown(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("SLNG_API_KEY_FILE", path)
     assert f"SLNG_API_KEY_FILE={Path(path)} cannot be used" in complaint()
@@ -65,7 +65,7 @@ def test_a_base_url_with_a_secret_in_it_is_refused_without_it(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("url", [f"http://user:{KEY}@sidecar:8765", f"user:{KEY}@sidecar:8765"])
-def test_an_address_of_the_sidecar_is_shown_without_what_stands_before_the_at_sign(url: str) -> None:
+def test_the_address_of_the_sidecar_is_shown_without_its_credentials(url: str) -> None:
     for make in (lambda: PluginsAddress.of(url), lambda: SidecarAddress.of(url, None)):
         try:
             shown = f"{make()} {make()!r}"
@@ -100,7 +100,7 @@ def logging_as_served(form: str) -> Iterator[None]:
         ("http_proxy", f"ftp://{KEY}@proxy:3128"),
     ],
 )
-def test_what_libraries_are_given_by_the_environment_they_do_not_log(
+def test_libraries_do_not_log_secrets_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -112,13 +112,13 @@ def test_what_libraries_are_given_by_the_environment_they_do_not_log(
         except ValueError:
             logging.getLogger("a.library").exception("failed")
         print("the rest is logged", file=sys.stderr)
-    said = capsys.readouterr().err
-    assert "cannot use" in said
-    assert "isn't valid" in said
-    assert "1f0c9b7e5d" not in said
+    logged = capsys.readouterr().err
+    assert "cannot use" in logged
+    assert "isn't valid" in logged
+    assert "1f0c9b7e5d" not in logged
 
 
-def test_libraries_do_not_log_what_goes_to_a_collector(capsys: pytest.CaptureFixture[str]) -> None:
+def test_libraries_do_not_log_the_keys_sent_to_a_collector(capsys: pytest.CaptureFixture[str]) -> None:
     with logging_as_served("text"):
         logging.getLogger("urllib3.connectionpool").debug('"POST /v1/traces?api-key=%s"', KEY)
     assert KEY not in capsys.readouterr().err

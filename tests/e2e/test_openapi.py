@@ -1,4 +1,4 @@
-"""Whatever OpenAPI says can be sent, and much that cannot, gets an answer that OpenAPI describes."""
+"""Every request that OpenAPI allows, and many that it does not, gets a reply that OpenAPI describes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from support.processes import COMMAND, environment
 pytestmark = pytest.mark.slow
 
 load_all_checks()
-# The first two hold a schema to saying all of what is taken, which a model's grammar or what is sound cannot be. The
-# third has no exception for upstream, which gives no sound for a text such as "…".
+# The first two checks require a schema to describe all accepted input, which is impossible for a model's grammar and
+# for readable audio. The third one has no exception for upstream, which returns no audio for a text such as "…".
 _NOT_FOR_US = {"positive_data_acceptance", "negative_data_rejection", "not_a_server_error"}
 _CHECKS = [check for check in CHECKS.get_all() if check.__name__ not in _NOT_FOR_US]
 
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[Any]:
-    """Give the schema of a gateway whose upstream answers at once."""
+    """Yield the schema of a gateway whose upstream answers at once."""
     simulator = ("simulate", "--port", "0", "--speech", "tone", "--set", "upgrade_ms=0", "--set", "ready_ms=0")
     fast = ("--set", "pace=0", "--set", "first_audio_ms=0")
     with (
@@ -41,7 +41,7 @@ def api() -> Iterator[Any]:
 
 
 class _running:
-    """A command that runs while the block runs; gives what it says where it is."""
+    """A command that runs while the block runs. It yields the address that the command logs."""
 
     def __init__(self, command: tuple[str, ...], *, says: str, **env: str) -> None:
         self._says = says
@@ -49,11 +49,11 @@ class _running:
 
     def __enter__(self) -> str:
         assert self._process.stderr is not None
-        said = ""
-        while (found := re.search(self._says, said)) is None:
+        output = ""
+        while (found := re.search(self._says, output)) is None:
             line = self._process.stderr.readline()
-            assert line, said
-            said += line
+            assert line, output
+            output += line
         return found.group(1)
 
     def __exit__(self, *error: object) -> None:
@@ -65,7 +65,7 @@ class _running:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_every_answer_is_one_that_openapi_describes(api: Any, mode: GenerationMode) -> None:
+def test_openapi_describes_every_reply(api: Any, mode: GenerationMode) -> None:
     asked: set[str] = set()
     statuses: Counter[int] = Counter()
     for found in api.get_all_operations():
@@ -79,7 +79,7 @@ def test_every_answer_is_one_that_openapi_describes(api: Any, mode: GenerationMo
             statuses[reply.status_code] += 1
 
         if mode is GenerationMode.NEGATIVE and not operation.body:
-            continue  # nothing of it can be wrong
+            continue  # there is nothing in it that can be wrong
         check()
         asked.add(operation.label)
     assert {"POST /v1/audio/speech", "POST /v1/audio/transcriptions"} <= asked

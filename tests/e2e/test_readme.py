@@ -1,4 +1,4 @@
-"""What the README and the pages say to paste works as pasted."""
+"""The commands and snippets of the README and the pages work as pasted."""
 
 from __future__ import annotations
 

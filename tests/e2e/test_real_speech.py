@@ -1,4 +1,4 @@
-"""Real input: spoken sentences through the whole of it, and back."""
+"""Real speech: spoken sentences pass through the whole system in both directions."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SENTENCES = (
 
 
 def write_wav(path: Path, pcm: bytes, rate: int = 16_000) -> Path:
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, rate, 0, "NONE", ""))
-        sound.writeframes(pcm)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(pcm)
     return path
 
 
-def words_in_common(said: str, heard: str) -> float:
-    """Give the share of the words said that were heard."""
-    expected = said.lower().replace(".", "").replace("?", "").split()
-    found = heard.lower().split()
+def words_in_common(spoken: str, transcript: str) -> float:
+    """Return the share of the spoken words that were recognised."""
+    expected = spoken.lower().replace(".", "").replace("?", "").split()
+    found = transcript.lower().split()
     return sum(word in found for word in expected) / len(expected)
 
 
@@ -39,10 +39,10 @@ def words_in_common(said: str, heard: str) -> float:
 async def test_a_spoken_wav_at_real_time_gives_what_the_recognizer_gives_directly(
     tmp_path: Path, shared_gateway: str
 ) -> None:
-    sound = [await asyncio.to_thread(speak, sentence) for sentence in SENTENCES]
-    directly = [await asyncio.to_thread(recognize, pcm) for pcm in sound]
+    recordings = [await asyncio.to_thread(speak, sentence) for sentence in SENTENCES]
+    directly = [await asyncio.to_thread(recognize, pcm) for pcm in recordings]
     assert all(directly)
-    files = [write_wav(tmp_path / f"{number}.wav", pcm) for number, pcm in enumerate(sound)]
+    files = [write_wav(tmp_path / f"{number}.wav", pcm) for number, pcm in enumerate(recordings)]
     done = await asyncio.gather(*(run("transcribe", file, "--url", shared_gateway) for file in files))
     assert [result.err for result in done] == [""] * len(files)
     assert [" ".join(result.out.split()) for result in done] == directly
@@ -70,8 +70,8 @@ async def test_synthesised_audio_can_be_read_and_contains_speech(
     assert (read_rate, samples.ndim) == (rate, 1)
     assert 1.5 < len(samples) / rate < 6
     assert abs(samples).max() > 3000
-    heard = await asyncio.to_thread(recognize, samples.tobytes(), rate)
-    assert words_in_common(sentence, heard) >= 0.4
+    transcript = await asyncio.to_thread(recognize, samples.tobytes(), rate)
+    assert words_in_common(sentence, transcript) >= 0.4
 
 
 async def test_sox_reads_the_synthesised_audio(tmp_path: Path, shared_gateway: str) -> None:

@@ -1,7 +1,7 @@
-"""No key comes out in a log, a reply, a metric, a page or a trace, and no spoken word but in a reply: sessions.
+"""In sessions, no key appears in a log, reply, metric, page or trace, and no spoken word outside a reply.
 
-A sidecar in a process of its own, logging all it can, is driven through every way in which upstream and clients fail,
-by an upstream that repeats keys and words wherever it says anything.
+A sidecar process that logs everything runs through every way in which upstream and clients fail. Its upstream repeats
+keys and words in every message.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from support.redaction import (
     KNOWN,
     LEAKY,
     MISPLACED,
+    PCM,
     SECRETS,
-    SOUND,
     WAV,
     WORDS,
     World,
     authorized,
     escaped,
-    knowing,
     leaky_world,
+    with_secrets,
 )
 from support.running import STT_INIT, TTS_INIT, talking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 _READY = {"type": "ready", "session_id": LEAKY, "slng_request_id": "{key}{provider}"}
-# Filled in before it is escaped, as that is what hides it.
+# The key is filled in before the text is escaped, since escaping could hide it.
 _ESCAPED = escaped(LEAKY.replace("{key}", SECRETS["SLNG_API_KEY"]))
 
-# What upstream does, with all that it knows in every text of its own.
+# The faults of upstream, with every secret that it knows in each of its texts.
 FAULTS: list[dict[str, Any]] = [
     {"do": "refuse", "status": status, "body": {"error": LEAKY}} for status in (400, 401, 403, 404, 429, 500, 503)
 ]
@@ -64,24 +64,24 @@ FAULTS += [
 
 
 async def fail(world: World, number: int, fault: dict[str, Any]) -> None:
-    """Hold a session of each kind in which this happens, on a model of its own: the others run beside them."""
+    """Run a session of each kind under this fault, on a model that no other session uses: all faults run at once."""
     model = f"simulator/signal:{number}"
-    # In STT sessions the client's own key for the provider, in TTS sessions ours.
-    await world.simulator.inject(**knowing(fault, CLIENT_KEY), kind="stt", model=model)
-    await world.simulator.inject(**knowing(fault), kind="tts", model=model)
+    # STT sessions use the client's own provider key, TTS sessions the sidecar's.
+    await world.simulator.inject(**with_secrets(fault, CLIENT_KEY), kind="stt", model=model)
+    await world.simulator.inject(**with_secrets(fault), kind="tts", model=model)
     await asyncio.gather(
-        world.converse("stt", model, {"X-Slng-Provider-Key": CLIENT_KEY}, extended=number % 2 == 0),
-        world.converse("tts", model, extended=number % 2 == 1),
+        world.run_session("stt", model, {"X-Slng-Provider-Key": CLIENT_KEY}, extended=number % 2 == 0),
+        world.run_session("tts", model, extended=number % 2 == 1),
     )
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_sessions_that_fail_in_every_way(form: str) -> None:
+async def test_failing_sessions_leak_no_secret(form: str) -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT=form) as world:
         await asyncio.gather(*(fail(world, number, fault) for number, fault in enumerate([*FAULTS, *FAULTS[-16:]])))
     world.assert_searchable("not opened", "lost", "ready")
     assert world.found["log"].count(" session ") > 3 * len(FAULTS)
-    assert world.found["replies"].count("[key]") > 2 * len(FAULTS), "upstream was not repeated at all"
+    assert world.found["replies"].count("[key]") > 2 * len(FAULTS), "no message of upstream was repeated"
     assert len(world.collector.named("stt session")) >= len(FAULTS)
     assert world.leaks() == []
 
@@ -89,28 +89,28 @@ async def test_sessions_that_fail_in_every_way(form: str) -> None:
 async def refused(
     world: World, path: str, headers: dict[str, str] | None = None, subprotocol: str | None = None
 ) -> None:
-    """Ask for a session by an address that may be no good."""
+    """Request a session at an address that may be invalid."""
     kind, _, rest = path.partition("/")
     model, question, query = rest.partition("?")
     with world.refusals():
         async with talking(world.sidecar.url, kind, model, headers or authorized(), question + query) as talk:
-            await world.say_all(talk, kind, extended=False)
+            await world.send_all(talk, kind, extended=False)
 
 
 async def send_raw(world: World, request: str) -> None:
-    """Send what is no HTTP, and keep what comes."""
+    """Send bytes that are not HTTP, and keep the reply."""
     host, _, port = world.sidecar.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request.encode())
-    world.take(await reader.read(65_536))
+    world.keep(await reader.read(65_536))
     writer.close()
     await writer.wait_closed()
 
 
-async def test_clients_that_put_keys_in_the_wrong_places() -> None:
+async def test_keys_that_clients_misplace_are_not_leaked() -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT="json") as world:
-        await world.converse("stt", SIGNAL, {"X-Slng-Provider-Key": MISPLACED})
-        await world.converse("tts", SIGNAL, {"X-SLNG-Session-Id": f"{MISPLACED},b"}, extended=True)
+        await world.run_session("stt", SIGNAL, {"X-Slng-Provider-Key": MISPLACED})
+        await world.run_session("tts", SIGNAL, {"X-SLNG-Session-Id": f"{MISPLACED},b"}, extended=True)
         for address in (
             f"tts/{MISPLACED}",
             f"stt/{MISPLACED}%2Fx/y",
@@ -134,11 +134,11 @@ async def test_clients_that_put_keys_in_the_wrong_places() -> None:
         async with talking(world.sidecar.url, "tts", SIGNAL, authorized()) as talk:
             await talk.send({**TTS_INIT, "voice": {"key": KNOWN}, "api_key": KNOWN, "config": KNOWN})
             await talk.send({"type": "close"})
-            world.take(await talk.until_closed(), talk.messages)
+            world.keep(await talk.until_closed(), talk.messages)
         async with talking(world.sidecar.url, "stt", SIGNAL, authorized()) as talk:
             await talk.send(json.dumps({"type": "audio", "data": KNOWN}), {**STT_INIT, "api_key": KNOWN}, STT_INIT)
             await talk.send({"type": "close"})
-            world.take(await talk.until_closed(), talk.messages)
+            world.keep(await talk.until_closed(), talk.messages)
         await world.ask("GET", f"/{KNOWN}")
         await world.ask("PATCH", f"/v1/audio/speech?key={MISPLACED}")
         speech = f"/v1/bridges/unmute/tts/{SIGNAL}"
@@ -148,15 +148,17 @@ async def test_clients_that_put_keys_in_the_wrong_places() -> None:
         openai = {"input": WORDS, "model": KNOWN, "voice": KNOWN, "api_key": KNOWN}
         await world.ask("POST", "/v1/audio/speech", json=openai)
         await world.ask("POST", "/v1/audio/speech", json={**openai, "response_format": KNOWN, "speed": KNOWN})
-        hearing = "/v1/audio/transcriptions"
+        transcriptions = "/v1/audio/transcriptions"
         file = {"file": (KNOWN, WAV, f"audio/{MISPLACED}")}
-        await world.ask("POST", hearing, data={"model": KNOWN, "language": KNOWN, KNOWN: KNOWN}, files=file)
-        await world.ask("POST", hearing, data={"response_format": KNOWN}, files=file)
-        await world.ask("POST", hearing, files={KNOWN: (KNOWN, SOUND)})
-        await world.ask("POST", hearing, content=KNOWN, headers=authorized(**{"Content-Type": f"x; boundary={KNOWN}"}))
+        await world.ask("POST", transcriptions, data={"model": KNOWN, "language": KNOWN, KNOWN: KNOWN}, files=file)
+        await world.ask("POST", transcriptions, data={"response_format": KNOWN}, files=file)
+        await world.ask("POST", transcriptions, files={KNOWN: (KNOWN, PCM)})
+        await world.ask(
+            "POST", transcriptions, content=KNOWN, headers=authorized(**{"Content-Type": f"x; boundary={KNOWN}"})
+        )
         await world.ask("GET", f"/v1/models/{KNOWN}")
         await send_raw(world, f"{MISPLACED} {MISPLACED}\r\n\r\n")
         await send_raw(world, f"GET /{MISPLACED} HTTP/1.1\r\n{MISPLACED}\r\n\r\n")
     world.assert_searchable("refused a request")
-    assert MISPLACED in world.found["replies"], "clients were told nothing of what they wrote"
+    assert MISPLACED in world.found["replies"], "no reply repeated what the client had sent"
     assert world.leaks() == []

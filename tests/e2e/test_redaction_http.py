@@ -1,6 +1,6 @@
-"""No key comes out in a log, a reply, a metric, a page or a trace, and no spoken word but in a reply: HTTP.
+"""In HTTP requests, no key appears in a log, reply, metric, page or trace, and no spoken word outside a reply.
 
-See ``test_redaction.py``, which does the same with sessions.
+``test_redaction.py`` checks the same for sessions.
 """
 
 from __future__ import annotations
@@ -8,35 +8,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from support.bots import SIGNAL
+from support.http_tools import QuietHandler, http_server
 from support.redaction import (
     CLIENT_KEY,
     CORES,
     EXTERNAL,
     LEAKY,
+    PCM,
     SECRETS,
-    SOUND,
     WAV,
     WORDS,
     World,
     authorized,
     escaped,
-    knowing,
     leaky_world,
+    with_secrets,
 )
 from support.running import STT_INIT, TTS_INIT, talking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-async def say(world: World, model: str = EXTERNAL, **headers: str) -> None:
-    """Ask for speech in each form."""
+async def request_speech(world: World, model: str = EXTERNAL, **headers: str) -> None:
+    """Request speech in each form."""
     given = authorized(**headers)
     async with asyncio.TaskGroup() as tasks:
         path = f"/v1/bridges/unmute/tts/{model}"
@@ -46,8 +45,8 @@ async def say(world: World, model: str = EXTERNAL, **headers: str) -> None:
             tasks.create_task(world.ask("POST", "/v1/audio/speech", json=asked, headers=given))
 
 
-async def hear(world: World, model: str = EXTERNAL, **headers: str) -> None:
-    """Ask for transcripts in each form."""
+async def request_transcripts(world: World, model: str = EXTERNAL, **headers: str) -> None:
+    """Request transcripts in each form."""
     given, file = authorized(**headers), ("hello.wav", WAV)
     openai, slng = "/v1/audio/transcriptions", f"/v1/bridges/unmute/stt/{model}"
     async with asyncio.TaskGroup() as tasks:
@@ -77,28 +76,28 @@ IN_REPLIES += [
 
 
 async def fail_in_session(world: World, model: str, fault: dict[str, Any]) -> None:
-    await world.simulator.inject(**knowing(fault), kind="stt", model=model, times=0)
-    # A gateway without the HTTP bridge, so that speech takes the WebSocket one.
+    await world.simulator.inject(**with_secrets(fault), kind="stt", model=model, times=0)
+    # A gateway without the HTTP bridge, so that speech goes over the WebSocket bridge.
     await world.simulator.inject(do="refuse", status=405, kind="http", model=model, times=0)
-    await world.simulator.inject(**knowing(fault), kind="tts", model=model, times=0)
-    await asyncio.gather(hear(world, model), say(world, model))
+    await world.simulator.inject(**with_secrets(fault), kind="tts", model=model, times=0)
+    await asyncio.gather(request_transcripts(world, model), request_speech(world, model))
 
 
 async def fail_in_reply(world: World, model: str, fault: dict[str, Any]) -> None:
-    await world.simulator.inject(**knowing(fault), kind="http", model=model, times=0)
-    await say(world, model)
+    await world.simulator.inject(**with_secrets(fault), kind="http", model=model, times=0)
+    await request_speech(world, model)
 
 
-async def test_speech_and_transcripts_over_http_that_fail_in_every_way() -> None:
+async def test_failing_http_requests_leak_no_secret() -> None:
     async with leaky_world(SIDECAR_LOG_FORMAT="json") as world:
-        await asyncio.gather(hear(world), say(world))
-        assert world.found["replies"].count("n424242 n434343") >= 5, "nothing was heard"
-        # First, as a gateway that has answered 404 or 405 is not asked over HTTP again.
+        await asyncio.gather(request_transcripts(world), request_speech(world))
+        assert world.found["replies"].count("n424242 n434343") >= 5, "nothing was transcribed"
+        # This comes first, since a gateway that answered 404 or 405 is not called over HTTP again.
         for faults, fail in ((IN_REPLIES, fail_in_reply), (IN_SESSIONS, fail_in_session)):
             async with asyncio.TaskGroup() as tasks:
                 for number, fault in enumerate(faults):
                     tasks.create_task(fail(world, f"simulator/signal:{number}", fault))
-            await world.simulator.forget_faults()
+            await world.simulator.remove_faults()
     world.assert_searchable("transcription failed", "speech failed", "not opened")
     assert world.found["replies"].count("[key]") > 2 * len(IN_SESSIONS)
     assert '"type":"speech.audio.delta"' in world.found["replies"]
@@ -106,15 +105,15 @@ async def test_speech_and_transcripts_over_http_that_fail_in_every_way() -> None
 
 
 class Parrot:
-    """An upstream that answers each request with a refusal made of all that it was shown, in each way in turn."""
+    """An upstream that refuses each request and repeats everything that the request contained, in a chosen form."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.requests: list[str] = []
         self.way = 0
 
 
 def refusal(way: int, shown: str) -> tuple[int, str, str]:
-    """Give a status, a type and a body."""
+    """Return a status, a content type and a body."""
     ways = [
         (401, "application/json", json.dumps({"error": shown})),
         (403, "text/plain", shown),
@@ -133,15 +132,15 @@ WAYS = 8
 
 @contextlib.contextmanager
 def parrot() -> Iterator[tuple[str, Parrot]]:
-    heard = Parrot()
+    server = Parrot()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace")
             keys = [self.headers.get(name, "") for name in ("Authorization", "X-Slng-Provider-Key")]
-            heard.heard.append(f"{self.path} {self.headers} {body}")
+            server.requests.append(f"{self.path} {self.headers} {body}")
             shown = " ".join([*keys, WORDS, body])
-            status, kind, data = refusal(heard.way, shown)
+            status, kind, data = refusal(server.way, shown)
             self.send_response(status, shown)
             for name, value in (("Content-Type", kind), ("Content-Length", str(len(data.encode())))):
                 self.send_header(name, value)
@@ -153,42 +152,35 @@ def parrot() -> Iterator[tuple[str, Parrot]]:
 
         do_POST = do_GET
 
-        def log_message(self, *_arguments: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", heard
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with http_server(Handler) as url:
+        yield url, server
 
 
 @pytest.mark.parametrize("whose", ["ours", "the client's"])
-async def test_an_upstream_that_repeats_what_it_is_shown(whose: str) -> None:
-    """Ours: with spares, which are refused as well. The client's: it is handed on, and our token never is."""
+async def test_an_upstream_that_repeats_its_requests_leaks_no_secret(whose: str) -> None:
+    """With the sidecar's key there are standby connections, which are refused too. The client's key is passed on, and
+    the sidecar's token never is.
+    """
     ours: dict[str, str] = {"SIDECAR_STANDBY": "1"}
     theirs = {"SLNG_KEY_PASSTHROUGH": "true", "SIDECAR_LOG_FORMAT": "json"}
     shown = {"X-API-Key": SECRETS["SIDECAR_TOKEN"], "Authorization": f"Bearer {CLIENT_KEY}"}
-    # With the token as bearer the key is ours, passthrough or not.
+    # If the token is the bearer, the key is the sidecar's, whether passthrough is on or not.
     kinds = [{}, {"X-Slng-Provider-Key": CLIENT_KEY}] if whose == "ours" else [shown, {}]
     settings = ours if whose == "ours" else theirs
-    with parrot() as (upstream, heard):
+    with parrot() as (upstream, server):
         async with leaky_world(upstream=upstream, **settings) as world:
             for way in range(WAYS):
-                heard.way = way
+                server.way = way
                 for headers in kinds:
                     await asyncio.gather(
-                        world.converse("stt", headers=headers),
-                        world.converse("tts", headers=headers, extended=True),
-                        say(world, **headers),
-                        hear(world, **headers),
+                        world.run_session("stt", headers=headers),
+                        world.run_session("tts", headers=headers, extended=True),
+                        request_speech(world, **headers),
+                        request_transcripts(world, **headers),
                         world.ask("GET", "/v1/models", headers=authorized(**headers)),
                     )
-        everything = "".join(heard.heard)
-    world.assert_searchable("not opened", *(["a spare of"] if whose == "ours" else []))
+        everything = "".join(server.requests)
+    world.assert_searchable("not opened", *(["standby connection to"] if whose == "ours" else []))
     assert world.found["replies"].count("[key]") > 5 * WAYS
     assert '"object":"list"' in world.found["replies"]
     assert CORES["SLNG's key"] in everything
@@ -197,20 +189,22 @@ async def test_an_upstream_that_repeats_what_it_is_shown(whose: str) -> None:
     assert world.leaks() == []
 
 
-async def test_standby_connections_that_are_lost_and_sessions_that_are_cut_off() -> None:
+async def test_lost_standby_connections_and_cut_sessions_leak_no_secret() -> None:
     settings = {"SIDECAR_STANDBY": "1", "SLNG_STT_MODEL": SIGNAL, "SLNG_TTS_MODEL": SIGNAL}
     async with leaky_world(SIDECAR_DRAIN_SECONDS="0.3", SIDECAR_CLOSE_TIMEOUT="1", **settings) as world:
-        await world.simulator.inject(**knowing({"do": "send", "when": "ready", "message": LEAKY}), kind="stt")
-        await world.simulator.inject(**knowing({"do": "close", "when": "now", "code": 4001, "reason": LEAKY}), times=0)
+        await world.simulator.inject(**with_secrets({"do": "send", "when": "ready", "message": LEAKY}), kind="stt")
+        await world.simulator.inject(
+            **with_secrets({"do": "close", "when": "now", "code": 4001, "reason": LEAKY}), times=0
+        )
         async with (
-            talking(world.sidecar.url, "stt", EXTERNAL, authorized()) as heard,
-            talking(world.sidecar.url, "tts", EXTERNAL, authorized(), subprotocol="slng-sidecar.v1") as spoken,
+            talking(world.sidecar.url, "stt", EXTERNAL, authorized()) as transcribing,
+            talking(world.sidecar.url, "tts", EXTERNAL, authorized(), subprotocol="slng-sidecar.v1") as speaking,
         ):
-            await heard.send(STT_INIT, SOUND)
-            await spoken.send(TTS_INIT, {"type": "text", "text": f"{WORDS} " * 200}, {"type": "flush"})
-            await spoken.until("ready")
-            await world.simulator.forget_faults()
-            # Upstream is silent from here on, so that all of this is still going on in the end.
+            await transcribing.send(STT_INIT, PCM)
+            await speaking.send(TTS_INIT, {"type": "text", "text": f"{WORDS} " * 200}, {"type": "flush"})
+            await speaking.until("ready")
+            await world.simulator.remove_faults()
+            # Upstream sends nothing from here on, so all of these requests are still running at the end.
             for kind in ("stt", "tts"):
                 await world.simulator.inject(do="mute", kind=kind, when="accepted", times=0)
             requests = [
@@ -218,11 +212,16 @@ async def test_standby_connections_that_are_lost_and_sessions_that_are_cut_off()
                 for file in ({"file": ("a.wav", WAV)}, {"file": ("b.wav", WAV)})
             ]
             await asyncio.sleep(0.5)
-            await world.look()
+            await world.read_pages()
             world.sidecar.process.terminate()
             await asyncio.gather(*requests)
-            world.take(await heard.until_closed(), heard.messages, await spoken.until_closed(), spoken.messages)
+            world.keep(
+                await transcribing.until_closed(),
+                transcribing.messages,
+                await speaking.until_closed(),
+                speaking.messages,
+            )
             assert await world.sidecar.ends() == 0
-    world.assert_searchable("draining", "a spare of", "stopping")
+    world.assert_searchable("draining", "standby connection to", "stopping")
     assert "'draining'" in world.found["replies"] or '"draining"' in world.found["replies"]
     assert world.leaks() == []

@@ -1,4 +1,4 @@
-"""A spoken question through the example bot gets a spoken answer: real voices, real ears, no key and no network."""
+"""A spoken question to the example bot gets a spoken answer, offline, with a real voice and a real recogniser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soxr
 from slng_sidecar.simulator import recognize, speak
+from support.audio import at_speaking_level
 from support.paths import ROOT
 from support.processes import serving
 from support.transports import RoomTransport
@@ -33,38 +34,32 @@ def example() -> ModuleType:
 
 
 class Visitor:
-    """Somebody in the room: a microphone that is never off, and an ear."""
+    """A visitor in the room, with a microphone that is always on and a recogniser for the bot's speech."""
 
     def __init__(self, room: RoomTransport) -> None:
         self._room = room
         self._speech: asyncio.Queue[bytes] = asyncio.Queue()
-        self._heard = 0
+        self._played = 0
 
-    async def be_there(self) -> None:
-        """Send what is said, and silence in between."""
+    async def send_microphone(self) -> None:
+        """Send the visitor's speech, and silence between the sentences."""
         while True:
             pcm = self._speech.get_nowait() if not self._speech.empty() else bytes(int(RATE * 0.02) * 2)
-            await self._room.say(pcm, RATE)
+            await self._room.speak(pcm, RATE)
             await asyncio.sleep(0.02 if not any(pcm) else 0)
 
-    async def say(self, text: str) -> None:
-        self._speech.put_nowait(_loud(await asyncio.to_thread(speak, text)))
+    async def speak(self, text: str) -> None:
+        self._speech.put_nowait(at_speaking_level(await asyncio.to_thread(speak, text)))
 
-    async def hears(self) -> str:
-        """Wait until the bot has spoken and been silent for a second; give its words."""
+    async def next_answer(self) -> str:
+        """Wait until the bot has spoken and been silent for a second, and return its words."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(WAIT):
-            while len(self._room.heard()) == self._heard or loop.time() - self._room.last_sound < 1:
+            while len(self._room.played()) == self._played or loop.time() - self._room.last_audio < 1:
                 await asyncio.sleep(0.1)
-        sound = self._room.heard()[self._heard :]
-        self._heard += len(sound)
-        return await asyncio.to_thread(lambda: recognize(_at_rate(sound, self._room.out_rate)))
-
-
-def _loud(pcm: bytes) -> bytes:
-    """Give speech as loud as somebody near the microphone: a VAD does not listen to whispers."""
-    samples = np.frombuffer(pcm, np.int16).astype(np.float64)
-    return bytes((samples * (25_000 / max(1.0, np.abs(samples).max()))).astype(np.int16).tobytes())
+        audio = self._room.played()[self._played :]
+        self._played += len(audio)
+        return await asyncio.to_thread(lambda: recognize(_at_rate(audio, self._room.out_rate)))
 
 
 def _at_rate(pcm: bytes, rate: int) -> bytes:
@@ -73,7 +68,7 @@ def _at_rate(pcm: bytes, rate: int) -> bytes:
 
 @contextlib.asynccontextmanager
 async def visited_bot(monkeypatch: pytest.MonkeyPatch, **settings: str) -> AsyncIterator[Visitor]:
-    """Run a sidecar with a simulator, and the example bot in a room; enter the room."""
+    """Run a sidecar with a simulator and the example bot in a room, and enter the room."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     async with serving("--simulate", cwd=None, **settings) as sidecar:
         monkeypatch.setenv("SLNG_SIDECAR_URL", sidecar.url)
@@ -84,7 +79,7 @@ async def visited_bot(monkeypatch: pytest.MonkeyPatch, **settings: str) -> Async
             await room.ready()
             await room.enter()
             visitor = Visitor(room)
-            there = asyncio.create_task(visitor.be_there())
+            there = asyncio.create_task(visitor.send_microphone())
             yield visitor
             await room.leave()
             await asyncio.wait_for(running, WAIT)
@@ -97,16 +92,16 @@ async def visited_bot(monkeypatch: pytest.MonkeyPatch, **settings: str) -> Async
 @pytest.mark.timeout(120)
 async def test_a_spoken_question_gets_a_spoken_answer_and_the_voice_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     async with visited_bot(monkeypatch) as visitor:
-        assert "ask me something" in await visitor.hears()
-        await visitor.say("Please call the front desk and ask for a quiet room.")
-        assert "call the front desk and ask for a quiet room" in await visitor.hears()
-        await visitor.say("Please change your voice.")
-        assert "voice" in await visitor.hears()
+        assert "ask me something" in await visitor.next_answer()
+        await visitor.speak("Please call the front desk and ask for a quiet room.")
+        assert "call the front desk and ask for a quiet room" in await visitor.next_answer()
+        await visitor.speak("Please change your voice.")
+        assert "voice" in await visitor.next_answer()
 
 
 @pytest.mark.timeout(120)
 async def test_the_bot_asks_again_if_a_transcript_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     async with visited_bot(monkeypatch, SIDECAR_CONFIDENCE_THRESHOLD="1") as visitor:
-        await visitor.hears()
-        await visitor.say("Please call the front desk and ask for a quiet room.")
-        assert "again" in await visitor.hears()
+        await visitor.next_answer()
+        await visitor.speak("Please call the front desk and ask for a quiet room.")
+        assert "again" in await visitor.next_answer()

@@ -1,4 +1,4 @@
-"""Traces as a collector gets them, over OTLP, from a sidecar in a process of its own."""
+"""Traces as a collector gets them over OTLP from a sidecar process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_sessions_contexts_and_finalizes_are_spans_and_no_word_is_in_them(
         assert b"n1 n2" not in everything
 
 
-async def test_a_collector_that_is_not_there_holds_nothing_up() -> None:
+async def test_a_missing_collector_delays_nothing() -> None:
     async with (
         simulator_process() as simulator,
         serving(

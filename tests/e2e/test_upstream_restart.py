@@ -1,4 +1,4 @@
-"""The upstream process is killed in the middle of a long spoken text, and another one takes its place."""
+"""The upstream process is killed in the middle of a long spoken text and replaced by another one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SENTENCES = (
 
 
 def without_repeats(words: list[str], expected: list[str]) -> list[str]:
-    """Take a run of words out that stands twice in a row, as it may at the seam."""
+    """Remove a run of words that occurs twice in a row, as it may after a replay."""
     for size in range(len(words) // 2, 0, -1):
         for start in range(len(words) - 2 * size + 1):
             again = words[start : start + size]
@@ -32,14 +32,14 @@ def without_repeats(words: list[str], expected: list[str]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-async def test_a_killed_upstream_costs_the_transcript_nothing(tmp_path: Path) -> None:
+async def test_a_killed_upstream_loses_nothing_of_the_transcript(tmp_path: Path) -> None:
     pause = bytes(2 * 16_000)
     pcm = b"".join([await asyncio.to_thread(speak, sentence) + pause for sentence in SENTENCES])
     undisturbed = (await asyncio.to_thread(recognize, pcm)).split()
     path = tmp_path / "long.wav"
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
-        sound.writeframes(pcm)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(pcm)
     async with started("simulate", "--port", "0") as first:
         upstream = (await first.says(r"at (ws://\S+)")).group(1)
         port = upstream.rpartition(":")[2]
@@ -49,7 +49,7 @@ async def test_a_killed_upstream_costs_the_transcript_nothing(tmp_path: Path) ->
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
             )  # fmt: skip
             assert process.stdout is not None
-            spoken = (await process.stdout.readline()).decode().split()  # the first sentence is through
+            spoken = (await process.stdout.readline()).decode().split()  # the first sentence is transcribed
             first.process.kill()
             await first.ends()
             async with started("simulate", "--port", port) as second:

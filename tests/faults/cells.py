@@ -1,4 +1,4 @@
-"""One fault at one moment: a session that lives through it, held against what is promised."""
+"""One fault at one moment: a session runs through it and is checked against the promises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from faults.cases import DIAL, MANNER, READY, Case
+from faults.cases import DIAL, PROFILE, READY, Case
 from slng_sidecar.config import load_settings
 from slng_sidecar.engines import signal
 from slng_sidecar.net.serving import serving
@@ -18,8 +18,7 @@ from slng_sidecar.server.gateway import Gateway
 from slng_sidecar.server.run import address_of, listen
 from slng_sidecar.server.services import Services
 from slng_sidecar.simulator import Fault, Simulator
-from support import stt_runs as hearing_runs
-from support import tts_runs as speaking_runs
+from support import stt_runs, tts_runs
 from support.running import KEY, talking
 from websockets.exceptions import ConnectionClosed
 
@@ -29,7 +28,7 @@ PACE = 10.0
 
 @dataclass(frozen=True)
 class Cell:
-    """A fault, a kind of session, a moment, and whether the session has a spare."""
+    """A fault, a kind of session, a moment, and whether the session has a standby connection."""
 
     case: Case
     kind: str
@@ -43,10 +42,10 @@ class Cell:
 
 @dataclass
 class World:
-    """Where cells live: a simulator, gateways for all, and how to get one that may be drained.
+    """What cells run in: a simulator, the shared gateways, and a way to start a gateway that may be drained.
 
     Attributes:
-        urls: of the gateways, for requests over HTTP by the way that they take upstream.
+        urls: the gateways for HTTP requests, by the upstream API that they use.
     """
 
     simulator: Simulator
@@ -64,54 +63,54 @@ class World:
 
 
 async def outcome(world: World, cell: Cell, number: int, factor: float) -> str:
-    """Live through a cell; give what came of it in a word.
+    """Run a cell and return its result in a word.
 
     Raises:
-        AssertionError: a promise was broken, or the fault never came.
+        AssertionError: a promise was broken, or the fault never occurred.
     """
     model = f"slng/simulator/signal:cell-{number}"
     trouble = _Trouble(world.simulator, cell, model)
-    life = _speak if cell.kind == "tts" else _hear
+    life = _run_tts if cell.kind == "tts" else _run_stt
     async with contextlib.AsyncExitStack() as stack:
         url, gateway = world.urls[""], None
         if cell.moment == "during drain":
             url, gateway = await stack.enter_async_context(world.own_gateway())
-        told = await life(url, gateway, cell, model, trouble, factor)
+        result = await life(url, gateway, cell, model, trouble, factor)
     assert trouble.fault is not None
-    assert trouble.fault.fired, "the fault never came"
+    assert trouble.fault.fired, "the fault never occurred"
     if cell.case.pause:
         records = world.simulator.log.of(cell.kind, model)
         assert any("keepalive" in record.types for record in records), "nothing was idle"
         assert "idle timeout" not in [record.close_reason for record in records], "an idle connection was lost"
-    return told
+    return result
 
 
 class _Trouble:
-    """Puts the fault where its moment is."""
+    """Injects the fault at its moment."""
 
     def __init__(self, simulator: Simulator, cell: Cell, model: str) -> None:
         self.simulator = simulator
         self.cell = cell
         self.model = model
         self.fault: Fault | None = None
-        if cell.case.happens == MANNER or cell.moment in ("dialling", "before ready"):
+        if cell.case.happens == PROFILE or cell.moment in ("dialling", "before ready"):
             self.put("init")
 
     def put(self, when: str, **where: Any) -> None:
-        """Let it come at a moment of upstream's from here on."""
+        """Inject the fault at a moment of upstream, from now on."""
         if self.fault is None:
             happens = self.cell.case.happens
-            at = {"when": when, **where} if happens not in (DIAL, MANNER, READY) else {}
+            at = {"when": when, **where} if happens not in (DIAL, PROFILE, READY) else {}
             self.fault = self.simulator.inject(**{**at, "model": self.model, **self.cell.case.fault})
 
     async def came(self) -> None:
-        """Wait until it has come; not for ever, as a cell says so itself where it does not."""
+        """Wait until the fault has occurred, but not forever: the cell itself reports a fault that never occurs."""
         if self.fault is not None:
             with contextlib.suppress(TimeoutError):
                 await self.simulator.until_fired(self.fault, timeout=5)
 
     async def ended(self, turns: int, texts: int) -> None:
-        """Wait until upstream has ended each text of so many turns, and each turn but the last."""
+        """Wait until upstream has ended each text of these turns, and each turn except the last."""
         log, cell = self.simulator.log, self.cell
         with contextlib.suppress(TimeoutError):
             await log.until(
@@ -129,16 +128,16 @@ async def _drain(gateway: Gateway | None, trouble: _Trouble) -> None:
 
 
 async def _opened(trouble: _Trouble) -> None:
-    """Wait until the session's own connection, and its spare if it has one, are there."""
+    """Wait until the session's own connection is open, and its standby connection if it has one."""
     log, cell = trouble.simulator.log, trouble.cell
     await log.until(lambda _: len([r for r in log.of(cell.kind, trouble.model) if r.sent]) >= 1 + cell.standby)
 
 
-async def _speak(url: str, gateway: Gateway | None, cell: Cell, model: str, trouble: _Trouble, factor: float) -> str:
+async def _run_tts(url: str, gateway: Gateway | None, cell: Cell, model: str, trouble: _Trouble, factor: float) -> str:
     moment = cell.moment
     async with talking(url, "tts", model, subprotocol=EXTENDED) as talk:
-        run = speaking_runs.Troubled(talk, random.Random(str(cell)))
-        await talk.send({**speaking_runs.INIT, "standby": cell.standby})
+        run = tts_runs.Troubled(talk, random.Random(str(cell)))
+        await talk.send({**tts_runs.INIT, "standby": cell.standby})
         listening = asyncio.create_task(run.listen())
         draining = None
         with contextlib.suppress(ConnectionClosed):
@@ -148,11 +147,11 @@ async def _speak(url: str, gateway: Gateway | None, cell: Cell, model: str, trou
                 trouble.put("audio", after_ms=150)
             elif moment not in ("dialling", "before ready"):
                 await _opened(trouble)
-            # What is cleared is long, so that it still sounds then.
+            # The cleared text is long, so that its audio is still being delivered at the clear.
             if moment == "during a clear":
-                await _say(run, "c0", range(100, 160))
+                await _send_context(run, "c0", range(100, 160))
             else:
-                await _say(run, "c0", range(1, 4), trouble)
+                await _send_context(run, "c0", range(1, 4), trouble)
             if moment == "during an update":
                 trouble.put("init")
                 run.updates.append("u0")
@@ -165,13 +164,13 @@ async def _speak(url: str, gateway: Gateway | None, cell: Cell, model: str, trou
             if cell.case.between:
                 await _send(run, "between", [cell.case.between])
             await asyncio.sleep(cell.case.pause)
-            await _say(run, "c1", range(4, 8), trouble)
+            await _send_context(run, "c1", range(4, 8), trouble)
             if gateway is not None:
-                # After a pause the first one has long ended, and the next may not have come yet.
+                # After a pause the first context has long ended, and the next one may not have started yet.
                 await _until(run, lambda: ("c1" if cell.case.pause else "c0") in run.contexts)
                 draining = asyncio.create_task(_drain(gateway, trouble))
             else:
-                await _say(run, "c2", range(8, 12), trouble)
+                await _send_context(run, "c2", range(8, 12), trouble)
         if draining is not None:
             async with asyncio.timeout(15 * factor):
                 await draining
@@ -183,14 +182,14 @@ async def _speak(url: str, gateway: Gateway | None, cell: Cell, model: str, trou
     run.check(may_fail=cell.case.may_fail)
     if run.fatal is not None:
         return _ended(cell, run.fatal)
-    reasons = [heard.reason for heard in run.contexts.values()]
+    reasons = [context.reason for context in run.contexts.values()]
     if cell.case.between:
-        others = [heard.reason for name, heard in run.contexts.items() if name != "between"]
-        assert "failed" not in others, "another one failed with it"
+        others = [context.reason for name, context in run.contexts.items() if name != "between"]
+        assert "failed" not in others, "another context failed too"
     return "one failed" if "failed" in reasons else "cleared" if "cleared" in reasons else "whole"
 
 
-async def _say(run: speaking_runs.Troubled, name: str, numbers: range, trouble: _Trouble | None = None) -> None:
+async def _send_context(run: tts_runs.Troubled, name: str, numbers: range, trouble: _Trouble | None = None) -> None:
     words = [f"n{number}" for number in numbers]
     if trouble is None or not trouble.cell.case.apart:
         await _send(run, name, [" ".join(words)], numbers)
@@ -199,7 +198,7 @@ async def _say(run: speaking_runs.Troubled, name: str, numbers: range, trouble: 
 
 
 async def _send(
-    run: speaking_runs.Troubled,
+    run: tts_runs.Troubled,
     name: str,
     texts: list[str],
     numbers: range = range(0),
@@ -212,7 +211,7 @@ async def _send(
     await run.talk.send({"type": "flush", "context_id": name})
 
 
-async def _until(run: speaking_runs.Troubled, condition: Any) -> None:
+async def _until(run: tts_runs.Troubled, condition: Any) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(3):
             while not condition():
@@ -220,14 +219,14 @@ async def _until(run: speaking_runs.Troubled, condition: Any) -> None:
                 await run.changed.wait()
 
 
-async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, trouble: _Trouble, factor: float) -> str:
+async def _run_stt(url: str, gateway: Gateway | None, cell: Cell, model: str, trouble: _Trouble, factor: float) -> str:
     moment = cell.moment
     words = [signal.SignalWord(number, frames=8, gap=20 if number % 4 == 0 else 2) for number in range(1, 17)]
-    pcm = signal.encode(words, hearing_runs.RATE)
+    pcm = signal.encode(words, stt_runs.RATE)
     half = len(pcm) // 2 // 2 * 2
     async with talking(url, "stt", model, subprotocol=EXTENDED) as talk:
-        run = hearing_runs.Troubled(talk, random.Random(str(cell)), pace=PACE, answer_within=1.5 + 3 * factor)
-        await talk.send({**hearing_runs.INIT, "standby": cell.standby})
+        run = stt_runs.Troubled(talk, random.Random(str(cell)), pace=PACE, answer_within=1.5 + 3 * factor)
+        await talk.send({**stt_runs.INIT, "standby": cell.standby})
         listening = asyncio.create_task(run.listen())
         draining = None
         with contextlib.suppress(ConnectionClosed):
@@ -235,7 +234,7 @@ async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, troub
                 trouble.put("audio", after_ms=400)
             elif moment == "after flush or finalize":
                 trouble.put("finalize")
-            await run.say(pcm[:half])
+            await run.send_speech(pcm[:half])
             await run.finalize()
             await asyncio.sleep(cell.case.pause)
             if moment == "during an update":
@@ -245,9 +244,9 @@ async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, troub
                 await talk.send({"type": "update", "id": "u0", "config": {"language": "de"}})
             if gateway is not None:
                 draining = asyncio.create_task(_drain(gateway, trouble))
-            await run.say(pcm[half:])
+            await run.send_speech(pcm[half:])
             if draining is None and moment == "during an update":
-                await talk.send(bytes(2 * hearing_runs.RATE // 4))
+                await talk.send(bytes(2 * stt_runs.RATE // 4))
                 await trouble.came()
             if draining is not None:
                 await run.finalize()
@@ -259,18 +258,24 @@ async def _hear(url: str, gateway: Gateway | None, cell: Cell, model: str, troub
         else:
             await run.end(listening, within=15 * factor)
     numbers = [word.number for word in words]
-    run.held(numbers, exact=True, whole=not cell.case.silent, drained=draining is not None, unsaid=cell.case.unsaid)
+    run.check(
+        numbers, exact=True, whole=not cell.case.silent, drained=draining is not None, unreported=cell.case.unreported
+    )
     if run.fatal is not None:
         return _ended(cell, run.fatal)
     outcomes = {message["outcome"] for message in run.of("finalized")}
     dropped = f", {run.dropped_ms} ms dropped" if run.dropped_ms else ""
-    told = {word for final in run.of("final_transcript") for word in final["transcript"].split() if word[0] == "n"}
+    transcribed = {
+        word for final in run.of("final_transcript") for word in final["transcript"].split() if word[0] == "n"
+    }
     partly = "drained" if draining is not None else "timeout" if "timeout" in outcomes else "incomplete"
-    return ("whole" if len(told) == len(numbers) else partly) + dropped
+    return ("whole" if len(transcribed) == len(numbers) else partly) + dropped
 
 
 def _ended(cell: Cell, fatal: dict[str, Any]) -> str:
-    # A session whose very first connection does not open is told why, and ended: nothing was promised yet.
+    # A session whose first connection does not open gets an error and ends: nothing was promised yet.
     opening = cell.moment in ("dialling", "before ready")
-    assert opening or fatal["code"] in cell.case.ends, f"it ended the session: {fatal['code']}: {fatal['message']}"
+    assert opening or fatal["code"] in cell.case.ends, (
+        f"the fault ended the session: {fatal['code']}: {fatal['message']}"
+    )
     return f"ends: {fatal['code']}"

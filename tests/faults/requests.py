@@ -1,4 +1,4 @@
-"""Requests over HTTP: what can go wrong under them and when, and what is promised of each."""
+"""HTTP requests: what can go wrong during them and when, and what is promised of each."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Fault, Simulator
 from slng_sidecar.simulator.records import Record
+from support.http_tools import server_sent_events
 
 WAYS = {
     "websocket": "Speech over HTTP, by upstream's WebSocket",
@@ -30,8 +31,8 @@ FORMS = ("whole", "events")
 SOUND_RATE, FILE_RATE = 8_000, 16_000
 NUMBERS = list(range(1, 17))
 SETTINGS: dict[str, Any] = {"sidecar_transcript_timeout": 2 * FACTOR}
-"""What the gateways that are asked are set to besides."""
-SAID = " ".join(f"n{number}" for number in NUMBERS)
+"""Further settings of the gateways that get the requests."""
+TEXT = " ".join(f"n{number}" for number in NUMBERS)
 FILE = signal.encode([signal.SignalWord(n, frames=8, gap=20 if n % 4 == 0 else 2) for n in NUMBERS], FILE_RATE)
 
 _HOW: dict[str, dict[str, Any]] = {
@@ -48,7 +49,7 @@ _HOW: dict[str, dict[str, Any]] = {
     "frozen: nothing is accepted from the sidecar": {"do": "tcp", "then": "stop_reading"},
 }
 _REFUSALS = {"refused by 401": 401, "refused by 429": 429, "refused by 503": 503}
-# What cannot be told from a good end; docs/explain/guarantees.md says so.
+# Faults that look like a normal end; docs/explain/guarantees.md names them.
 _CLEAN: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
     "close 1000": {
         "websocket": (("mid utterance", "during drain"), "some routes end a turn this way"),
@@ -66,7 +67,7 @@ FAULTS = (*_REFUSALS, *_HOW, "a body that ends short")
 
 @dataclass(frozen=True)
 class Request:
-    """A fault, a way upstream, a moment, and the form of the reply."""
+    """A fault, an upstream API, a moment, and the form of the reply."""
 
     fault: str
     way: str
@@ -78,7 +79,7 @@ class Request:
 
 
 def fault_of(name: str, way: str, moment: str) -> dict[str, Any] | str:
-    """Give what the simulator is to do, or why it cannot occur there."""
+    """Return the fault for the simulator, or the reason why it cannot occur there."""
     if way == "bridge":
         return _of_the_bridge(name, moment)
     if name == "a body that ends short":
@@ -101,15 +102,15 @@ def fault_of(name: str, way: str, moment: str) -> dict[str, Any] | str:
         "before ready": {"when": "init"},
         "mid utterance": {"when": "audio", "after_ms": 300},
         "at its end": {"when": "close" if way == "file" else "terminal"},
-        # Of a file that is in the second half, which comes later.
+        # In a file, the drain is in the second half, which is sent later.
         "during drain": {"when": "audio", "after_ms": 3000 if way == "file" else 600},
     }
     return {**how, **at[moment]}
 
 
 def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
-    """The same for a request upstream; while draining it is under way when the fault comes."""
-    # Behind the header of 44 bytes there is sound.
+    """Return the same for the HTTP bridge. During a drain the request has begun before the fault occurs."""
+    # After the header of 44 bytes comes audio.
     broken = {"before ready": 30, "mid utterance": 30_000, "during drain": 30_000}
     if moment == "at its end":
         return "a body ends with its last byte"
@@ -137,10 +138,10 @@ def _of_the_bridge(name: str, moment: str) -> dict[str, Any] | str:
 
 
 async def outcome(world: World, cell: Request, number: int) -> str:
-    """Make a request; give what came of it in a word.
+    """Send a request and return its result in a word.
 
     Raises:
-        AssertionError: a promise was broken, or the fault never came.
+        AssertionError: a promise was broken, or the fault never occurred.
     """
     model = f"slng/simulator/signal:request-{number}"
     given = fault_of(cell.fault, cell.way, cell.moment)
@@ -159,13 +160,13 @@ async def outcome(world: World, cell: Request, number: int) -> str:
         if gateway is not None:
             await world.simulator.log.until(lambda log: _is_under_way(log.of(kind, model), kind))
             await gateway.drain(8)
-        told = await asking
-    assert fault.fired, f"the fault never came: {told}"
-    return told
+        result = await asking
+    assert fault.fired, f"the fault never occurred: {result}"
+    return result
 
 
 def _is_under_way(records: list[Record], kind: str) -> bool:
-    """Tell whether upstream is at work on a request, which is then drained."""
+    """Return whether upstream has begun to process a request, which is then drained."""
     if kind == "http":
         return bool(records)
     return any(record.audio_out or record.audio_in for record in records)
@@ -173,10 +174,10 @@ def _is_under_way(records: list[Record], kind: str) -> bool:
 
 def _text(http: httpx.AsyncClient, model: str, cell: Request) -> Any:
     if cell.form == "events":
-        events = {"model": model, "input": SAID, "response_format": "pcm", "stream_format": "sse"}
+        events = {"model": model, "input": TEXT, "response_format": "pcm", "stream_format": "sse"}
         return http.stream("POST", "/v1/audio/speech", json={**events, "sample_rate": SOUND_RATE})
     path = f"/v1/bridges/unmute/tts/{model}"
-    asked: dict[str, Any] = {"text": SAID, "config": {"sample_rate": SOUND_RATE}}
+    asked: dict[str, Any] = {"text": TEXT, "config": {"sample_rate": SOUND_RATE}}
     return http.stream("POST", path, json=asked, headers={"Accept": "audio/pcm"})
 
 
@@ -192,7 +193,7 @@ def _file(http: httpx.AsyncClient, model: str, cell: Request, simulator: Simulat
     async def upload() -> AsyncIterator[bytes]:
         half = len(FILE) // 4 * 2
         yield head.encode() + wav_header(FILE_RATE, data_size=len(FILE)) + FILE[:half]
-        # What is to happen in the middle of a file does so before it was all sent.
+        # A fault in the middle of a file occurs before the whole file was sent.
         with contextlib.suppress(TimeoutError):
             if cell.moment == "mid utterance":
                 await simulator.until_fired(fault, timeout=5 * FACTOR)
@@ -204,7 +205,7 @@ def _file(http: httpx.AsyncClient, model: str, cell: Request, simulator: Simulat
 
 
 class _Reply:
-    """What came back, held against what is promised: all of it, or that it is not all, visibly."""
+    """The reply, checked against the promise that it is complete or visibly incomplete."""
 
     def __init__(self, cell: Request, asked: Any) -> None:
         self._cell = cell
@@ -230,39 +231,39 @@ class _Reply:
         return "breaks off" if broken else "whole"
 
     def _check(self, *, broken: bool) -> bool:
-        """Hold the body against what was asked for; tell whether it says itself that it is not whole."""
+        """Check the body against the request, and return whether the body itself says that it is incomplete."""
         if self._cell.form == "whole":
             if self._cell.way == "file":
                 assert not broken, "a status, and then no body"
-                assert json.loads(self._body)["text"] == SAID
+                assert json.loads(self._body)["text"] == TEXT
             else:
-                _heard(bytes(self._body), whole=not broken)
+                _check_audio(bytes(self._body), whole=not broken)
             return broken
-        events = [json.loads(line.removeprefix("data: ")) for line in self._body.decode().split("\n\n") if line]
+        events = server_sent_events(self._body.decode())
         *deltas, last = events
         failed = "error" in last
         if self._cell.way == "file":
-            told = "".join(event["delta"] for event in deltas)
-            assert told == SAID[: len(told)]
-            assert failed or (last["type"], last["text"], told) == ("transcript.text.done", SAID, SAID)
+            transcript = "".join(event["delta"] for event in deltas)
+            assert transcript == TEXT[: len(transcript)]
+            assert failed or (last["type"], last["text"], transcript) == ("transcript.text.done", TEXT, TEXT)
         else:
-            _heard(b"".join(base64.b64decode(event["audio"]) for event in deltas), whole=not failed)
+            _check_audio(b"".join(base64.b64decode(event["audio"]) for event in deltas), whole=not failed)
             assert failed or last == {"type": "speech.audio.done"}
         return failed
 
 
-def _heard(pcm: bytes, *, whole: bool) -> None:
+def _check_audio(pcm: bytes, *, whole: bool) -> None:
     found = signal.decode(pcm, SOUND_RATE)
-    told = [word.number for word in found]
-    assert told == NUMBERS[: len(told)]
+    numbers = [word.number for word in found]
+    assert numbers == NUMBERS[: len(numbers)]
     assert all(word.whole for word in found[:-1])
     if whole:
-        assert told == NUMBERS, f"a clean end after {told}"
+        assert numbers == NUMBERS, f"a clean end after {numbers}"
         assert found[-1].whole
 
 
 def requests() -> list[Request]:
-    """Give every fault under every request at every moment at which it can occur."""
+    """Return every fault in every request at every moment at which it can occur."""
     return [
         Request(fault, way, moment, form)
         for way in WAYS
@@ -274,7 +275,7 @@ def requests() -> list[Request]:
 
 
 def tables(results: Mapping[Any, str]) -> list[str]:
-    """Write down what came of each."""
+    """Return the tables with the result of each request."""
     lines: list[str] = []
     for way, title in WAYS.items():
         moments = [moment for moment in MOMENTS if (way, moment) != ("bridge", "at its end")]
@@ -291,7 +292,7 @@ def tables(results: Mapping[Any, str]) -> list[str]:
 
 
 def not_applicable() -> list[str]:
-    """Say where faults of requests cannot occur, and why."""
+    """Return the moments at which faults cannot occur in requests, and why."""
     grouped: dict[str, dict[str, list[str]]] = {}
     for way, title in WAYS.items():
         for fault in FAULTS:

@@ -1,7 +1,7 @@
-"""Anything at all, for a while: what is said to us is understood or refused by name, and nothing else.
+"""Random input for a while: every message is understood or refused by name.
 
-``FUZZ_MINUTES`` says how long in all (1 unless set). The examples are fresh in every run; a failure prints the seed,
-and ``FUZZ_SEED`` begins with it.
+``FUZZ_MINUTES`` is the total time in minutes (default 1). Every run uses new examples; a failure prints its seed, and
+``FUZZ_SEED`` starts with that seed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from slng_sidecar.protocol.stt.session import SttMachine
 from slng_sidecar.protocol.tts.dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import Conversation, hung_up, json_values, odd_client_messages, odd_upstream_messages
+from support.conversation import Conversation, json_values, odd_client_messages, odd_upstream_messages, upstream_close
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "1"))
 FIRST_SEED = os.environ.get("FUZZ_SEED")
@@ -60,7 +60,7 @@ pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(120 * MINUTES + 120)]
 
 
 def rounds() -> Iterator[int]:
-    """Give seeds until this test's share of the time is over; one at least."""
+    """Yield seeds until this test's share of the time is used up, and at least one."""
     until = time.monotonic() + SECONDS
     source = random.SystemRandom()
     number = int(FIRST_SEED) if FIRST_SEED else source.getrandbits(64)
@@ -72,7 +72,7 @@ def rounds() -> Iterator[int]:
 
 
 def fuzzed(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Make a test of a function of such arguments."""
+    """Turn a function of such arguments into a test."""
 
     def decorate(check: Callable[..., None]) -> Callable[[], None]:
         def test() -> None:
@@ -86,9 +86,9 @@ def fuzzed(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]
     return decorate
 
 
-# What anybody may send
+# Messages that anybody may send
 
-NEARLY_CLIENT: dict[str, dict[str, Any]] = {
+CLIENT_MESSAGES: dict[str, dict[str, Any]] = {
     "init": {
         "config": {"sample_rate": 16_000, "encoding": "linear16", "enable_partials": True, "language": "en"},
         "voice": "v",
@@ -106,7 +106,7 @@ NEARLY_CLIENT: dict[str, dict[str, Any]] = {
     "stop": {},
 }
 _WORD = {"word": "one", "start": 0.1, "end": 0.4}
-NEARLY_UPSTREAM: dict[str, dict[str, Any]] = {
+UPSTREAM_MESSAGES: dict[str, dict[str, Any]] = {
     "ready": {"session_id": "s", "slng_request_id": "r"},
     "partial_transcript": {"transcript": "one", "confidence": 0.9},
     "final_transcript": {"transcript": "one", "confidence": 0.9, "from_finalize": True, "words": [_WORD, _WORD]},
@@ -124,20 +124,20 @@ NEARLY_UPSTREAM: dict[str, dict[str, Any]] = {
 }
 
 
-def nearly(messages: dict[str, dict[str, Any]]) -> st.SearchStrategy[str]:
-    """Messages as they should be, but for fields that are missing, or of any other kind."""
+def almost_valid(messages: dict[str, dict[str, Any]]) -> st.SearchStrategy[str]:
+    """Return a strategy for valid messages in which some fields are missing or have another type."""
 
     @st.composite
     def message(draw: st.DrawFn) -> str:
         kind = draw(st.sampled_from(sorted(messages)))
-        found = _spoilt(draw, messages[kind])
+        found = _with_wrong_fields(draw, messages[kind])
         found["type"] = draw(st.just(kind) | st.just(kind.upper()) | json_values)
         return json.dumps(found)
 
     return message()
 
 
-def _spoilt(draw: st.DrawFn, value: Any) -> Any:
+def _with_wrong_fields(draw: st.DrawFn, value: Any) -> Any:
     if isinstance(value, dict):
         found = {}
         for name, inner in value.items():
@@ -145,20 +145,27 @@ def _spoilt(draw: st.DrawFn, value: Any) -> Any:
             if what == 0:
                 found[name] = draw(json_values)
             elif what != 1:
-                found[name] = _spoilt(draw, inner)
+                found[name] = _with_wrong_fields(draw, inner)
         return found
     if isinstance(value, list):
-        return [draw(json_values) if draw(st.integers(0, 9)) == 0 else _spoilt(draw, inner) for inner in value]
+        return [
+            draw(json_values) if draw(st.integers(0, 9)) == 0 else _with_wrong_fields(draw, inner) for inner in value
+        ]
     return draw(json_values) if draw(st.integers(0, 9)) == 0 else value
 
 
 any_json = json_values.map(json.dumps)
 from_client = st.one_of(
-    nearly(NEARLY_CLIENT), nearly(NEARLY_CLIENT), odd_client_messages(), any_json, st.text(), st.binary(max_size=700)
+    almost_valid(CLIENT_MESSAGES),
+    almost_valid(CLIENT_MESSAGES),
+    odd_client_messages(),
+    any_json,
+    st.text(),
+    st.binary(max_size=700),
 )
 from_upstream = st.one_of(
-    nearly(NEARLY_UPSTREAM),
-    nearly(NEARLY_UPSTREAM),
+    almost_valid(UPSTREAM_MESSAGES),
+    almost_valid(UPSTREAM_MESSAGES),
     odd_upstream_messages(),
     any_json,
     st.text(),
@@ -166,9 +173,9 @@ from_upstream = st.one_of(
 )
 errors = st.sampled_from(
     [
-        hung_up(),
-        hung_up(1000),
-        hung_up(1008),
+        upstream_close(),
+        upstream_close(1000),
+        upstream_close(1008),
         GatewayError("rate_limit", "busy", status=429),
         GatewayError("config_error", "no such voice", status=400),
         GatewayError("not_ready", "busy", status=503),
@@ -188,13 +195,13 @@ INITS = {
 }
 
 
-def follow(machine: SessionMachine, init: dict[str, Any] | None, told: list[tuple[Any, ...]]) -> None:
-    """Tell a machine what comes; ``Conversation`` holds all that it answers against what can be carried out."""
+def follow(machine: SessionMachine, init: dict[str, Any] | None, steps: list[tuple[Any, ...]]) -> None:
+    """Run a machine through events. ``Conversation`` checks that each of its commands can be carried out."""
     talk = Conversation(machine)
     if init is not None:
         talk.client(init)
     drained = False
-    for what, *rest in told:
+    for what, *rest in steps:
         match what:
             case "client":
                 talk.client(rest[0])
@@ -204,20 +211,16 @@ def follow(machine: SessionMachine, init: dict[str, Any] | None, told: list[tupl
                 drained = True
                 talk.drain(rest[0])
             case "ready" if waiting := [number for number, ready in talk.open.items() if not ready]:
-                number = waiting[rest[0] % len(waiting)]
-                talk.open[number] = True
-                talk._done(machine.upstream_ready(number, json.dumps({"type": "ready"}), talk.now))
+                talk.ready(connection=waiting[rest[0] % len(waiting)])
             case "upstream" if standing := [number for number, ready in talk.open.items() if ready]:
                 talk.upstream(rest[0], connection=standing[rest[1] % len(standing)])
             case "lost" if talk.open:
-                number = list(talk.open)[rest[1] % len(talk.open)]
-                del talk.open[number]
-                talk._done(machine.upstream_lost(number, rest[0], talk.now))
+                talk.lost(rest[0], connection=list(talk.open)[rest[1] % len(talk.open)])
         deadline = machine.deadline
         assert deadline is None or math.isfinite(deadline)
         repr(machine)
     if not talk.over:
-        talk.client_goes()
+        talk.client_leaves()
         assert not talk.open, "a connection was left behind"
     assert machine.deadline is None
 
@@ -232,9 +235,9 @@ def machines(kind: str, dialect: str) -> SessionMachine:
 
 @pytest.mark.parametrize("dialect", ["extended", "plain"])
 @pytest.mark.parametrize("kind", ["stt", "tts"])
-def test_a_session_takes_whatever_either_side_says(kind: str, dialect: str) -> None:
-    def check(begun: bool, told: list[tuple[Any, ...]]) -> None:
-        follow(machines(kind, dialect), INITS[kind] if begun else None, told)
+def test_a_session_handles_any_message_of_either_side(kind: str, dialect: str) -> None:
+    def check(begun: bool, steps: list[tuple[Any, ...]]) -> None:
+        follow(machines(kind, dialect), INITS[kind] if begun else None, steps)
 
     fuzzed(st.booleans() | st.just(True), st.lists(events, max_size=40))(check)()
 
@@ -269,15 +272,16 @@ MARK = "~a key~"
 
 
 @fuzzed(st.dictionaries(names, values, max_size=8))
-def test_settings_from_the_environment_are_taken_or_refused_by_name(given: dict[str, str]) -> None:
+def test_settings_from_the_environment_are_accepted_or_refused_by_name(given: dict[str, str]) -> None:
     usable = {
         name.upper(): value
         for name, value in given.items()
-        if "\0" not in value and not any(0xD800 <= ord(each) < 0xE000 for each in value)  # no environment holds them
+        if "\0" not in value
+        and not any(0xD800 <= ord(each) < 0xE000 for each in value)  # no environment variable can hold them
     }
     with mock.patch.dict(os.environ, usable, clear=True):
         check_settings()
-    # What a key happens to be may stand in a refusal's own words, so that only a marked one tells that it was shown.
+    # A refusal may contain the text of a random key by chance, so only a marked key proves that a key was shown.
     keys = {name: f"{value}{MARK}" for name, value in usable.items() if name.endswith(("_KEY", "_TOKEN"))}
     with mock.patch.dict(os.environ, usable | keys, clear=True):
         check_settings()
@@ -287,7 +291,7 @@ def test_settings_from_the_environment_are_taken_or_refused_by_name(given: dict[
     st.dictionaries(names | st.text(min_size=1, max_size=5), values | st.integers() | st.booleans(), max_size=8),
     st.text(max_size=30),
 )
-def test_settings_from_a_file_are_taken_or_refused_by_name(given: dict[str, Any], rest: str) -> None:
+def test_settings_from_a_file_are_accepted_or_refused_by_name(given: dict[str, Any], rest: str) -> None:
     lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in given.items()]
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {}, clear=True):
         file = Path(folder, "sidecar.toml")
@@ -302,16 +306,16 @@ def check_settings(**files: Path) -> None:
     try:
         found, secrets = load_settings(**files)
     except ConfigError as refusal:
-        said = str(refusal)
-        assert said
-        assert MARK not in said, "a key is shown"
+        shown = str(refusal)
+        assert shown
+        assert MARK not in shown, "a key is shown"
     else:
         assert isinstance(found, Settings)
         assert isinstance(secrets, Secrets)
         assert found.gateway
 
 
-# Sound
+# Audio
 
 chunks = st.builds(
     lambda name, size, data: name + size.to_bytes(4, "little") + data,
@@ -378,7 +382,7 @@ stt_steps = st.one_of(
 
 
 @fuzzed(st.lists(stt_steps, max_size=60))
-def test_the_replay_queue_handles_any_answer_of_the_sidecar(steps: list[tuple[str, Any]]) -> None:
+def test_the_stt_replay_queue_handles_any_sequence(steps: list[tuple[str, Any]]) -> None:
     queue = SttReplayQueue(SESSION_INIT, 8000, keep_seconds=0.05)
     for step, argument in steps:
         match step:

@@ -1,4 +1,4 @@
-"""Speech and transcription with tools that everybody has, against the command and real speech."""
+"""Speech and transcription with widely used tools, against the command and real speech."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STT = "/v1/bridges/unmute/stt/slng/deepgram/nova:3-en"
 
 @pytest.fixture(params=["auto with a regional gateway", "bridge with the global one"])
 async def address(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Give the address of a sidecar whose upstream has no HTTP bridge, or has and must use it."""
+    """Yield the address of a sidecar whose upstream has no HTTP bridge, or has one and must use it."""
     need("curl")
     regional = request.param.startswith("auto")
     options = ["--regional"] if regional else []
@@ -54,7 +54,7 @@ def curl(url: str, *arguments: str, cwd: Path) -> Any:
 
 
 @pytest.mark.timeout(120)
-async def test_what_curl_says_and_writes_down(address: str, tmp_path: Path) -> None:
+async def test_curl_gets_speech_and_its_transcript(address: str, tmp_path: Path) -> None:
     run("curl", "-sS", "--fail", "-d", json.dumps({"text": SENTENCE}), f"{address}{TTS}", "-o", "a.wav", cwd=tmp_path)
     body = json.dumps({"model": "tts-1", "voice": "alloy", "input": SENTENCE, "response_format": "wav"})
     run("curl", "-sS", "--fail", "--json", body, f"{address}/v1/audio/speech", "-o", "b.wav", cwd=tmp_path)
@@ -66,7 +66,7 @@ async def test_what_curl_says_and_writes_down(address: str, tmp_path: Path) -> N
     assert by_sox == samples.tobytes()
     assert 1.5 < len(samples) / rate < 6
 
-    # The recogniser itself, given the same sound at the rate that the sidecar brings it to.
+    # The recogniser itself, with the same audio at the rate to which the sidecar converts it.
     resampling = resampler(rate, 16_000)
     directly = recognize(resampling.feed(samples.tobytes()) + resampling.end(), 16_000)
     form = ("-F", "model=whisper-1", "-F", "file=@a.wav")
@@ -80,7 +80,7 @@ async def test_what_curl_says_and_writes_down(address: str, tmp_path: Path) -> N
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["mp3", "opus", "flac", "aac"])
-async def test_what_ffmpeg_converts_to_and_fro(name: str, tmp_path: Path) -> None:
+async def test_speech_that_ffmpeg_converted_is_transcribed(name: str, tmp_path: Path) -> None:
     need("ffmpeg")
     need("curl")
     async with serving("--simulate") as sidecar:
@@ -106,8 +106,8 @@ async def test_ffmpeg_uploads_while_it_records(tmp_path: Path) -> None:
         assert {"call", "front", "desk", "room"} <= set(json.loads(reply)["alternatives"][0]["transcript"].split())
 
 
-async def test_ffmpeg_alone_has_a_text_spoken(tmp_path: Path) -> None:
-    # It cannot have one transcribed alone, since it leaves without reading the reply to what it sent.
+async def test_ffmpeg_alone_gets_a_text_spoken(tmp_path: Path) -> None:
+    # FFmpeg alone cannot get a transcript, since it exits without reading the reply.
     need("ffmpeg")
     async with gateway_and_simulator() as (url, _):
         body = json.dumps({"input": "n1 n2 n3"}).encode().hex()
@@ -115,7 +115,7 @@ async def test_ffmpeg_alone_has_a_text_spoken(tmp_path: Path) -> None:
             "ffmpeg", "-v", "error", "-method", "POST", "-post_data", body, "-i", f"{url}/v1/audio/speech", "a.wav",
             cwd=tmp_path, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        _, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
+        _, output = await process.communicate()
+        assert process.returncode == 0, output.decode()
         samples, rate = soundfile.read(tmp_path / "a.wav", dtype="int16")
         assert [word.text for word in signal.decode(samples.tobytes(), rate)] == ["n1", "n2", "n3"]

@@ -1,8 +1,8 @@
-"""The official ``livekit-plugins-slng`` 1.8.9 in a process of its own.
+"""The official ``livekit-plugins-slng`` 1.8.9 in a separate process.
 
-It opens a connection for each utterance and retries much by itself. Each test that goes directly to the simulator too
-says what it sees or loses there; through the sidecar it sees no drop and no expiry. The rest, at the end of this file,
-it gives up in its own process.
+The plugin opens a connection for each utterance and retries many failures itself. Each test that also goes directly to
+the simulator shows what the plugin notices or loses there. Through the sidecar it notices no drop and no expiry. The
+last tests in this file show what the plugin loses in its own process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions
-from support.drivers import DIRECTLY, SIDECAR, Driver, driving, speech, upstream_at, whole_words
+from support.drivers import DIRECTLY, SIDECAR, Driver, driving, upstream_at
+from support.numbered_signal import speech, whole_words, words
 from support.running import AURA, NOVA
 
 pytestmark = pytest.mark.interop
@@ -28,35 +29,31 @@ def at(way: str, **profile: Any) -> contextlib.AbstractAsyncContextManager[tuple
     return upstream_at(way, SimulatorOptions.fast(**profile))
 
 
-def hearing(address: str) -> contextlib.AbstractAsyncContextManager[Driver]:
+def stt_client(address: str) -> contextlib.AbstractAsyncContextManager[Driver]:
     return driving("livekit", "livekit_slng.py", service="stt", slng_base_url=address, model=NOVA)
 
 
-def speaking(address: str, model: str = AURA, **options: Any) -> contextlib.AbstractAsyncContextManager[Driver]:
+def tts_client(address: str, model: str = AURA, **options: Any) -> contextlib.AbstractAsyncContextManager[Driver]:
     return driving(
         "livekit", "livekit_slng.py", service="tts", slng_base_url=address, model=model, voice="v", **options
     )
 
 
-def names(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
-
-
-def told_last(driver: Driver, number: int) -> bool:
+def was_transcribed(driver: Driver, number: int) -> bool:
     return f"n{number}" in driver.words("final")
 
 
-async def hear(driver: Driver, words: range) -> None:
-    """Have it hear words and ask for their final, and wait until the last one is told."""
-    await driver.send("hear", audio=speech(words))
+async def transcribe(driver: Driver, words: range) -> None:
+    """Send words and a flush, and wait until the last word is transcribed."""
+    await driver.send("transcribe", audio=speech(words))
     await driver.send("flush")
-    await driver.until(partial(told_last, driver, words[-1]))
+    await driver.until(partial(was_transcribed, driver, words[-1]))
 
 
-async def say(driver: Driver, *texts: str) -> None:
-    said = len(driver.of("said"))
-    await driver.send("say", texts=texts)
-    await driver.until(lambda: len(driver.of("said")) > said)
+async def speak(driver: Driver, *texts: str) -> None:
+    spoken = len(driver.of("spoken"))
+    await driver.send("speak", texts=texts)
+    await driver.until(lambda: len(driver.of("spoken")) > spoken)
 
 
 # Plain use
@@ -64,59 +61,59 @@ async def say(driver: Driver, *texts: str) -> None:
 
 @both_ways
 async def test_stt_delivers_every_word(way: str) -> None:
-    async with at(way) as (address, simulator), hearing(address) as driver:
-        await hear(driver, range(1, 11))
-        await hear(driver, range(11, 23))
+    async with at(way) as (address, simulator), stt_client(address) as driver:
+        await transcribe(driver, range(1, 11))
+        await transcribe(driver, range(11, 23))
         await driver.send("end")
         await driver.until(lambda: driver.of("ended"))
-        assert driver.words("final") == names(1, 22)
+        assert driver.words("final") == words(1, 22)
         assert not driver.of("error")
         assert simulator.log.dials == 1
 
 
 @both_ways
-async def test_tts_says_every_word(way: str) -> None:
-    async with at(way) as (address, simulator), speaking(address) as driver:
-        await say(driver, "n1 n2. ", "n3 n4.")
-        await say(driver, "n5 n6.")
+async def test_tts_speaks_every_word(way: str) -> None:
+    async with at(way) as (address, simulator), tts_client(address) as driver:
+        await speak(driver, "n1 n2. ", "n3 n4.")
+        await speak(driver, "n5 n6.")
         await driver.send("synthesize", text="n7 n8.")
-        await driver.until(lambda: len(driver.of("said")) == 3)
-        assert whole_words(driver.sound("audio")) == list(range(1, 9))
+        await driver.until(lambda: len(driver.of("spoken")) == 3)
+        assert whole_words(driver.audio("audio")) == list(range(1, 9))
         assert not driver.of("error")
         assert not driver.of(RETRIED)
         assert len(simulator.log.of("tts")) == 3
 
 
-# What upstream does
+# Faults of upstream
 
 
 @both_ways
 async def test_an_stt_drop_before_a_final_while_another_final_has_come(way: str) -> None:
-    async with at(way) as (address, simulator), hearing(address) as driver:
+    async with at(way) as (address, simulator), stt_client(address) as driver:
         fault = simulator.inject(do="drop", kind="stt", when="final", occurrence=2)
-        # All of it is upstream before the first final comes.
-        await driver.send("hear", audio=speech(range(1, 13)))
+        # All of the audio has reached upstream before the first final comes.
+        await driver.send("transcribe", audio=speech(range(1, 13)))
         await simulator.log.until(lambda _: fault.fired)
-        await hear(driver, range(13, 21))
+        await transcribe(driver, range(13, 21))
         if way == SIDECAR:
-            assert driver.words("final") == names(1, 20)
+            assert driver.words("final") == words(1, 20)
             assert len(driver.of(SESSION)) == 1
         else:
-            # It forgets the audio of all words at the first final, whichever it covers.
-            assert driver.words("final")[:4] == names(1, 4)
-            assert not set(driver.words("final")) & set(names(5, 12))
+            # The plugin discards the audio of all words at the first final, whichever words that covers.
+            assert driver.words("final")[:4] == words(1, 4)
+            assert not set(driver.words("final")) & set(words(5, 12))
             assert len(driver.of(SESSION)) == 2
         assert not driver.of("error")
 
 
 @both_ways
 async def test_an_stt_drop_under_audio(way: str) -> None:
-    async with at(way) as (address, simulator), hearing(address) as driver:
+    async with at(way) as (address, simulator), stt_client(address) as driver:
         fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=800)
-        await hear(driver, range(1, 5))
-        await hear(driver, range(5, 13))
-        # Before any final it replays by itself, on a second connection.
-        assert driver.words("final") == names(1, 12)
+        await transcribe(driver, range(1, 5))
+        await transcribe(driver, range(5, 13))
+        # Before any final the plugin itself replays the audio on a second connection.
+        assert driver.words("final") == words(1, 12)
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 2)
         assert not driver.of("error")
         assert len(fault.fired) == 1
@@ -124,15 +121,16 @@ async def test_an_stt_drop_under_audio(way: str) -> None:
 
 @both_ways
 async def test_an_stt_idle_expiry_between_turns(way: str) -> None:
-    async with at(way) as (address, simulator), hearing(address) as driver:
+    async with at(way) as (address, simulator), stt_client(address) as driver:
         for turn in (range(1, 5), range(5, 9), range(9, 13)):
-            await hear(driver, turn)
+            await transcribe(driver, turn)
             simulator.inject(**IDLE, kind="stt")
             await simulator.log.until(lambda log: not log.open)
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 3)
-        # Directly, what it sends before it has seen the close is lost: nothing, or the next turn's beginning.
+        # Without the sidecar, audio that it sends before it notices the close is lost: nothing, or the beginning of the
+        # next turn.
         if way == SIDECAR:
-            assert driver.words("final") == names(1, 12)
+            assert driver.words("final") == words(1, 12)
         assert not driver.of("error")
 
 
@@ -146,34 +144,34 @@ async def test_an_stt_idle_expiry_between_turns(way: str) -> None:
     ids=["drop", "error"],
 )
 async def test_a_tts_failure_before_the_first_audio(way: str, fault: dict[str, Any]) -> None:
-    async with at(way) as (address, simulator), speaking(address) as driver:
+    async with at(way) as (address, simulator), tts_client(address) as driver:
         simulator.inject(kind="tts", **fault)
-        await say(driver, "n1 n2.")
-        await say(driver, "n3 n4.")
-        assert whole_words(driver.sound("audio")) == [1, 2, 3, 4]
+        await speak(driver, "n1 n2.")
+        await speak(driver, "n3 n4.")
+        assert whole_words(driver.audio("audio")) == [1, 2, 3, 4]
         assert not driver.of("error")
-        # It says it again by itself, on another connection.
+        # The plugin itself sends the text again on another connection.
         assert len(driver.of(RETRIED)) == (0 if way == SIDECAR else 1)
         assert len(simulator.log.of("tts")) == 3
 
 
 @both_ways
 async def test_a_tts_drop_within_the_audio(way: str) -> None:
-    async with at(way) as (address, simulator), speaking(address) as driver:
+    async with at(way) as (address, simulator), tts_client(address) as driver:
         simulator.inject(do="drop", kind="tts", when="audio", after_ms=400)
-        await say(driver, " ".join(names(20, 39)))
-        assert len(signal.decode(driver.sound("audio"))) < 20
-        # No one can say the rest; directly it takes what it got for all there was.
+        await speak(driver, " ".join(words(20, 39)))
+        assert len(signal.decode(driver.audio("audio"))) < 20
+        # Nobody can speak the rest. Without the sidecar the plugin takes the audio so far for the whole.
         assert len(driver.of("error")) == (1 if way == SIDECAR else 0)
 
 
 @both_ways
 @pytest.mark.parametrize("model", ["slng/rime/arcana:3-en", "soniox/tts-rt:v1"], ids=["closes", "is spent"])
 async def test_a_tts_route_that_ends_with_each_turn(way: str, model: str) -> None:
-    async with at(way) as (address, _), speaking(address, model) as driver:
+    async with at(way) as (address, _), tts_client(address, model) as driver:
         for number in (1, 2, 3, 4):
-            await say(driver, f"n{number}0 n{number}1.")
-        assert whole_words(driver.sound("audio")) == [10, 11, 20, 21, 30, 31, 40, 41]
+            await speak(driver, f"n{number}0 n{number}1.")
+        assert whole_words(driver.audio("audio")) == [10, 11, 20, 21, 30, 31, 40, 41]
         assert not driver.of("error")
         assert not driver.of(RETRIED)
 
@@ -182,41 +180,41 @@ async def test_a_tts_route_that_ends_with_each_turn(way: str, model: str) -> Non
 async def test_a_warm_tts_connection_that_expires_between_turns(way: str) -> None:
     async with (
         at(way) as (address, simulator),
-        speaking(address, "gradium/tts:default", warm_standby_enabled=True) as driver,
+        tts_client(address, "gradium/tts:default", warm_standby_enabled=True) as driver,
     ):
         for first in (1, 3):
-            await say(driver, f"n{first} n{first + 1}.")
-            # The warm one, once the one that spoke is closed.
+            await speak(driver, f"n{first} n{first + 1}.")
+            # The warm connection, once the connection that spoke is closed.
             await simulator.log.until(lambda log: [record.types[:2] for record in log.open] == [["init"]])
             expiry = {"type": "error", "message": "Session expired: no output for 120 s"}
             simulator.inject(do="send", when="now", kind="tts", message=expiry)
             simulator.inject(**IDLE, kind="tts")
             await simulator.log.until(lambda log: not log.open)
-        await say(driver, "n5 n6.")
-        assert whole_words(driver.sound("audio")) == [1, 2, 3, 4, 5, 6]
+        await speak(driver, "n5 n6.")
+        assert whole_words(driver.audio("audio")) == [1, 2, 3, 4, 5, 6]
         assert not driver.of("error")
         assert len(driver.of(RETRIED)) == (0 if way == SIDECAR else 2)
 
 
-# What it gives up in its own process, through the sidecar too
+# Losses in the plugin's own process, through the sidecar too
 
 
 @both_ways
 async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str) -> None:
-    async with at(way, endpoint_ms=0) as (address, simulator), hearing(address) as driver:
-        await driver.send("hear", audio=speech(range(1, 6)))
+    async with at(way, endpoint_ms=0) as (address, simulator), stt_client(address) as driver:
+        await driver.send("transcribe", audio=speech(range(1, 6)))
         await simulator.log.until(lambda log: any(len(record.audio) for record in log.of("stt")))
         await driver.send("update", settings={"language": "de"})
-        await hear(driver, range(6, 11))
-        assert driver.words("final") == names(6, 10)
+        await transcribe(driver, range(6, 11))
+        assert driver.words("final") == words(6, 10)
         assert len(driver.of(SESSION)) == 2
 
 
 @both_ways
 async def test_an_error_message_ends_its_stt_session(way: str) -> None:
-    async with at(way) as (address, simulator), hearing(address) as driver:
+    async with at(way) as (address, simulator), stt_client(address) as driver:
         simulator.inject(do="error", kind="stt", when="audio", after_ms=800, code="provider_error", message="hiccup")
-        await hear(driver, range(1, 5))
-        assert driver.words("final") == names(1, 4)
-        # It takes every error for the end. The sidecar keeps one that may pass to itself.
+        await transcribe(driver, range(1, 5))
+        assert driver.words("final") == words(1, 4)
+        # The plugin ends at any error. The sidecar does not pass on errors that may be temporary.
         assert len(driver.of(SESSION)) == (1 if way == SIDECAR else 2)

@@ -1,6 +1,6 @@
-"""The official ``pipecat-slng`` 0.7.0 in a real Pipecat pipeline: through the sidecar it gets what it gets directly.
+"""The official ``pipecat-slng`` 0.7.0 in a real Pipecat pipeline gets the same through the sidecar as directly.
 
-It only dials ``wss://{world_part}.api.slng.ai``; ``WorldPart.bridge_url`` is the one place where that address is made.
+It only dials ``wss://{world_part}.api.slng.ai``; ``WorldPart.bridge_url`` is the one place that builds this address.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from pipecat.frames.frames import (
 from pipecat_slng import SlngSTTService, SlngTTSService
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import SimulatorOptions
-from support.official import AURA, NOVA, audio_frames, have_ended, heard, spoken, upstream, was_spoken
+from support.numbered_signal import words
+from support.official import AURA, NOVA, audio_frames, have_ended, played, transcribed, upstream, was_transcribed
 from support.pipelines import running_pipeline
 
 pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
 
 
-async def test_stt_gives_every_word_and_finalizes_each_turn(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stt_delivers_every_word_and_finalizes_each_turn(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with upstream(way, monkeypatch) as simulator:
         stt = SlngSTTService(api_key="k", world_part="us-east", model=NOVA)
         async with running_pipeline(stt) as pipeline:
             for turn in (range(1, 11), range(11, 23)):
                 await pipeline.send(*audio_frames(turn))
-                # Partials come while the user speaks; behind a finalize the sidecar holds them.
+                # Partials come while the user speaks. After a finalize the sidecar holds them.
                 await pipeline.until(lambda: pipeline.down(InterimTranscriptionFrame))
                 await pipeline.send(VADUserStoppedSpeakingFrame())
-                await pipeline.until(partial(was_spoken, pipeline, f"n{turn[-1]}"))
-            assert spoken(pipeline) == [f"n{number}" for number in range(1, 23)]
-            # It takes the first final after a finalize for its answer, whichever that is.
+                await pipeline.until(partial(was_transcribed, pipeline, f"n{turn[-1]}"))
+            assert transcribed(pipeline) == words(1, 22)
+            # The plugin takes the first final after a finalize for its answer, whichever final that is.
             assert sum(frame.finalized for frame in pipeline.down(TranscriptionFrame)) == 2
             assert not pipeline.up(ErrorFrame)
         assert simulator.log.dials == 1
@@ -52,12 +53,12 @@ async def test_stt_filters_partials_and_passes_finals(way: str, monkeypatch: pyt
         stt = SlngSTTService(api_key="k", world_part="us-east", model=NOVA)
         async with running_pipeline(stt) as pipeline:
             await pipeline.send(*audio_frames(range(1, 9)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(lambda: "n8" in spoken(pipeline))
-            assert spoken(pipeline) == [f"n{number}" for number in range(1, 9)]
+            await pipeline.until(lambda: "n8" in transcribed(pipeline))
+            assert transcribed(pipeline) == words(1, 8)
             assert not pipeline.down(InterimTranscriptionFrame)
 
 
-async def test_tts_says_each_turn_whole_and_ends_it_once(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tts_speaks_each_turn_whole_and_ends_it_once(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with upstream(way, monkeypatch) as simulator:
         tts = SlngTTSService(api_key="k", world_part="us-east", model=AURA, voice="aura-2-thalia-en")
         async with running_pipeline(tts) as pipeline:
@@ -69,7 +70,7 @@ async def test_tts_says_each_turn_whole_and_ends_it_once(way: str, monkeypatch: 
                     LLMFullResponseEndFrame(),
                 )
                 await pipeline.until(partial(have_ended, pipeline, number))
-            assert heard(pipeline) == [10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 33]
+            assert played(pipeline) == [10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 33]
             assert not pipeline.up(ErrorFrame)
         assert simulator.log.dials == 1
 

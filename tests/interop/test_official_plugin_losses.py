@@ -1,4 +1,4 @@
-"""What the official ``pipecat-slng`` 0.7.0 gives up in its own process, through the sidecar too."""
+"""What the official ``pipecat-slng`` 0.7.0 loses in its own process, through the sidecar too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pipecat.transcriptions.language import Language
 from pipecat_slng import SlngSTTService, SlngTTSService
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Log, SimulatorOptions
-from support.official import AURA, NOVA, audio_frames, spoken, upstream, was_spoken
+from support.numbered_signal import speech, words
+from support.official import AURA, NOVA, audio_frames, transcribed, upstream, was_transcribed
 from support.pipelines import RunningPipeline, running_pipeline
 
 pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
@@ -26,12 +27,8 @@ pytestmark = pytest.mark.parametrize("way", ["directly", "through the sidecar"])
 LONG = " ".join(f"n{number}" for number in range(1, 40))
 
 
-def speech(words: range) -> bytes:
-    return b"".join(frame.audio for frame in audio_frames(words))
-
-
-def has_heard(sound: bytes, log: Log) -> bool:
-    return any(record.audio == sound for record in log.of("stt"))
+def has_received(audio: bytes, log: Log) -> bool:
+    return any(record.audio == audio for record in log.of("stt"))
 
 
 def numbers(pipeline: RunningPipeline) -> list[int]:
@@ -44,14 +41,14 @@ async def test_an_stt_update_loses_the_speech_since_the_last_final(way: str, mon
         stt = SlngSTTService(api_key="k", world_part="us-east", model=NOVA)
         async with running_pipeline(stt) as pipeline:
             await pipeline.send(*audio_frames(range(1, 6)))
-            await simulator.log.until(partial(has_heard, speech(range(1, 6))))
+            await simulator.log.until(partial(has_received, speech(range(1, 6))))
             await pipeline.send(STTUpdateSettingsFrame(delta=stt.Settings(language=Language.DE)))
             await simulator.log.until(lambda log: len(log.of("stt")) == 2)
             await pipeline.send(*audio_frames(range(6, 11)))
-            await simulator.log.until(partial(has_heard, speech(range(6, 11))))
+            await simulator.log.until(partial(has_received, speech(range(6, 11))))
             await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n10"))
-            assert spoken(pipeline) == [f"n{number}" for number in range(6, 11)]
+            await pipeline.until(partial(was_transcribed, pipeline, "n10"))
+            assert transcribed(pipeline) == words(6, 10)
 
 
 async def test_a_tts_update_cuts_the_speech_under_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +80,6 @@ async def test_an_interruption_loses_uninterruptible_speech_behind_it(
             await pipeline.send(TTSSpeakFrame("n200 n201."))
             await pipeline.until(lambda: {200, 201} <= set(numbers(pipeline)))
             assert not {100, 101} & set(numbers(pipeline))
-            # It leaves its connection for a new one, and says so.
+            # The plugin replaces its connection and reports that.
             assert simulator.log.dials == 2
             assert "abandoned: interrupted" in pipeline.up(ErrorFrame)[0].error

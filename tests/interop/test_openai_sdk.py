@@ -1,4 +1,4 @@
-"""OpenAI's own Python client against a sidecar, with nothing changed but its base URL."""
+"""OpenAI's own Python client against a sidecar. Only the base URL differs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from slng_sidecar.simulator import SimulatorOptions
 from support.running import AURA, NOVA, gateway_and_simulator
 
 TEXT = "n1 n2 n3 n4 n5 n6"
-SOUND = signal.encode([signal.SignalWord(n, gap=30 if n == 3 else 2) for n in range(1, 7)], 16_000)
-WAV = wav_header(16_000, data_size=len(SOUND)) + SOUND
+PCM = signal.encode([signal.SignalWord(n, gap=30 if n == 3 else 2) for n in range(1, 7)], 16_000)
+WAV = wav_header(16_000, data_size=len(PCM)) + PCM
 
 
 def client(url: str) -> AsyncOpenAI:
@@ -37,7 +37,7 @@ async def test_whole_and_streamed_speech_have_the_same_audio(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
-async def test_every_format_that_its_client_knows(name: str) -> None:
+async def test_every_format_of_the_client_is_delivered(name: str) -> None:
     async with gateway_and_simulator() as (url, _), client(url) as api:
         reply = await api.audio.speech.create(
             model="tts-1",
@@ -48,7 +48,7 @@ async def test_every_format_that_its_client_knows(name: str) -> None:
         assert len(reply.content) > 1_000
 
 
-async def test_a_transcription_as_object_text_and_verbose() -> None:
+async def test_a_transcription_comes_as_an_object_as_text_and_as_verbose_json() -> None:
     async with gateway_and_simulator() as (url, _), client(url) as api:
         file = ("hello.wav", WAV)
         done = await api.audio.transcriptions.create(model="whisper-1", file=file)
@@ -62,12 +62,12 @@ async def test_a_transcription_as_object_text_and_verbose() -> None:
             timestamp_granularities=["word", "segment"],
             language="en",
         )
-        assert verbose.duration == pytest.approx(len(SOUND) / 32_000, abs=0.001)
+        assert verbose.duration == pytest.approx(len(PCM) / 32_000, abs=0.001)
         assert [segment.text for segment in verbose.segments or ()] == ["n1 n2 n3", "n4 n5 n6"]
         assert [word.word for word in verbose.words or ()] == TEXT.split()
 
 
-async def test_a_transcription_as_it_comes() -> None:
+async def test_a_transcription_is_streamed() -> None:
     async with gateway_and_simulator() as (url, _), client(url) as api:
         deltas, done = [], ""
         stream = await api.audio.transcriptions.create(model="gpt-4o-transcribe", file=("a.wav", WAV), stream=True)
@@ -89,7 +89,7 @@ async def test_models_are_listed_and_found() -> None:
             await api.models.retrieve("gpt-9")
 
 
-async def test_refusals_are_its_client_s_exceptions_with_our_words() -> None:
+async def test_a_refusal_is_an_exception_of_the_client_with_the_sidecar_s_message() -> None:
     async with gateway_and_simulator(SimulatorOptions.fast(keys=("x",))) as (url, _), client(url) as api:
         with pytest.raises(openai.AuthenticationError, match="SLNG_API_KEY"):
             await api.audio.speech.create(model="tts-1", voice="alloy", input=TEXT)

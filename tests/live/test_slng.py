@@ -1,4 +1,4 @@
-"""The real SLNG: each disputed fact is asked, and the answer printed (run with ``-s``, or read the summary)."""
+"""The real SLNG: a probe for each disputed fact, which prints the answer (run with ``-s``, or read the summary)."""
 
 from __future__ import annotations
 
@@ -27,51 +27,51 @@ def gateway() -> Gateway:
     return Gateway(settings.gateway, secrets.api_key)
 
 
-async def tell(question: str, answer: Awaitable[str]) -> None:
-    """Print an answer; whatever it is, it is news and no failure."""
+async def show(question: str, answer: Awaitable[str]) -> None:
+    """Print the answer of a probe. A test does not fail because of an answer."""
     try:
-        said = await answer
+        result = await answer
     except Exception as error:
-        said = f"no answer ({type(error).__name__}: {error})"
-    print(f"\nSLNG: {question}: {said}")
+        result = f"no answer ({type(error).__name__}: {error})"
+    print(f"\nSLNG: {question}: {result}")
 
 
 async def test_does_the_global_gateway_answer(gateway: Gateway) -> None:
-    await tell("api.slng.ai", ask.does_it_answer(Gateway("https://api.slng.ai", gateway.key)))
-    await tell(ask.host(gateway.url), ask.does_it_answer(gateway))
+    await show("api.slng.ai", ask.does_it_answer(Gateway("https://api.slng.ai", gateway.key)))
+    await show(ask.host(gateway.url), ask.does_it_answer(gateway))
 
 
 @pytest.mark.parametrize("model", ROUTES)
 async def test_is_a_standalone_flush_honoured(gateway: Gateway, model: str) -> None:
-    await tell(f"flush honoured on {model}", ask.is_a_standalone_flush_honoured(gateway, model))
+    await show(f"flush honoured on {model}", ask.is_a_standalone_flush_honoured(gateway, model))
 
 
 @pytest.mark.parametrize("model", ROUTES)
 async def test_which_terminal_ends_a_turn(gateway: Gateway, model: str) -> None:
-    await tell(f"terminal of {model}", ask.which_terminal(gateway, model))
+    await show(f"terminal of {model}", ask.which_terminal(gateway, model))
 
 
 @pytest.mark.parametrize("model", ROUTES)
 async def test_does_a_connection_outlive_its_turn(gateway: Gateway, model: str) -> None:
-    await tell(f"after a turn {model}", ask.what_becomes_of_the_connection(gateway, model))
+    await show(f"after a turn {model}", ask.what_happens_to_the_connection(gateway, model))
 
 
 @pytest.mark.parametrize(("kind", "model"), [("stt", STT), ("stt", EXTERNAL_STT), ("tts", TTS), ("tts", EXTERNAL_TTS)])
 async def test_is_the_slng_prefix_needed(gateway: Gateway, kind: str, model: str) -> None:
-    await tell(f"route {kind} {model}", ask.is_the_route_taken(gateway, kind, model))
+    await show(f"route {kind} {model}", ask.is_the_route_accepted(gateway, kind, model))
 
 
 @pytest.mark.parametrize("header", [{"X-Region-Override": "eu-north-1"}, {"X-World-Part-Override": "eu"}])
-async def test_are_region_headers_taken(gateway: Gateway, header: dict[str, str]) -> None:
+async def test_are_region_headers_accepted(gateway: Gateway, header: dict[str, str]) -> None:
     for base in ("https://api.slng.ai", gateway.url):
-        await tell(
-            f"{header} at {ask.host(base)}", ask.is_the_route_taken(Gateway(base, gateway.key), "tts", TTS, header)
+        await show(
+            f"{header} at {ask.host(base)}", ask.is_the_route_accepted(Gateway(base, gateway.key), "tts", TTS, header)
         )
 
 
 @pytest.mark.parametrize("model", ROUTES)
-async def test_how_does_audio_come(gateway: Gateway, model: str) -> None:
-    await tell(f"sound of {model}", ask.how_does_sound_come(gateway, model))
+async def test_in_which_form_does_audio_come(gateway: Gateway, model: str) -> None:
+    await show(f"sound of {model}", ask.how_does_audio_come(gateway, model))
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ async def test_how_does_audio_come(gateway: Gateway, model: str) -> None:
     ],
 )
 async def test_what_is_not_known(gateway: Gateway, question: str, probe: Callable[[Gateway], Awaitable[str]]) -> None:
-    await tell(question, probe(gateway))
+    await show(question, probe(gateway))

@@ -7,13 +7,13 @@ from slng_sidecar.net.channel import Channel
 
 
 async def started(task: asyncio.Task[object]) -> bool:
-    """Let a task run as far as it gets; tell whether it still waits."""
+    """Let a task run as far as it can, and return whether it still waits."""
     for _ in range(3):
         await asyncio.sleep(0)
     return not task.done()
 
 
-async def test_what_is_put_is_taken_in_order() -> None:
+async def test_messages_are_taken_in_the_order_in_which_they_were_put() -> None:
     channel: Channel[str | bytes] = Channel()
     for data in (b"one", "two", b""):
         channel.put(data)
@@ -31,7 +31,7 @@ async def test_taking_waits_for_the_next_message() -> None:
     assert await taking == "late"
 
 
-async def test_size_and_high_water_are_kept() -> None:
+async def test_the_size_and_its_maximum_are_counted() -> None:
     channel: Channel[str | bytes] = Channel()
     channel.put(b"12345")
     channel.put("678")
@@ -44,7 +44,7 @@ async def test_size_and_high_water_are_kept() -> None:
     assert repr(channel) == "Channel(2 items, size 4, high water 8)"
 
 
-async def test_after_the_finish_what_waits_is_taken_and_then_nothing() -> None:
+async def test_after_finish_the_waiting_messages_are_taken_and_then_none() -> None:
     channel: Channel[str | bytes] = Channel()
     channel.put("one")
     channel.finish()
@@ -56,7 +56,7 @@ async def test_after_the_finish_what_waits_is_taken_and_then_nothing() -> None:
     assert "finished" in repr(channel)
 
 
-async def test_the_finish_wakes_the_taker() -> None:
+async def test_finish_wakes_the_taker() -> None:
     channel: Channel[str | bytes] = Channel()
     taking = asyncio.create_task(channel.take())
     assert await started(taking)
@@ -66,7 +66,7 @@ async def test_the_finish_wakes_the_taker() -> None:
     assert await taking is None
 
 
-async def test_a_discard_drops_what_waits() -> None:
+async def test_discard_drops_the_waiting_messages() -> None:
     channel: Channel[str | bytes] = Channel()
     channel.put(b"one")
     channel.discard()
@@ -75,7 +75,7 @@ async def test_a_discard_drops_what_waits() -> None:
     assert (channel.size, channel.high_water) == (0, 3)
 
 
-async def test_there_is_room_below_the_bound() -> None:
+async def test_there_is_room_below_the_limit() -> None:
     channel: Channel[str | bytes] = Channel()
     channel.put(bytes(9))
 
@@ -90,13 +90,13 @@ async def test_room_is_waited_for_until_enough_was_taken() -> None:
     assert await started(waiting)
 
     await channel.take()
-    assert await started(waiting)  # 10 wait, which is not less than 10
+    assert await started(waiting)  # 10 bytes wait, and the limit requires fewer
     await channel.take()
 
     await asyncio.wait_for(waiting, 1)
 
 
-async def test_a_finish_and_a_discard_end_the_wait_for_room() -> None:
+async def test_finish_and_discard_end_the_wait_for_room() -> None:
     for end in (Channel.finish, Channel.discard):
         channel: Channel[str | bytes] = Channel()
         channel.put(bytes(10))
@@ -150,7 +150,7 @@ async def test_an_error_comes_after_the_last_item() -> None:
         await channel.take()
 
 
-async def test_everything_that_waits_is_taken_at_once() -> None:
+async def test_all_waiting_messages_are_taken_at_once() -> None:
     channel: Channel[int] = Channel(lambda _: 1)
     for number in range(3):
         channel.put(number)

@@ -1,4 +1,4 @@
-"""Listening: who may connect to a Unix socket and whose place it takes, and clients that say nothing."""
+"""Listening: who may connect to a Unix socket, when a socket is replaced, and clients that send nothing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from support.running import running_gateway
 
 
 @pytest.fixture
-def umask_of_nobody() -> Iterator[None]:
-    """Take no permission away, as careless start scripts do."""
+def permissive_umask() -> Iterator[None]:
+    """Set a umask that removes no permission, as careless start scripts do."""
     before = os.umask(0)
     try:
         yield
@@ -26,7 +26,7 @@ def umask_of_nobody() -> Iterator[None]:
         os.umask(before)
 
 
-@pytest.mark.usefixtures("umask_of_nobody")
+@pytest.mark.usefixtures("permissive_umask")
 @pytest.mark.parametrize("mode", [0o600, 0o660])
 def test_the_socket_has_the_permissions_that_are_set_whatever_the_umask(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "s.sock"
@@ -51,8 +51,8 @@ def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None
             client.connect(str(path))
 
 
-def test_a_socket_that_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
-    # Of another kind here; as a rule it is another user's, which root may always connect to.
+def test_a_socket_that_cannot_be_probed_is_left_alone(tmp_path: Path) -> None:
+    # The socket has another type here. In practice it belongs to another user, but root may always connect to those.
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(path))
@@ -62,7 +62,7 @@ def test_a_socket_that_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of the options are Linux's")
-def test_a_client_that_vanished_is_noticed_by_tcp() -> None:
+def test_tcp_keepalive_detects_a_client_that_vanished() -> None:
     with (
         serving.listen_tcp("127.0.0.1", 0) as listening,
         socket.create_connection(listening.getsockname()),
@@ -112,6 +112,8 @@ async def test_an_idle_connection_is_kept_for_longer_than_clients_keep_it() -> N
             writer.write(HEALTH)
             assert b" 200 " in await reader.readuntil(b'"}')
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(5.5):  # httpx's, as OpenAI's client has it, and uvicorn's own, are 5 s
+                async with asyncio.timeout(
+                    5.5
+                ):  # httpx's limit, which OpenAI's client uses, and uvicorn's default are 5 s
                     await reader.read()
         writer.close()

@@ -14,7 +14,7 @@ async def forever() -> None:
     await asyncio.Event().wait()
 
 
-async def test_leaving_the_block_ends_what_still_runs() -> None:
+async def test_leaving_the_block_ends_the_tasks_that_still_run() -> None:
     async with Tasks() as tasks:
         running = tasks.start(forever(), "runs")
         await asyncio.sleep(0)
@@ -23,7 +23,7 @@ async def test_leaving_the_block_ends_what_still_runs() -> None:
     assert running.get_name() == "runs"
 
 
-async def test_leaving_the_block_waits_for_the_cleaning_up() -> None:
+async def test_leaving_the_block_waits_for_the_cleanup() -> None:
     cleaned = False
 
     async def careful() -> None:
@@ -49,7 +49,7 @@ async def test_the_result_of_a_task_can_be_awaited() -> None:
         assert await tasks.start(answer(), "answers") == 42
 
 
-async def test_a_task_that_dies_takes_the_block_and_its_siblings_along() -> None:
+async def test_a_failed_task_ends_the_block_and_the_other_tasks() -> None:
     async def dies() -> None:
         raise Mishap("this one")
 
@@ -84,7 +84,7 @@ async def test_a_task_that_raises_while_it_is_cancelled_is_reported() -> None:
         await owner()
 
 
-async def test_the_blocks_own_exception_comes_out_as_it_is() -> None:
+async def test_the_blocks_own_exception_is_raised_unchanged() -> None:
     running = []
 
     async def owner() -> None:
@@ -130,7 +130,7 @@ async def test_tasks_that_ended_are_not_kept() -> None:
 
 
 @pytest.mark.logs_errors
-async def test_a_separate_task_that_dies_takes_nothing_with_it_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_separate_task_ends_nothing_else_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def die() -> None:
         raise Mishap("why")
 
@@ -148,7 +148,7 @@ async def test_a_separate_task_that_dies_takes_nothing_with_it_and_is_logged(cap
     assert "why" in str(record.exc_info[1])
 
 
-async def test_leaving_the_block_waits_for_what_separate_tasks_start_while_they_are_cleaning_up() -> None:
+async def test_leaving_the_block_waits_for_tasks_that_separate_tasks_start_in_their_cleanup() -> None:
     async with SeparateTasks() as tasks:
 
         async def careful() -> None:

@@ -21,7 +21,7 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService, connection
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import free_port
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import RunningPipeline, running_pipeline
 from support.running import gateway_and_simulator, running_gateway
 from websockets.asyncio.server import ServerConnection, serve
@@ -114,8 +114,8 @@ async def test_a_sidecar_that_comes_back_after_a_permanent_outage_is_used_again(
             await asyncio.wait_for(connected.wait(), 5)
             assert stt.is_usable
             await pipeline.send(*audio_frames(range(1, 5)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n4"))
-            assert spoken(pipeline) == ["n1", "n2", "n3", "n4"]
+            await pipeline.until(partial(was_transcribed, pipeline, "n4"))
+            assert transcribed(pipeline) == ["n1", "n2", "n3", "n4"]
 
 
 @pytest.mark.usefixtures("short_outage")
@@ -192,7 +192,7 @@ async def test_invalid_messages_do_not_end_the_session() -> None:
         listening(handler, subprotocols=["slng-sidecar.v1"]) as url,
         running_pipeline(SlngSTTService(sidecar_url=url)) as pipeline,
     ):
-        await pipeline.until(lambda: spoken(pipeline) == ["still", "here"])
+        await pipeline.until(lambda: transcribed(pipeline) == ["still", "here"])
 
 
 async def test_proxies_from_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,5 +215,5 @@ async def test_a_unix_socket_works(tmp_path: Path) -> None:
     ):
         await pipeline.send(TTSSpeakFrame("n1 n2"), *audio_frames(range(1, 4)), VADUserStoppedSpeakingFrame())
         await pipeline.until(partial(have_ended, pipeline, 1))
-        await pipeline.until(partial(was_spoken, pipeline, "n3"))
-        assert heard(pipeline) == [1, 2]
+        await pipeline.until(partial(was_transcribed, pipeline, "n3"))
+        assert played(pipeline) == [1, 2]

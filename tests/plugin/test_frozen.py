@@ -35,7 +35,8 @@ from pipecat_slng_sidecar import (
 )
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import SIGNAL, free_port
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.numbered_signal import words
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import RunningPipeline, running_pipeline
 from support.processes import Running, started
 from websockets.asyncio.client import ClientConnection
@@ -130,11 +131,7 @@ async def sidecar_at(kind: str, folder: Path) -> AsyncIterator[Sidecar]:
             await sidecar.end()
 
 
-def words(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
-
-
-async def hear(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:
+async def send_audio(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:
     """Send audio and wait until it has passed through the pipeline."""
     passed = len(pipeline.down(InputAudioRawFrame)) + len(frames)
     await pipeline.send(*frames)
@@ -145,7 +142,7 @@ async def speak_until_full(pipeline: RunningPipeline, transport: asyncio.Transpo
     """Send words until the socket is full and a send waits. Return the number of the last word."""
     async with asyncio.timeout(20):
         for number in itertools.count(first):
-            await hear(pipeline, audio_frames(range(number, number + 1), frame_bytes=3200))
+            await send_audio(pipeline, audio_frames(range(number, number + 1), frame_bytes=3200))
             if (waiting := transport.get_write_buffer_size()) > HIGH_WATER:
                 await asyncio.sleep(0.05)  # data that is only in transit has left the buffer by then
                 if transport.get_write_buffer_size() == waiting:
@@ -162,18 +159,18 @@ async def test_a_full_socket_costs_one_error_and_the_audio_of_that_time_is_trans
         service = SlngSTTService(sidecar_url=sidecar.url, model=SIGNAL)
         async with running_pipeline(service) as pipeline:
             await pipeline.send(*audio_frames(range(1, 6)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n5"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n5"))
             if kind == "tcp":
                 # With the default buffer it takes two minutes of audio to fill the socket, but only 30 s are kept.
                 transports[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
             await sidecar.freeze()
             last = await speak_until_full(pipeline, transports[0], 6)
             await pipeline.until(lambda: pipeline.up(ErrorFrame))
-            await hear(pipeline, audio_frames(range(last + 1, last + 6)))
+            await send_audio(pipeline, audio_frames(range(last + 1, last + 6)))
             await (sidecar.thaw() if back == "thawed" else sidecar.replace())
             await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, f"n{last + 5}"))
-            assert spoken(pipeline) == words(1, last + 5)
+            await pipeline.until(partial(was_transcribed, pipeline, f"n{last + 5}"))
+            assert transcribed(pipeline) == words(1, last + 5)
             [error] = pipeline.up(ErrorFrame)
             assert error.category is ErrorCategory.CONNECTIVITY
             assert "accepted no data" in error.error
@@ -193,7 +190,7 @@ async def test_a_pipeline_ends_even_if_the_socket_is_full(
     async with sidecar_at(kind, tmp_path) as sidecar:
         async with running_pipeline(SlngSTTService(sidecar_url=sidecar.url, model=SIGNAL)) as pipeline:
             await pipeline.send(*audio_frames(range(1, 4)), VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n3"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n3"))
             await sidecar.freeze()
             await speak_until_full(pipeline, transports[0], 4)
             began = asyncio.get_running_loop().time()
@@ -220,7 +217,7 @@ async def test_a_frozen_sidecar_that_answers_no_ping_costs_one_error_and_the_tex
             await pipeline.until(lambda: pipeline.up(ErrorFrame))
             await sidecar.thaw()
             await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [1, 2, 3, 4]
+            assert played(pipeline) == [1, 2, 3, 4]
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
@@ -257,7 +254,7 @@ async def test_an_http_request_to_a_frozen_sidecar_costs_one_error_and_the_next_
             monkeypatch.setattr(http_tts, "_READ_TIMEOUT", 30.0)
             await pipeline.send(TTSSpeakFrame("n3 n4"))
             await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [3, 4]
+            assert played(pipeline) == [3, 4]
             [error] = pipeline.up(ErrorFrame)
             assert error.category is ErrorCategory.CONNECTIVITY
 

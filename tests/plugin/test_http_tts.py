@@ -24,12 +24,12 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngTTSSettings
 from slng_sidecar.simulator import SimulatorOptions, running_simulator
 from support.bots import free_port
-from support.official import have_ended, heard
+from support.official import have_ended, played
 from support.pipelines import running_pipeline
 from support.running import gateway_and_simulator, running_gateway
 
 
-async def test_sentences_are_said_whole_and_in_order() -> None:
+async def test_sentences_are_spoken_whole_and_in_order() -> None:
     async with (
         gateway_and_simulator() as (url, _),
         running_pipeline(SlngHttpTTSService(sidecar_url=url, voice="one")) as pipeline,
@@ -38,7 +38,7 @@ async def test_sentences_are_said_whole_and_in_order() -> None:
             LLMFullResponseStartFrame(), TextFrame("n1 n2. "), TextFrame("n3 n4."), LLMFullResponseEndFrame()
         )
         await pipeline.until(partial(have_ended, pipeline, 1))
-        assert heard(pipeline) == [1, 2, 3, 4]
+        assert played(pipeline) == [1, 2, 3, 4]
         assert not pipeline.up(ErrorFrame)
 
 
@@ -51,7 +51,7 @@ async def test_audio_is_pushed_as_it_comes() -> None:
         await pipeline.until(lambda: pipeline.down(TTSAudioRawFrame))
         assert not pipeline.down(TTSStoppedFrame)
         await pipeline.until(partial(have_ended, pipeline, 1))
-        assert heard(pipeline) == list(range(1, 30))
+        assert played(pipeline) == list(range(1, 30))
 
 
 async def test_an_interruption_aborts_the_request() -> None:
@@ -67,12 +67,12 @@ async def test_an_interruption_aborts_the_request() -> None:
         await pipeline.send(TTSSpeakFrame("n100"))
         await pipeline.until(lambda: pipeline.down(TTSStoppedFrame))
         after = b"".join(frame.audio for frame in pipeline.after(InterruptionFrame, TTSAudioRawFrame))
-        said = b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame))
-        assert 0 < len(after) < len(said)
+        everything = b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame))
+        assert 0 < len(after) < len(everything)
         assert not pipeline.up(ErrorFrame)
 
 
-async def test_settings_hold_from_the_next_sentence_on() -> None:
+async def test_settings_apply_from_the_next_sentence_on() -> None:
     async with (
         gateway_and_simulator(slng_http_tts="websocket") as (url, simulator),
         running_pipeline(SlngHttpTTSService(sidecar_url=url, voice="one")) as pipeline,
@@ -89,7 +89,7 @@ async def test_settings_hold_from_the_next_sentence_on() -> None:
         assert (second["config"]["speed"], second["config"]["language"]) == (1.5, "de")
 
 
-async def test_a_failure_is_one_error_frame_that_says_why() -> None:
+async def test_a_failure_is_one_error_frame_that_names_the_cause() -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(keys=("another",))) as (url, _),
         running_pipeline(SlngHttpTTSService(sidecar_url=url)) as pipeline,
@@ -113,7 +113,9 @@ async def test_an_upstream_that_dies_in_mid_sentence_is_one_error_frame() -> Non
         assert len(pipeline.up(ErrorFrame)) == 1
 
 
-async def test_no_sidecar_is_one_error_frame_that_says_how_to_start_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_sidecar_is_one_error_frame_that_explains_how_to_start_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("pipecat_slng_sidecar.http_tts._WAIT_FOR_SIDECAR", 0.2)
     address = f"http://127.0.0.1:{free_port()}"
     async with running_pipeline(SlngHttpTTSService(sidecar_url=address)) as pipeline:
@@ -125,7 +127,7 @@ async def test_no_sidecar_is_one_error_frame_that_says_how_to_start_it(monkeypat
         assert error.category is ErrorCategory.CONNECTIVITY
 
 
-async def test_what_is_no_pcm_is_never_played() -> None:
+async def test_a_reply_that_is_not_pcm_is_never_played() -> None:
     """A server that is no sidecar: the simulator answers this route with a WAV, as SLNG does."""
     async with (
         running_simulator(SimulatorOptions.fast()) as simulator,
@@ -137,16 +139,16 @@ async def test_what_is_no_pcm_is_never_played() -> None:
         assert not pipeline.down(TTSAudioRawFrame)
 
 
-async def test_a_session_that_was_given_is_used_and_left_open() -> None:
+async def test_a_session_passed_by_the_caller_is_used_and_left_open() -> None:
     async with gateway_and_simulator() as (url, _), aiohttp.ClientSession() as session:
         async with running_pipeline(SlngHttpTTSService(sidecar_url=url, aiohttp_session=session)) as pipeline:
             await pipeline.send(TTSSpeakFrame("n1 n2"))
             await pipeline.until(partial(have_ended, pipeline, 1))
-            assert heard(pipeline) == [1, 2]
+            assert played(pipeline) == [1, 2]
         assert not session.closed
 
 
-async def test_a_session_that_has_no_connection_to_spare_is_not_waited_for_without_end(
+async def test_the_wait_for_a_free_connection_of_the_session_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pipecat_slng_sidecar.http_tts._WAIT_FOR_SIDECAR", 0.2)
@@ -173,7 +175,7 @@ async def test_a_session_that_has_no_connection_to_spare_is_not_waited_for_witho
         another.cancel()
 
 
-async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
+async def test_a_unix_socket_works_too(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     async with (
         running_simulator(SimulatorOptions.fast()) as simulator,
@@ -182,13 +184,13 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     ):
         await pipeline.send(TTSSpeakFrame("n1 n2"))
         await pipeline.until(partial(have_ended, pipeline, 1))
-        assert heard(pipeline) == [1, 2]
+        assert played(pipeline) == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("way", "regional"), [("bridge", False), ("auto", True)], ids=["the bridge", "a gateway without one"]
 )
-async def test_it_speaks_by_either_way_upstream(way: str, regional: bool) -> None:
+async def test_it_speaks_over_either_upstream_api(way: str, regional: bool) -> None:
     async with (
         gateway_and_simulator(SimulatorOptions.fast(regional=regional, http_rate=16_000), slng_http_tts=way) as (
             url,
@@ -198,7 +200,7 @@ async def test_it_speaks_by_either_way_upstream(way: str, regional: bool) -> Non
     ):
         await pipeline.send(TTSSpeakFrame("n1 n2 n3"), TTSSpeakFrame("n4 n5"))
         await pipeline.until(partial(have_ended, pipeline, 2))
-        assert heard(pipeline) == [1, 2, 3, 4, 5]
+        assert played(pipeline) == [1, 2, 3, 4, 5]
         assert not pipeline.up(ErrorFrame)
         kinds = [record.kind for record in simulator.log.records if record.status in (101, 200)]
         assert set(kinds) == ({"http"} if way == "bridge" else {"tts"})

@@ -10,7 +10,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from pipecat.frames.frames import (
     Frame,
@@ -21,6 +20,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService, connection, http_tts, stt
+from support.audio import at_speaking_level
 from support.paths import ROOT
 from support.processes import serving
 from support.transports import RoomTransport
@@ -51,12 +51,11 @@ def ask(url: str, body: bytes, **headers: str) -> bytes:
     return answer
 
 
-def spoken(sidecar: str, text: str) -> bytes:
+def speech_of(sidecar: str, text: str) -> bytes:
     """Return speech of the sidecar, as loud as somebody near the microphone, since a VAD ignores quiet speech."""
     body = json.dumps({"text": text, "config": {"sample_rate": RATE}}).encode()
     pcm = ask(f"{sidecar}/v1/bridges/unmute/tts/slng/deepgram/aura:2-en", body, Accept="audio/pcm")
-    samples = np.frombuffer(pcm, np.int16).astype(np.float64)
-    return bytes((samples * (25_000 / np.abs(samples).max())).astype(np.int16).tobytes())
+    return at_speaking_level(pcm)
 
 
 def recognised(sidecar: str, pcm: bytes, rate: int) -> str:
@@ -73,17 +72,19 @@ async def test_the_bot_in_the_readme_answers(tmp_path: Path, monkeypatch: pytest
     exec(compile(block, "plugin/README.md", "exec"), names)
     async with serving("--simulate", cwd=tmp_path) as sidecar:
         monkeypatch.setenv("SLNG_SIDECAR_URL", sidecar.url)
-        question = await asyncio.to_thread(spoken, sidecar.url, "Please call the front desk and ask for a quiet room.")
+        question = await asyncio.to_thread(
+            speech_of, sidecar.url, "Please call the front desk and ask for a quiet room."
+        )
         room = RoomTransport()
         running = asyncio.create_task(names["run_bot"](room, Repeater()))
         try:
             await room.ready()
             await room.enter()
-            await room.say(bytes(RATE) + question + bytes(RATE * 4), RATE)
+            await room.speak(bytes(RATE) + question + bytes(RATE * 4), RATE)
             async with asyncio.timeout(WAIT):
-                while not room.heard() or asyncio.get_running_loop().time() - room.last_sound < 1:
-                    await room.say(bytes(640), RATE)
-            answer = await asyncio.to_thread(recognised, sidecar.url, room.heard(), room.out_rate)
+                while not room.played() or asyncio.get_running_loop().time() - room.last_audio < 1:
+                    await room.speak(bytes(640), RATE)
+            answer = await asyncio.to_thread(recognised, sidecar.url, room.played(), room.out_rate)
             assert "call the front desk and ask for a quiet room" in answer
             await room.leave()
             await asyncio.wait_for(running, WAIT)

@@ -1,4 +1,4 @@
-"""The sidecar starts later than the bot, is killed with -9 in the middle of a conversation, or stays away."""
+"""The sidecar starts later than the bot, is killed with SIGKILL in the middle of a conversation, or stays away."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from pipecat.services.ai_service import AIService
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
 from slng_sidecar.engines import signal
 from support.bots import SIGNAL, SimulatorProcess, free_port, sidecar_process, simulator_process, speak_at_pace
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.numbered_signal import words
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import RunningPipeline, running_pipeline
 from support.processes import Running
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 def note_events(service: AIService) -> list[str]:
-    """Give a list that grows by the name of each event of a service's connection."""
+    """Return a list to which the name of each connection event of a service is added."""
     events: list[str] = []
     for name in ("on_connected", "on_disconnected", "on_connection_error"):
 
@@ -47,15 +48,11 @@ async def kill(sidecar: Running) -> None:
     sidecar.code = 0
 
 
-def words(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
-
-
 @contextlib.asynccontextmanager
 async def interrupted_service(
     service: AIService, simulator: SimulatorProcess, port: int
 ) -> AsyncIterator[tuple[RunningPipeline, Running]]:
-    """Run a pipeline whose sidecar is there; the block kills it."""
+    """Run a pipeline with a running sidecar. The block kills the sidecar."""
     async with sidecar_process(simulator.url, port) as sidecar, running_pipeline(service) as pipeline:
         await asyncio.wait_for(_connected(service), 10)
         yield pipeline, sidecar
@@ -78,7 +75,7 @@ async def _connected(service: AIService) -> None:
         pytest.param("true", id="with word times"),
     ],
 )
-async def test_what_was_spoken_just_before_a_kill_and_meanwhile_is_transcribed_once(times: str) -> None:
+async def test_speech_just_before_a_kill_and_meanwhile_is_transcribed_once(times: str) -> None:
     port = free_port()
     stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
     events = note_events(stt)
@@ -92,11 +89,11 @@ async def test_what_was_spoken_just_before_a_kill_and_meanwhile_is_transcribed_o
         async with sidecar_process(simulator.url, port):
             await speak_at_pace(pipeline, audio_frames(range(20, 28)))
             await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n27"))
-            # Without word times the replay may begin within a word, which cannot be told from another word.
-            said = [word for word in spoken(pipeline) if times == "true" or not word.startswith("frag:")]
-            assert said == words(1, 27)
-            assert len(said) >= len(spoken(pipeline)) - 1
+            await pipeline.until(partial(was_transcribed, pipeline, "n27"))
+            # Without word times the replay may begin within a word, and the fragment looks like another word.
+            found = [word for word in transcribed(pipeline) if times == "true" or not word.startswith("frag:")]
+            assert found == words(1, 27)
+            assert len(found) >= len(transcribed(pipeline)) - 1
             assert len(pipeline.up(ErrorFrame)) == 1
             passed = sum(len(frame.audio) for frame in pipeline.down(InputAudioRawFrame))
             assert passed == sum(len(frame.audio) for frame in audio_frames(range(1, 28)))
@@ -104,7 +101,7 @@ async def test_what_was_spoken_just_before_a_kill_and_meanwhile_is_transcribed_o
             assert events == ["on_connected", "on_disconnected", "on_connection_error", "on_connected"]
 
 
-async def test_a_context_that_was_not_heard_yet_is_said_once_after_a_kill() -> None:
+async def test_a_context_without_audio_yet_is_spoken_once_after_a_kill() -> None:
     port = free_port()
     tts = SlngTTSService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
     async with (
@@ -118,11 +115,11 @@ async def test_a_context_that_was_not_heard_yet_is_said_once_after_a_kill() -> N
         await kill(first)
         async with sidecar_process(simulator.url, port):
             await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [1, 2, 3, 4, 5]
+            assert played(pipeline) == [1, 2, 3, 4, 5]
             assert len(pipeline.up(ErrorFrame)) == 1
 
 
-async def test_a_context_that_was_heard_in_part_ends_with_the_kill_and_the_turn_goes_on() -> None:
+async def test_a_context_that_was_played_in_part_ends_with_the_kill_and_the_turn_continues() -> None:
     port = free_port()
     tts = SlngTTSService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
     async with (
@@ -148,7 +145,7 @@ async def test_a_context_that_was_heard_in_part_ends_with_the_kill_and_the_turn_
             ]  # fmt: skip
 
 
-async def test_a_sidecar_that_starts_later_than_the_bot_costs_one_error_and_no_word() -> None:
+async def test_a_sidecar_that_starts_later_than_the_bot_causes_one_error_and_loses_no_word() -> None:
     port = free_port()
     stt = SlngSTTService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
     tts = SlngTTSService(sidecar_url=f"http://127.0.0.1:{port}", model=SIGNAL)
@@ -158,9 +155,9 @@ async def test_a_sidecar_that_starts_later_than_the_bot_costs_one_error_and_no_w
         await pipeline.until(lambda: len(pipeline.up(ErrorFrame)) == 2)
         async with sidecar_process(simulator.url, port):
             await pipeline.send(VADUserStoppedSpeakingFrame())
-            await pipeline.until(partial(was_spoken, pipeline, "n5"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n5"))
             await pipeline.until(partial(have_ended, pipeline, 1))
-            assert spoken(pipeline) == words(1, 5)
-            assert heard(pipeline) == [1, 2, 3]
+            assert transcribed(pipeline) == words(1, 5)
+            assert played(pipeline) == [1, 2, 3]
             assert {frame.processor for frame in pipeline.up(ErrorFrame)} == {stt, tts}
             assert all("slng-sidecar serve" in frame.error for frame in pipeline.up(ErrorFrame))

@@ -1,15 +1,14 @@
-"""The stall guard, with a peer that reads only when a test tells it to."""
+"""The stall guard, with a peer that reads only when a test makes it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator
 
 import pytest
 from pipecat_slng_sidecar import stall_guard
 from pipecat_slng_sidecar.stall_guard import StallGuard
+from support.streams import Stream, connected
 
 SECONDS = 0.2
 MESSAGE = bytes(8000)
@@ -21,52 +20,30 @@ def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stall_guard, "_CLOSE_TIMEOUT", SECONDS)
 
 
-class Stream:
-    """A stream with the interface of a WebSocket connection, and the plain socket at its other end."""
-
-    def __init__(self, writer: asyncio.StreamWriter, peer: socket.socket) -> None:
-        self._writer = writer
-        self._peer = peer
+class Sender(Stream):
+    """A stream with the interface of a WebSocket connection."""
 
     @property
     def transport(self) -> asyncio.Transport:
-        transport = self._writer.transport
+        transport = self.writer.transport
         assert isinstance(transport, asyncio.Transport)
         return transport
 
     async def send(self, message: str | bytes) -> None:
-        self._writer.write(message.encode() if isinstance(message, str) else message)
-        await self._writer.drain()
-
-    async def peer_reads(self, size: int) -> int:
-        return len(await asyncio.get_running_loop().sock_recv(self._peer, size))
+        self.writer.write(message.encode() if isinstance(message, str) else message)
+        await self.writer.drain()
 
     async def wait_lost(self) -> None:
         with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+            await self.writer.wait_closed()
 
 
-@contextlib.asynccontextmanager
-async def connected() -> AsyncIterator[Stream]:
-    ours, peer = socket.socketpair()
-    for end in (ours, peer):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
-        end.setblocking(False)
-    _, writer = await asyncio.open_unix_connection(sock=ours)
-    try:
-        yield Stream(writer, peer)
-    finally:
-        writer.transport.abort()
-        peer.close()
-        await asyncio.sleep(0)
-
-
-def waiting(stream: Stream) -> int:
+def waiting(stream: Sender) -> int:
     return stream.transport.get_write_buffer_size()
 
 
 async def test_a_send_to_a_peer_that_reads_nothing_is_aborted_at_the_timeout() -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         began = asyncio.get_running_loop().time()
         with StallGuard(stream) as guard, contextlib.suppress(ConnectionError):
             async with asyncio.timeout(5):
@@ -77,7 +54,7 @@ async def test_a_send_to_a_peer_that_reads_nothing_is_aborted_at_the_timeout() -
 
 
 async def test_buffered_bytes_are_watched_even_if_no_send_waits_for_them() -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         with StallGuard(stream) as guard:
             while not waiting(stream):
                 await guard.send(MESSAGE)
@@ -88,7 +65,7 @@ async def test_buffered_bytes_are_watched_even_if_no_send_waits_for_them() -> No
 
 @pytest.mark.parametrize("waits", [True, False], ids=["a send waits", "no send waits"])
 async def test_a_slow_peer_that_keeps_reading_is_not_aborted(waits: bool) -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         with StallGuard(stream) as guard:
             while waiting(stream) < 3 * len(MESSAGE):  # less than half of the size at which a send waits
                 await guard.send(MESSAGE)
@@ -107,7 +84,7 @@ async def test_a_slow_peer_that_keeps_reading_is_not_aborted(waits: bool) -> Non
 
 
 async def test_buffered_data_is_dropped_at_the_end_of_the_block() -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         with StallGuard(stream) as guard:
             while not waiting(stream):
                 await guard.send(MESSAGE)
@@ -118,7 +95,7 @@ async def test_buffered_data_is_dropped_at_the_end_of_the_block() -> None:
 
 
 async def test_a_close_without_an_answer_is_cut_off() -> None:
-    async with connected() as stream:
+    async with connected(Sender) as stream:
         with StallGuard(stream) as guard:
             await guard.send("close")
         while not waiting(stream):

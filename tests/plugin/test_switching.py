@@ -1,4 +1,4 @@
-"""Pipecat's ServiceSwitcher around the services fails over where one is done for, and not where nothing was lost."""
+"""Pipecat's ServiceSwitcher fails over if a service is permanently unusable, and not if nothing was lost."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pipecat.frames.frames import ErrorFrame, TTSSpeakFrame, VADUserStoppedSpeak
 from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherStrategyFailover
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat_slng_sidecar import SlngSTTService, SlngTTSService
-from support.official import audio_frames, have_ended, heard, spoken, was_spoken
+from support.numbered_signal import words
+from support.official import audio_frames, have_ended, played, transcribed, was_transcribed
 from support.pipelines import WAIT, RunningPipeline, running_pipeline
 from support.running import gateway_and_simulator
 
 
 class Switcher(ServiceSwitcher[ServiceSwitcherStrategyFailover]):
-    """Fails over, and notes to what."""
+    """Fails over, and records the services that it switched to."""
 
     def __init__(self, *services: FrameProcessor) -> None:
         super().__init__(list(services), ServiceSwitcherStrategyFailover)
@@ -33,9 +34,9 @@ class Switcher(ServiceSwitcher[ServiceSwitcherStrategyFailover]):
             await self._happened.wait()
 
 
-async def hear(pipeline: RunningPipeline, words: range) -> None:
+async def transcribe(pipeline: RunningPipeline, words: range) -> None:
     await pipeline.send(*audio_frames(words), VADUserStoppedSpeakingFrame())
-    await pipeline.until(partial(was_spoken, pipeline, f"n{words[-1]}"))
+    await pipeline.until(partial(was_transcribed, pipeline, f"n{words[-1]}"))
 
 
 async def test_an_stt_that_is_refused_is_replaced_once() -> None:
@@ -45,9 +46,9 @@ async def test_an_stt_that_is_refused_is_replaced_once() -> None:
         switcher = Switcher(refused, works)
         async with running_pipeline(switcher) as pipeline:
             await switcher.has_switched()
-            await hear(pipeline, range(1, 5))
-            await hear(pipeline, range(5, 9))
-            assert spoken(pipeline) == [f"n{number}" for number in range(1, 9)]
+            await transcribe(pipeline, range(1, 5))
+            await transcribe(pipeline, range(5, 9))
+            assert transcribed(pipeline) == words(1, 8)
         assert switcher.switched == [works]
         assert (refused.is_usable, works.is_usable) == (False, True)
 
@@ -61,7 +62,7 @@ async def test_a_tts_that_is_refused_is_replaced_once() -> None:
             await switcher.has_switched()
             await pipeline.send(TTSSpeakFrame("n1 n2"), TTSSpeakFrame("n3"))
             await pipeline.until(partial(have_ended, pipeline, 2))
-            assert heard(pipeline) == [1, 2, 3]
+            assert played(pipeline) == [1, 2, 3]
         assert switcher.switched == [works]
 
 
@@ -71,10 +72,10 @@ async def test_a_drop_of_upstream_switches_nothing_and_loses_nothing(fault: str)
         first, second = SlngSTTService(sidecar_url=url), SlngSTTService(sidecar_url=url)
         switcher = Switcher(first, second)
         async with running_pipeline(switcher) as pipeline:
-            await hear(pipeline, range(1, 5))
+            await transcribe(pipeline, range(1, 5))
             simulator.inject(do=fault, when="now")
-            await hear(pipeline, range(5, 9))
-            assert spoken(pipeline) == [f"n{number}" for number in range(1, 9)]
+            await transcribe(pipeline, range(5, 9))
+            assert transcribed(pipeline) == words(1, 8)
             assert not pipeline.up(ErrorFrame)
         assert switcher.switched == []
         assert first.is_usable

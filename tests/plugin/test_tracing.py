@@ -1,4 +1,4 @@
-"""Spans of the services, with the OpenTelemetry SDK and a pipeline that traces."""
+"""The spans of the services, with the OpenTelemetry SDK and a pipeline with tracing."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat_slng_sidecar import SlngHttpTTSService, SlngSTTService, SlngTTSService
-from support.official import audio_frames, have_ended, was_spoken
+from support.official import audio_frames, have_ended, was_transcribed
 from support.pipelines import running_pipeline
 from support.running import gateway_and_simulator
 
 
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
-    """Collect the process's spans; OpenTelemetry lets its provider be set only once."""
+    """Collect the spans of the process. OpenTelemetry allows its provider to be set only once."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -43,7 +43,7 @@ def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
 
 
 def named(spans: InMemorySpanExporter, name: str) -> list[dict[str, Any]]:
-    """Give the attributes of each span of a name."""
+    """Return the attributes of each span with a name."""
     found: list[ReadableSpan] = [span for span in spans.get_finished_spans() if span.name == name]
     return [dict(span.attributes or {}) for span in found]
 
@@ -55,7 +55,7 @@ async def test_a_transcript_is_a_span_with_its_usage(spans: InMemorySpanExporter
             frames = audio_frames(range(1, 5))
             seconds = sum(frame.num_frames for frame in frames) / 16_000
             await pipeline.send(VADUserStartedSpeakingFrame(), *frames, VADUserStoppedSpeakingFrame(stop_secs=0.2))
-            await pipeline.until(partial(was_spoken, pipeline, "n4"))
+            await pipeline.until(partial(was_transcribed, pipeline, "n4"))
     [span] = named(spans, "stt")
     assert span["gen_ai.provider.name"] == "slng"
     assert span["gen_ai.request.model"] == "slng/deepgram/nova:3-en"

@@ -31,13 +31,13 @@ def test_a_code_stands_for_its_status(code: str, status: int) -> None:
     assert GatewayError(code, "m").status == status
 
 
-def test_a_code_nobody_knows_is_upstreams_fault() -> None:
+def test_an_unknown_code_is_an_error_of_upstream() -> None:
     error = GatewayError("new_code", "m")
 
     assert (error.status, error.retryable, error.fatal) == (502, True, True)
 
 
-def test_a_status_given_wins_over_the_codes() -> None:
+def test_an_explicit_status_takes_precedence_over_that_of_the_code() -> None:
     assert GatewayError("auth_error", "m", status=403).status == 403
 
 
@@ -61,7 +61,7 @@ def test_the_message_has_the_shape_of_the_contract() -> None:
     assert repr(error) == "GatewayError('auth_error', 'wrong key', status=403, fatal=False)"
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_fields_are_left_out() -> None:
     assert set(GatewayError("bad_request", "m").as_message()) == {
         "type", "code", "message", "retryable", "fatal", "data",
     }  # fmt: skip
@@ -88,7 +88,7 @@ def test_what_is_not_known_is_left_out() -> None:
         ("draining", 1012),
     ],
 )
-def test_the_close_code_says_whose_fault_it_was(code: str, close_code: int) -> None:
+def test_the_close_code_shows_whose_fault_it_was(code: str, close_code: int) -> None:
     assert GatewayError(code, "m").close_code == close_code
 
 

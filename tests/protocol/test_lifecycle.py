@@ -26,7 +26,7 @@ from support.conversation import odd_objects
         ({"config": {"sample_rate": None, "encoding": None}}, {"sample_rate": None, "encoding": None}),
     ],
 )
-def test_a_usable_init_gives_its_config(message: dict[str, Any], config: dict[str, Any]) -> None:
+def test_a_valid_init_returns_its_config(message: dict[str, Any], config: dict[str, Any]) -> None:
     assert check_init(message) == config
 
 
@@ -47,7 +47,7 @@ def test_a_usable_init_gives_its_config(message: dict[str, Any], config: dict[st
         ({"encoding": ["linear16"]}, "config.encoding"),
     ],
 )
-def test_an_unusable_init_is_refused_with_the_fields_name(config: object, named: str) -> None:
+def test_an_invalid_init_is_refused_with_the_name_of_the_field(config: object, named: str) -> None:
     with pytest.raises(GatewayError) as caught:
         check_init({"type": "init", "config": config})
 
@@ -57,12 +57,12 @@ def test_an_unusable_init_is_refused_with_the_fields_name(config: object, named:
 
 
 @given(odd_objects)
-def test_any_init_gives_a_config_or_a_refusal(message: dict[str, Any]) -> None:
+def test_any_init_returns_a_config_or_is_refused(message: dict[str, Any]) -> None:
     with contextlib.suppress(GatewayError):
         assert isinstance(check_init(json.loads(json.dumps(message))), dict)
 
 
-def test_what_goes_wrong_with_an_opening_says_what_to_do() -> None:
+def test_a_failed_opening_names_the_remedy() -> None:
     life = Lifecycle(30, 5)
     life.start(1000)
     assert life.init_overdue(1029) is None

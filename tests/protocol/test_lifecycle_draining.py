@@ -1,4 +1,4 @@
-"""A session whose sidecar is about to stop ends at the next moment at which nothing is cut."""
+"""A session of a sidecar that is draining ends at the next moment at which nothing is cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slng_sidecar.protocol.stt.session import SttMachine
 from slng_sidecar.protocol.tts.dialects import ExtendedTts, PlainTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import Conversation, Said, dial, down, fatal, goodbye, retire, up
+from support.conversation import Conversation, Step, client_closed, dial, down, fatal, retire, up
 
 SPOKEN = array("h", [8000, -8000] * 4000).tobytes()  # 500 ms
 SECOND = bytes(32_000)
@@ -20,11 +20,11 @@ STT_INIT: dict[str, Any] = {"type": "init", "config": {"sample_rate": 16_000}}
 TTS_INIT: dict[str, Any] = {"type": "init", "config": {"encoding": "linear16", "sample_rate": 16_000}}
 
 
-def draining(seconds: int) -> Said:
+def draining(seconds: int) -> Step:
     return down({"type": "status", "state": "draining", "cause": "shutdown", "deadline_ms": seconds * 1000})
 
 
-def hearing(*, plain: bool = False) -> Conversation:
+def transcribing(*, plain: bool = False) -> Conversation:
     talk = Conversation(SttMachine(SttOptions(model="a/b:c"), PlainStt() if plain else ExtendedStt("1", "1")))
     talk.client(STT_INIT)
     talk.ready()
@@ -39,20 +39,20 @@ def speaking(*, plain: bool = False) -> Conversation:
     return talk
 
 
-def kinds(said: list[Said]) -> list[str]:
-    return [what[1]["type"] if what[0] == "down" and isinstance(what[1], dict) else what[0] for what in said]
+def kinds(steps: list[Step]) -> list[str]:
+    return [what[1]["type"] if what[0] == "down" and isinstance(what[1], dict) else what[0] for what in steps]
 
 
-def test_an_stt_session_in_which_nobody_speaks_closes_after_what_is_left() -> None:
-    talk = hearing()
+def test_a_quiet_stt_session_closes_after_its_last_transcripts() -> None:
+    talk = transcribing()
     talk.client(SPOKEN, SECOND)
     assert talk.drain(30) == [draining(30), up(CLOSE)]
     assert kinds(talk.upstream({"type": "final_transcript", "transcript": "bye"})) == ["final_transcript"]
-    assert talk.lost(1000) == [goodbye(1012)]
+    assert talk.lost(1000) == [client_closed(1012)]
 
 
 def test_speech_is_transcribed_to_its_end_first() -> None:
-    talk = hearing()
+    talk = transcribing()
     talk.client(SPOKEN)
     assert talk.drain(30) == [draining(30)]
     talk.client(SPOKEN)
@@ -60,17 +60,17 @@ def test_speech_is_transcribed_to_its_end_first() -> None:
 
 
 def test_an_stt_session_ends_with_the_answer_to_a_finalize() -> None:
-    talk = hearing()
+    talk = transcribing()
     talk.client(SPOKEN)
     talk.drain(30)
     talk.client({"type": "finalize", "id": "f"})
-    said = talk.upstream({"type": "final_transcript", "transcript": "done", "from_finalize": True})
-    assert kinds(said)[:2] == ["final_transcript", "finalized"]
-    assert said[-1] == up(CLOSE)
+    steps = talk.upstream({"type": "final_transcript", "transcript": "done", "from_finalize": True})
+    assert kinds(steps)[:2] == ["final_transcript", "finalized"]
+    assert steps[-1] == up(CLOSE)
 
 
-def test_a_client_that_sends_no_more_is_not_waited_for() -> None:
-    talk = hearing()
+def test_a_client_that_sends_nothing_more_does_not_delay_the_drain() -> None:
+    talk = transcribing()
     talk.client(SPOKEN)
     talk.drain(30)
     assert talk.wait(0.9) == []
@@ -78,23 +78,23 @@ def test_a_client_that_sends_no_more_is_not_waited_for() -> None:
 
 
 def test_an_stt_session_that_never_falls_silent_is_cut_off_at_the_deadline() -> None:
-    talk = hearing()
+    talk = transcribing()
     talk.client(SPOKEN)
     talk.drain(2)
     for _ in range(3):
         talk.wait(0.5)
         talk.client(SPOKEN)
-    assert talk.wait(1)[-2:] == [fatal("draining"), goodbye(1012)]
+    assert talk.wait(1)[-2:] == [fatal("draining"), client_closed(1012)]
 
 
 def test_a_plain_stt_client_learns_of_the_drain_by_the_close_alone() -> None:
-    talk = hearing(plain=True)
-    assert talk.drain(30) == [up(CLOSE), retire(0), goodbye(1012)]
+    talk = transcribing(plain=True)
+    assert talk.drain(30) == [up(CLOSE), retire(0), client_closed(1012)]
 
 
-def test_a_tts_session_that_says_nothing_closes_at_once() -> None:
+def test_a_tts_session_without_text_closes_at_once() -> None:
     talk = speaking()
-    assert talk.drain(30) == [draining(30), retire(0), goodbye(1012)]
+    assert talk.drain(30) == [draining(30), retire(0), client_closed(1012)]
 
 
 def test_speech_under_way_is_finished() -> None:
@@ -103,9 +103,9 @@ def test_speech_under_way_is_finished() -> None:
     talk.upstream(SPOKEN)
     assert talk.drain(30) == [draining(30)]
     talk.upstream(SPOKEN)
-    said = talk.upstream({"type": "audio_end"})
-    assert kinds(said) == ["audio_end", "retire", "goodbye"]
-    assert said[-1] == goodbye(1012)
+    steps = talk.upstream({"type": "audio_end"})
+    assert kinds(steps) == ["audio_end", "retire", "client_closed"]
+    assert steps[-1] == client_closed(1012)
 
 
 def test_a_context_that_is_not_flushed_yet_is_waited_for() -> None:
@@ -115,7 +115,7 @@ def test_a_context_that_is_not_flushed_yet_is_waited_for() -> None:
     talk.wait(5)
     talk.client({"type": "text", "context_id": "a", "text": "y"}, {"type": "flush", "context_id": "a"})
     talk.upstream(SPOKEN)
-    assert talk.upstream({"type": "audio_end"})[-1] == goodbye(1012)
+    assert talk.upstream({"type": "audio_end"})[-1] == client_closed(1012)
 
 
 def test_speech_that_does_not_end_in_time_fails_with_the_deadline() -> None:
@@ -123,10 +123,10 @@ def test_speech_that_does_not_end_in_time_fails_with_the_deadline() -> None:
     talk.client({"type": "text", "context_id": "a", "text": "x"}, {"type": "flush", "context_id": "a"})
     talk.upstream(SPOKEN)
     talk.drain(2)
-    said = talk.wait(2)
-    assert kinds(said) == ["audio_end", "retire", "error", "goodbye"]
-    assert said[0][1]["reason"] == "failed"
-    assert said[-2:] == [fatal("draining"), goodbye(1012)]
+    steps = talk.wait(2)
+    assert kinds(steps) == ["audio_end", "retire", "error", "client_closed"]
+    assert steps[0][1]["reason"] == "failed"
+    assert steps[-2:] == [fatal("draining"), client_closed(1012)]
 
 
 def test_a_plain_turn_is_finished() -> None:
@@ -134,10 +134,10 @@ def test_a_plain_turn_is_finished() -> None:
     talk.client({"type": "text", "text": "x"}, {"type": "flush"})
     talk.upstream(SPOKEN)
     assert talk.drain(30) == []
-    assert talk.upstream({"type": "audio_end"})[-1] == goodbye(1012)
+    assert talk.upstream({"type": "audio_end"})[-1] == client_closed(1012)
 
 
-def test_a_session_that_is_opened_meanwhile_can_still_say_goodbye() -> None:
+def test_a_session_opened_during_the_drain_can_still_speak() -> None:
     talk = Conversation(TtsMachine(TtsOptions(model="a/b:c"), ExtendedTts("1", "1")))
     assert talk.drain(30) == [draining(30)]
     assert talk.client(TTS_INIT) == [dial(0)]
@@ -146,10 +146,10 @@ def test_a_session_that_is_opened_meanwhile_can_still_say_goodbye() -> None:
     talk.client({"type": "text", "context_id": "a", "text": "bye"}, {"type": "flush", "context_id": "a"})
     talk.wait(2)
     talk.upstream(SPOKEN)
-    assert talk.upstream({"type": "audio_end"})[-1] == goodbye(1012)
+    assert talk.upstream({"type": "audio_end"})[-1] == client_closed(1012)
 
 
-def test_a_session_that_is_opened_meanwhile_and_says_nothing_ends_after_a_second() -> None:
+def test_a_session_opened_during_the_drain_without_text_ends_after_a_second() -> None:
     for machine, init in (
         (TtsMachine(TtsOptions(model="a/b:c"), ExtendedTts("1", "1")), TTS_INIT),
         (SttMachine(SttOptions(model="a/b:c"), ExtendedStt("1", "1")), STT_INIT),
@@ -159,7 +159,7 @@ def test_a_session_that_is_opened_meanwhile_and_says_nothing_ends_after_a_second
         talk.client(init)
         talk.ready()
         assert not talk.over
-        assert talk.wait(1)[-1] == goodbye(1012)
+        assert talk.wait(1)[-1] == client_closed(1012)
 
 
 def test_a_client_that_never_begins_is_cut_off_at_the_deadline_at_the_latest() -> None:
@@ -169,11 +169,11 @@ def test_a_client_that_never_begins_is_cut_off_at_the_deadline_at_the_latest() -
     ):
         talk = Conversation(machine)
         talk.drain(2)
-        assert talk.wait(2)[-1] == goodbye(1012)
+        assert talk.wait(2)[-1] == client_closed(1012)
 
 
 def test_draining_twice_is_draining_once() -> None:
-    talk = hearing()
+    talk = transcribing()
     talk.client(SPOKEN)
     assert talk.drain(30) == [draining(30)]
     assert talk.drain(30) == []

@@ -26,11 +26,11 @@ from slng_sidecar.protocol.messages import (
     type_of,
     usable_confidence,
 )
-from support.conversation import json_values, odd_objects, strictly
+from support.conversation import json_values, odd_objects, strict_json
 
 
 def tts(message: dict[str, Any]) -> Any:
-    """The one meaning of a TTS message."""
+    """Return the only event of a TTS message."""
     (found,) = parse_tts(json.dumps(message))
     return found
 
@@ -48,7 +48,7 @@ def test_a_message_is_written_compactly_and_in_utf8() -> None:
     assert dump({"type": "text", "text": "Grüße 👋"}) == '{"type":"text","text":"Grüße 👋"}'
 
 
-def test_half_a_character_is_written_so_that_it_can_be_sent() -> None:
+def test_a_lone_surrogate_is_written_so_that_it_can_be_sent() -> None:
     text = dump({"text": "é\ud800"})
 
     text.encode()
@@ -56,28 +56,28 @@ def test_half_a_character_is_written_so_that_it_can_be_sent() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))
-def test_what_was_read_can_be_written_sent_and_read_again(value: dict[str, Any]) -> None:
+def test_a_message_survives_reading_writing_and_reading_again(value: dict[str, Any]) -> None:
     message = parse_object(json.dumps(value))
 
-    assert strictly(dump(message)) == message
+    assert strict_json(dump(message)) == message
 
 
 @given(st.dictionaries(st.text(st.characters(), max_size=5), st.text(st.characters(), max_size=5), max_size=3))
 def test_any_text_survives_the_wire(message: dict[str, str]) -> None:
-    assert strictly(dump(message)) == message
+    assert strict_json(dump(message)) == message
 
 
-def test_what_json_has_no_word_for_is_read_as_nothing() -> None:
+def test_a_number_that_json_cannot_express_is_read_as_null() -> None:
     assert parse_object('{"a":NaN,"b":[Infinity,-Infinity]}') == {"a": None, "b": [None, None]}
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400 + ".0"])
 def test_a_number_beyond_floats_is_not_written_as_infinity(number: str) -> None:
-    strictly(dump(parse_object(f'{{"a":{number}}}')))
+    strict_json(dump(parse_object(f'{{"a":{number}}}')))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "not JSON"),
         ("hello", "not JSON"),
@@ -93,15 +93,15 @@ def test_a_number_beyond_floats_is_not_written_as_infinity(number: str) -> None:
         ("[" * 100_000, "nested"),
     ],
 )
-def test_what_is_no_object_is_refused_by_saying_what_it_is(text: str, said: str) -> None:
-    with pytest.raises(GatewayError, match=said) as caught:
+def test_a_value_that_is_no_object_is_refused_with_its_kind(text: str, expected: str) -> None:
+    with pytest.raises(GatewayError, match=expected) as caught:
         parse_object(text)
 
     assert caught.value.code == "bad_request"
     assert not caught.value.fatal
 
 
-def test_a_number_too_long_to_read_is_refused_for_what_it_is() -> None:
+def test_a_number_too_long_to_read_is_refused_as_such() -> None:
     with pytest.raises(GatewayError) as caught:
         parse_object('{"a":' + "1" * 5000 + "}")
 
@@ -116,14 +116,14 @@ def test_types_are_compared_in_lower_case(message: dict[str, Any], kind: str) ->
 
 
 @given(st.text() | json_values.map(json.dumps) | odd_objects.map(json.dumps))
-def test_any_text_means_something_or_is_refused(text: str) -> None:
+def test_any_text_is_understood_or_refused(text: str) -> None:
     with contextlib.suppress(GatewayError):
         parse_stt(text)
     with contextlib.suppress(GatewayError):
         assert parse_tts(text)
 
 
-# What both bridges say
+# Messages of both bridges
 
 
 @pytest.mark.parametrize("kind", ["ready", "Ready", "READY"])
@@ -141,7 +141,7 @@ def test_ready_without_usable_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "code", "said", "status"),
+    ("message", "code", "text", "status"),
     [
         ({"type": "error", "code": "rate_limit", "message": "slow"}, "rate_limit", "slow", 429),
         ({"type": "error", "data": {"code": "auth_error", "message": "key"}}, "auth_error", "key", 401),
@@ -170,10 +170,10 @@ def test_ready_without_usable_ids() -> None:
         ({"type": "error", "code": -1, "message": ["m"]}, "provider_error", "provider_error", 502),
     ],
 )
-def test_every_shape_of_an_error_is_understood(message: dict[str, Any], code: str, said: str, status: int) -> None:
+def test_every_shape_of_an_error_is_understood(message: dict[str, Any], code: str, text: str, status: int) -> None:
     for found in (parse_stt(json.dumps(message)), tts(message)):
         assert isinstance(found, UpstreamError)
-        assert (found.error.code, found.error.message, found.error.status) == (code, said, status)
+        assert (found.error.code, found.error.message, found.error.status) == (code, text, status)
         assert not found.error.fatal
 
 
@@ -184,14 +184,14 @@ def test_a_numeric_status_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("status", range(400, 600))
-def test_a_bare_status_says_whether_it_can_be_tried_again(status: int) -> None:
+def test_a_bare_status_decides_whether_a_retry_makes_sense(status: int) -> None:
     error = parse_error({"code": status, "message": "m"})
 
     assert error.retryable is (status >= 500 or status in (408, 409, 425, 429))
 
 
 @pytest.mark.parametrize("status", [403, 404, 405, 504])
-def test_a_bare_status_of_upstream_is_not_taken_for_a_fault_of_the_clients_origin_or_route(status: int) -> None:
+def test_a_bare_status_of_upstream_is_not_attributed_to_the_clients_origin_or_route(status: int) -> None:
     assert parse_error({"code": status}).code not in (
         "forbidden_origin",
         "not_found",
@@ -238,7 +238,7 @@ def test_a_partial_with_little() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", 7, ["x"]])
-def test_a_text_that_stands_only_in_the_alternative_is_found(text: object) -> None:
+def test_a_text_that_is_only_in_the_alternative_is_found(text: object) -> None:
     channel = {"alternatives": [{"transcript": "inner"}]}
 
     assert transcript({"type": "final_transcript", "transcript": text, "channel": channel}).text == "inner"
@@ -335,7 +335,7 @@ def test_words_without_times_are_no_words(words: object) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, "true", []])
-def test_from_finalize_that_is_no_truth_value_says_nothing(value: object) -> None:
+def test_a_from_finalize_that_is_no_boolean_is_ignored(value: object) -> None:
     assert transcript({"type": "final_transcript", "from_finalize": value}).from_finalize is None
 
 
@@ -347,10 +347,10 @@ def test_other_stt_messages_stay_as_they_are(message: dict[str, Any]) -> None:
     assert parse_stt(json.dumps(message)) == Other(message)
 
 
-# Sound and ends
+# Audio and the ends of turns
 
-SOUND = b"\x00\x01\xff\xfe"
-ENCODED = base64.b64encode(SOUND).decode()
+PCM = b"\x00\x01\xff\xfe"
+ENCODED = base64.b64encode(PCM).decode()
 
 
 @pytest.mark.parametrize(
@@ -368,14 +368,14 @@ ENCODED = base64.b64encode(SOUND).decode()
     ],
 )
 def test_base64_audio_is_found_in_every_place(message: dict[str, Any]) -> None:
-    assert tts(message) == Audio(SOUND)
+    assert tts(message) == Audio(PCM)
 
 
 @pytest.mark.parametrize("final", [True, 1, "true"])
 def test_a_message_can_be_both_audio_and_the_end(final: object) -> None:
     message = {"audio": ENCODED, "isFinal": final}
 
-    assert parse_tts(json.dumps(message)) == (Audio(SOUND), Terminal("audio_end", {"isFinal": final}))
+    assert parse_tts(json.dumps(message)) == (Audio(PCM), Terminal("audio_end", {"isFinal": final}))
     assert tts({"audio": None, "isFinal": final}) == Terminal("audio_end", {"isFinal": final})
 
 
@@ -417,7 +417,7 @@ def test_audio_is_not_read_from_messages_of_other_types() -> None:
         ({"type": "event", "event_type": "final"}, "audio_end"),
     ],
 )
-def test_every_form_of_a_turns_end_is_one(message: dict[str, Any], form: str) -> None:
+def test_every_form_of_a_turns_end_is_understood(message: dict[str, Any], form: str) -> None:
     assert tts(message) == Terminal(form, message)
 
 

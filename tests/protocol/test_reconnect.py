@@ -7,7 +7,7 @@ from slng_sidecar.protocol.reconnect import ReconnectPolicy
 LOST = GatewayError("upstream_closed", "gone")
 
 
-def test_delays_grow_from_none_to_five_seconds() -> None:
+def test_delays_grow_from_zero_to_five_seconds() -> None:
     policy = ReconnectPolicy(1000, lambda: 0.5)
     now, waits = 0.0, []
     for _ in range(9):
@@ -24,7 +24,7 @@ def test_jitter_moves_a_delay_by_half_either_way(jitter: float, wait: float) -> 
     assert policy.next_attempt(LOST, None, 0) == wait
 
 
-def test_a_refusal_for_good_ends_the_trying_but_busy_does_not() -> None:
+def test_a_permanent_refusal_ends_the_retries_but_busy_does_not() -> None:
     policy = ReconnectPolicy(60, lambda: 0.5)
     with pytest.raises(GatewayError) as caught:
         policy.next_attempt(GatewayError("auth_error", "key"), 100, 0)
@@ -32,7 +32,7 @@ def test_a_refusal_for_good_ends_the_trying_but_busy_does_not() -> None:
     assert policy.next_attempt(GatewayError("rate_limit", "busy"), 100, 0) == 0
 
 
-def test_three_quick_lives_in_a_row_end_it_and_a_long_one_starts_the_count_again() -> None:
+def test_three_short_connections_in_a_row_end_the_retries_and_a_long_one_restarts_the_count() -> None:
     policy = ReconnectPolicy(60, lambda: 0.5)
     for lived in (1, 1, 6, 1, 4.9):
         policy.next_attempt(LOST, lived, 0)
@@ -41,7 +41,7 @@ def test_three_quick_lives_in_a_row_end_it_and_a_long_one_starts_the_count_again
         policy.next_attempt(LOST, 1, 0)
 
 
-def test_an_outage_ends_when_its_time_is_up_and_each_has_its_own() -> None:
+def test_each_outage_ends_when_its_own_time_is_up() -> None:
     policy = ReconnectPolicy(10, lambda: 0.5)
     policy.next_attempt(LOST, 100, 0)
     policy.next_attempt(LOST, None, 9.5)

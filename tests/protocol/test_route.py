@@ -51,7 +51,7 @@ def test_a_route_is_a_model(model: str) -> None:
         "a/b#c", "a/b c", "a/b\n", "a/é", "a/b%2f", "-a/b", "a/b:-c", "a/" + "b" * 200,
     ],
 )  # fmt: skip
-def test_anything_else_is_not(model: str) -> None:
+def test_any_other_text_is_no_model(model: str) -> None:
     with pytest.raises(GatewayError) as caught:
         check_model(model)
 
@@ -93,14 +93,14 @@ def test_a_tracking_id_is_trimmed(value: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "   ", "x" * 129, "a,b", "a\nb", "a\x00b", "a\x7fb", "a\tb"])
-def test_a_bad_tracking_id_is_refused_with_the_headers_name(value: str) -> None:
+def test_a_bad_tracking_id_is_refused_with_the_name_of_the_header(value: str) -> None:
     with pytest.raises(GatewayError, match="X-SLNG-Session-Id") as caught:
         check_tracking_id(value, "X-SLNG-Session-Id")
 
     assert caught.value.code == "bad_request"
 
 
-def test_there_are_the_13_world_parts_of_upstream() -> None:
+def test_the_13_world_parts_of_upstream_exist() -> None:
     assert len(set(WORLD_PARTS)) == 13
     for name in WORLD_PARTS:
         assert check_world_part(f" {name.upper()} ") == name
@@ -128,7 +128,7 @@ def test_regions_are_written_as_upstream_wants_them(value: str, kept: str) -> No
 
 
 @pytest.mark.parametrize("value", ["", " ", ",", "a,,b", "a,", "a b", "a;b", "a\r\nX-Evil: 1", "é", "a" * 201])
-def test_a_bad_region_is_refused_with_the_settings_name(value: str) -> None:
+def test_a_bad_region_is_refused_with_the_name_of_the_setting(value: str) -> None:
     with pytest.raises(GatewayError, match="X-Region-Override"):
         check_region(value, "X-Region-Override")
 
@@ -151,14 +151,14 @@ def test_no_region_breaks_a_header(text: str) -> None:
         ("WSS://api.slng.ai", "wss://api.slng.ai"),
     ],
 )
-def test_a_base_url_is_written_in_one_way(value: str, kept: str) -> None:
+def test_a_base_url_is_normalised(value: str, kept: str) -> None:
     assert check_base_url(value) == kept
 
 
 @pytest.mark.parametrize(
     "value", ["", "/", "ftp://x", "https://", "https:///path", "https://x?a=b", "https://x#a", "http://[::1"]
 )
-def test_what_is_no_base_url_is_refused(value: str) -> None:
+def test_an_invalid_base_url_is_refused(value: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - a settings validator's
         check_base_url(value)
 
@@ -178,7 +178,7 @@ def test_a_base_url_that_can_never_be_reached_is_refused(value: str) -> None:
         ("wss://us-east.api.slng.ai", "wss://us-east.api.slng.ai/v1/bridges/unmute/tts/cartesia/sonic:3"),
     ],
 )
-def test_the_bridge_is_reached_by_websocket_with_the_model_raw(base_url: str, url: str) -> None:
+def test_the_websocket_address_of_the_bridge_has_the_model_unescaped(base_url: str, url: str) -> None:
     assert target(base_url=base_url).url == url
 
 
@@ -202,7 +202,7 @@ def test_the_headers_carry_the_key_and_what_is_set() -> None:
     assert target(world_part_override="eu").headers()["X-World-Part-Override"] == "eu"
 
 
-def test_the_operators_provider_key_stays_away_from_hosted_routes() -> None:
+def test_the_operators_provider_key_is_not_sent_to_hosted_routes() -> None:
     assert "X-Slng-Provider-Key" not in target(model="slng/deepgram/aura:2-en", provider_key="prov").headers()
 
 
@@ -214,7 +214,7 @@ def test_no_key_shows_in_a_targets_repr() -> None:
     assert target().secrets == ("slng_cu_key",)
 
 
-def test_targets_that_are_equal_can_stand_for_each_other() -> None:
+def test_targets_with_equal_fields_are_equal() -> None:
     assert target() == target()
     assert hash(target()) == hash(target())
     for name in ("kind", "model", "base_url", "api_key", "provider_key", "region", "session_id"):

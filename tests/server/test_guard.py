@@ -1,4 +1,4 @@
-"""Who may use the sidecar, request by request: the token, the Host, the Origin."""
+"""Who may use the sidecar, for each request: the token, the Host, the Origin."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import httpx
 import pytest
 from slng_sidecar.server import guard
 from slng_sidecar.simulator import Simulator
+from support.http_tools import http_client
 from support.running import AURA, NOVA, gateway_and_simulator, talking
 from websockets.exceptions import InvalidStatus
 
@@ -25,13 +26,13 @@ HEALTH = ("/healthz", "/readyz")
 async def serving(**settings: Any) -> AsyncIterator[tuple[str, Simulator, httpx.AsyncClient]]:
     async with (
         gateway_and_simulator(**settings) as (url, simulator),
-        httpx.AsyncClient(trust_env=False, base_url=url) as client,
+        http_client(url) as client,
     ):
         yield url, simulator, client
 
 
 async def operations(client: httpx.AsyncClient) -> list[tuple[str, str]]:
-    """Give every method and path that the sidecar says it has, and those of FastAPI's own."""
+    """Return every method and path of the sidecar, including FastAPI's own pages."""
     document = (await client.get("/openapi.json")).json()
     paths = {path.replace("{model}", AURA): each for path, each in document["paths"].items()}
     found = [(method.upper(), path) for path, each in paths.items() for method in each]
@@ -53,11 +54,11 @@ async def upgrade_status(url: str, headers: dict[str, str], query: str = "") -> 
         {"headers": {"authorization": f"bearer {TOKEN}"}},
         {"headers": {"X-API-Key": TOKEN}},
         {"params": {"token": TOKEN}},
-        # An SLNG client sends a key of its own; the token may stand beside it.
+        # An SLNG client sends its own key; the token may be a query parameter beside it.
         {"headers": {"Authorization": "Bearer some-key"}, "params": {"token": TOKEN}},
     ],
 )
-async def test_the_token_is_taken_in_each_of_its_places(shown: dict[str, Any]) -> None:
+async def test_the_token_is_accepted_in_each_of_its_places(shown: dict[str, Any]) -> None:
     async with serving(sidecar_token=TOKEN) as (_, _, client):
         assert (await client.get("/v1/status", **shown)).status_code == 200
 
@@ -143,7 +144,7 @@ async def test_a_name_that_was_rebound_to_this_machine_reaches_only_health(host:
         for method, path in await operations(client):
             reply = await client.request(method, path, headers={"Host": host})
             assert reply.status_code == (200 if path in HEALTH else 403), path
-            # The page itself, after the rebinding, is of the same origin.
+            # After the rebinding the page itself has the same origin.
             origin = {"Origin": f"http://{host}"}
             assert (await client.request(method, path, headers={"Host": host, **origin})).status_code == 403, path
         assert simulator.log.dials == 0
@@ -161,15 +162,17 @@ async def test_a_second_host_header_does_not_hide_the_first() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost", "LOCALHOST:1", "127.8.9.1", "[::1]:8765", "[::1]"])
-async def test_this_machines_own_names_are_taken(host: str) -> None:
+async def test_this_machines_own_names_are_allowed(host: str) -> None:
     async with serving() as (_, _, client):
         assert (await client.get("/v1/status", headers={"Host": host})).status_code == 200
         page = {"Host": host, "Origin": f"http://{host}"}
         assert (await client.get("/v1/status", headers=page)).status_code == 200
 
 
-async def test_a_service_name_a_pod_and_a_probe_get_through() -> None:
-    """``sidecar:8765`` in Compose, an address that Prometheus found, and a kubelet's probe, which names any host."""
+async def test_a_service_name_a_pod_address_and_a_probe_are_allowed() -> None:
+    """In Compose, the host is ``sidecar:8765``. Prometheus uses a discovered address, and a kubelet's probe names any
+    host.
+    """
     async with serving(sidecar_allowed_hosts="sidecar,10.1.2.3", sidecar_token=None) as (url, _, client):
         for host in ("sidecar:8765", "sidecar", "10.1.2.3:8765"):
             assert (await client.get("/metrics", headers={"Host": host})).status_code == 200
@@ -182,7 +185,7 @@ async def test_a_service_name_a_pod_and_a_probe_get_through() -> None:
         assert await upgrade_status(url, shown) == 101
 
 
-async def test_an_origin_that_was_allowed_is_let_in_and_still_needs_the_token() -> None:
+async def test_an_allowed_origin_still_needs_the_token() -> None:
     origin = {"Origin": "https://my.example"}
     async with serving(sidecar_allowed_origins="https://my.example", sidecar_token=TOKEN) as (url, _, _):
         assert await upgrade_status(url, origin) == 401
@@ -209,7 +212,7 @@ async def test_no_state_is_changed_by_get() -> None:
         assert not list(simulator.log.of("http"))
 
 
-async def test_what_was_refused_is_counted_by_its_code() -> None:
+async def test_refused_requests_are_counted_by_their_code() -> None:
     async with serving(sidecar_token=TOKEN) as (url, _, client):
         await client.get("/v1/status")
         await client.get("/v1/status", headers={"Origin": "https://evil.example"})

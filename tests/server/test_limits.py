@@ -1,4 +1,4 @@
-"""How many sessions there are at once: in all, and for each client."""
+"""The limits of concurrent sessions: in total, and for each client."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from websockets.exceptions import InvalidStatus
 
 STT = f"/v1/bridges/unmute/stt/{NOVA}"
 TTS = f"/v1/bridges/unmute/tts/{AURA}"
-# Two clients: all of 127/8 is this machine's.
+# Two clients: every address of 127/8 belongs to this machine.
 ONE, OTHER = "127.0.0.1", "127.0.0.2"
 
 
 @contextlib.asynccontextmanager
 async def session(url: str, address: str) -> AsyncIterator[Talk]:
-    """Hold a session from an address of this machine."""
+    """Keep a session open from an address of this machine."""
     async with connect(
         url.replace("http", "ws") + STT, local_addr=(address, 0), compression=None, proxy=None
     ) as socket:
@@ -53,9 +53,9 @@ async def test_one_client_cannot_take_all_places() -> None:
     async with gateway_and_simulator(sidecar_max_sessions_per_client=2) as (url, simulator):
         async with session(url, ONE), session(url, ONE), http(url, ONE) as client:
             dials = simulator.log.dials
-            said = await refusal(session(url, ONE))
-            assert "127.0.0.1 uses all 2 sessions" in said
-            assert "SIDECAR_MAX_SESSIONS_PER_CLIENT" in said
+            message = await refusal(session(url, ONE))
+            assert "127.0.0.1 uses all 2 sessions" in message
+            assert "SIDECAR_MAX_SESSIONS_PER_CLIENT" in message
             for request in (
                 client.post(TTS, json={"text": "n1"}),
                 client.post("/v1/audio/speech", json={"model": "tts-1", "input": "n1"}),
@@ -95,7 +95,7 @@ async def test_without_a_limit_of_its_own_one_client_may_have_all_places() -> No
         assert "(SIDECAR_MAX_SESSIONS)" in await refusal(session(url, ONE))
 
 
-async def test_all_who_use_the_unix_socket_are_one_client(tmp_path: Path) -> None:
+async def test_all_clients_of_the_unix_socket_count_as_one(tmp_path: Path) -> None:
     path = tmp_path / "s"
     settings = {"sidecar_uds": path, "slng_api_key": KEY, "sidecar_max_sessions_per_client": 1}
     async with running_simulator() as simulator, running_gateway(simulator.url, **settings):

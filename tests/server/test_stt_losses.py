@@ -1,6 +1,7 @@
-"""STT through drops and updates, told exactly by the numbered signal: no word lost, none split, each finalize answered.
+"""STT through drops and updates. The numbered signal shows exactly that no word is lost or split.
 
-Every run has its own model, so that its faults and profile are its own; time runs twenty times faster than in life.
+Every finalize is answered. Every run has its own model, so that its faults and profile are its own. Time runs twenty
+times faster than real time.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ def _faster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def run_all(what: str, seeds: range) -> list[int]:
-    """Make the runs of one sort; give how many connections each took."""
+    """Run all seeds of one kind and return how many connections each run opened."""
     options = SimulatorOptions.fast(keep_audio=0, upgrade_ms=20, ready_ms=10)
-    # The lag bounds how late finals come. That includes the delays of this machine, which no pace shortens and which
-    # tests running side by side make longer.
+    # The lag limits how late finals may be. That includes the delays of this machine, which no pace shortens and which
+    # tests that run at the same time make longer.
     settings: dict[str, Any] = {"sidecar_final_lag": 1.0, "sidecar_finalize_timeout": 3.0}
     async with gateway_and_simulator(options, **settings) as (url, simulator):
         gate = asyncio.Semaphore(AT_ONCE)

@@ -1,4 +1,4 @@
-"""HTTP transcription, in OpenAI's shape and in SLNG's."""
+"""HTTP transcription in OpenAI's and in SLNG's shape."""
 
 from __future__ import annotations
 
@@ -19,41 +19,39 @@ from slng_sidecar.audio.decoding import Decoding
 from slng_sidecar.audio.wav import wav_header
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
+from support.audio import audio_file
+from support.http_tools import http_client, server_sent_events
 from support.running import NOVA, gateway_and_simulator, running_gateway
 
 OPENAI = "/v1/audio/transcriptions"
 SLNG = f"/v1/bridges/unmute/stt/{NOVA}"
 RATE = 16_000
 WORDS = list(range(1, 41))
-# A pause after every tenth word, so that there are several finals.
-SOUND = signal.encode([signal.SignalWord(n, gap=30 if n % 10 == 0 else 2) for n in WORDS], RATE)
-WAV = wav_header(RATE, data_size=len(SOUND)) + SOUND
+# There is a pause after every tenth word, so that there are several finals.
+PCM = signal.encode([signal.SignalWord(n, gap=30 if n % 10 == 0 else 2) for n in WORDS], RATE)
+WAV = wav_header(RATE, data_size=len(PCM)) + PCM
 TEXT = " ".join(f"n{n}" for n in WORDS)
 
 
-def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=20)
-
-
 def form(file: bytes = WAV, **fields: Any) -> dict[str, Any]:
-    """Give a form whose fields stand before its file."""
+    """Return a form whose fields precede its file."""
     return {"data": {"model": "whisper-1", **fields}, "files": {"file": ("hello.wav", file, "audio/wav")}}
 
 
-def heard(simulator: Simulator) -> bytes:
-    """Give what upstream heard on all its connections."""
+def audio_upstream(simulator: Simulator) -> bytes:
+    """Return the audio that upstream received on all its connections."""
     return b"".join(bytes(record.audio) for record in simulator.log.of("stt"))
 
 
 async def test_a_file_comes_back_as_its_words() -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         reply = await http.post(OPENAI, **form(language="en"))
         assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
         assert reply.json()["text"] == TEXT
         assert reply.headers["x-model"] == NOVA
         assert "dial;dur=" in reply.headers["server-timing"]
         assert "first-words;dur=" in reply.headers["server-timing"]
-        assert heard(simulator) == SOUND
+        assert audio_upstream(simulator) == PCM
         init = simulator.log.of("stt")[0].last_received("init")
         assert init is not None
         assert init["config"] == {
@@ -62,7 +60,7 @@ async def test_a_file_comes_back_as_its_words() -> None:
 
 
 async def test_a_file_is_one_session_with_one_dial_as_over_a_websocket() -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         await http.post(OPENAI, **form())
         assert simulator.log.of("stt")[0].types == ["init", "close"]
         assert 'slng_sidecar_sessions_total{kind="stt",outcome="closed"} 1.0' in (await http.get("/metrics")).text
@@ -70,13 +68,13 @@ async def test_a_file_is_one_session_with_one_dial_as_over_a_websocket() -> None
 
 
 async def test_text_is_text_and_verbose_json_has_times() -> None:
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         reply = await http.post(OPENAI, **form(response_format="text"))
         assert (reply.headers["content-type"], reply.text) == ("text/plain; charset=utf-8", f"{TEXT}\n")
         reply = await http.post(OPENAI, **form(response_format="verbose_json"))
         verbose = reply.json()
         assert verbose["text"] == " ".join(segment["text"] for segment in verbose["segments"]) == TEXT
-        assert verbose["duration"] == pytest.approx(len(SOUND) / 2 / RATE, abs=0.001)
+        assert verbose["duration"] == pytest.approx(len(PCM) / 2 / RATE, abs=0.001)
         assert "words" not in verbose
         assert [segment["id"] for segment in verbose["segments"]] == list(range(len(verbose["segments"])))
         assert 0 <= verbose["segments"][0]["start"] < verbose["segments"][-1]["end"] <= verbose["duration"]
@@ -91,18 +89,14 @@ async def test_text_is_text_and_verbose_json_has_times() -> None:
             at = word["start"]
 
 
-def events(body: str) -> list[dict[str, Any]]:
-    return [json.loads(line.removeprefix("data: ")) for line in body.split("\n\n") if line]
-
-
 async def test_the_words_come_as_events_while_they_are_recognised() -> None:
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         reply = await http.post(OPENAI, **form(stream="true"))
         assert reply.headers["content-type"] == "text/event-stream"
-        told = events(reply.text)
-        assert told[-1] == {"type": "transcript.text.done", "text": TEXT}
-        assert "".join(event["delta"] for event in told[:-1]) == TEXT
-        assert len(told) > 2
+        events = server_sent_events(reply.text)
+        assert events[-1] == {"type": "transcript.text.done", "text": TEXT}
+        assert "".join(event["delta"] for event in events[:-1]) == TEXT
+        assert len(events) > 2
 
 
 async def test_the_first_words_come_before_the_file_is_all_sent() -> None:
@@ -113,7 +107,7 @@ async def test_the_first_words_come_before_the_file_is_all_sent() -> None:
         await more.wait()
         yield signal.encode([3], RATE)
 
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         asking = asyncio.create_task(http.post(SLNG, content=body()))
         await simulator.log.until(lambda log: any("final" in m["type"] for r in log.of("stt") for _, m in r.sent))
         more.set()
@@ -121,7 +115,7 @@ async def test_the_first_words_come_before_the_file_is_all_sent() -> None:
 
 
 @pytest.mark.parametrize("kind", ["multipart", "raw", "curl", "chunked"])
-async def test_slng_s_shape_takes_a_form_or_the_file_alone(kind: str) -> None:
+async def test_slng_s_shape_accepts_a_form_or_the_file_alone(kind: str) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, len(WAV), 999):
             yield WAV[at : at + 999]
@@ -132,14 +126,14 @@ async def test_slng_s_shape_takes_a_form_or_the_file_alone(kind: str) -> None:
         "curl": {"content": WAV, "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
         "chunked": {"content": pieces()},
     }
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         reply = await http.post(SLNG, **how[kind])
         assert reply.status_code == 200
         body = reply.json()
         assert (body["type"], body["is_final"], body["channel"]) == ("transcription", True, 0)
         assert body["alternatives"][0]["transcript"] == TEXT
         assert body["alternatives"][0]["confidence"] == pytest.approx(0.95)
-        assert heard(simulator) == SOUND
+        assert audio_upstream(simulator) == PCM
 
 
 @pytest.mark.parametrize(
@@ -147,16 +141,16 @@ async def test_slng_s_shape_takes_a_form_or_the_file_alone(kind: str) -> None:
     [("audio/pcm;rate=16000", ""), ("audio/L16; rate=16000", ""), ("", "?encoding=linear16&sample_rate=16000")],
 )
 async def test_samples_without_a_header_are_accepted_if_they_are_described(content_type: str, query: str) -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         headers = {"Content-Type": content_type} if content_type else {}
-        reply = await http.post(SLNG + query, content=SOUND, headers=headers)
+        reply = await http.post(SLNG + query, content=PCM, headers=headers)
         assert reply.json()["alternatives"][0]["transcript"] == TEXT
-        assert heard(simulator) == SOUND
+        assert audio_upstream(simulator) == PCM
 
 
-async def test_fields_may_stand_behind_the_file_if_none_stands_before_it() -> None:
+async def test_fields_may_follow_the_file_if_none_precedes_it() -> None:
     file = ("hello.wav", WAV, "audio/wav")
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         parts: dict[str, Any] = {"file": file, "model": (None, "slng/simulator/signal:1"), "language": (None, "fr")}
         reply = await http.post(OPENAI, files=parts)
         assert (reply.json()["text"], reply.headers["x-model"]) == (TEXT, "slng/simulator/signal:1")
@@ -169,17 +163,15 @@ async def test_fields_may_stand_behind_the_file_if_none_stands_before_it() -> No
         assert "'language' before the file" in reply.json()["error"]["message"]
 
 
-async def test_fields_that_nothing_is_done_about_are_named() -> None:
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+async def test_ignored_fields_are_named() -> None:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         reply = await http.post(OPENAI, **form(prompt="n1", temperature="0.5"))
         assert reply.headers["x-ignored"] == "prompt, temperature"
 
 
 def written(rate: int, channels: int, form: str, subtype: str | None) -> bytes:
     wave = 0.5 * numpy.sin(numpy.arange(rate * 2) / 7)
-    file = io.BytesIO()
-    soundfile.write(file, numpy.stack([wave] * channels, axis=1), rate, format=form, subtype=subtype)
-    return file.getvalue()
+    return audio_file(numpy.stack([wave] * channels, axis=1), rate, form, subtype)
 
 
 @pytest.mark.parametrize(
@@ -187,20 +179,20 @@ def written(rate: int, channels: int, form: str, subtype: str | None) -> bytes:
 )
 async def test_files_of_any_kind_reach_upstream_as_mono_at_its_rate(form_: str, subtype: str | None) -> None:
     options = SimulatorOptions.fast("tone")
-    async with gateway_and_simulator(options) as (url, simulator), client(url) as http:
+    async with gateway_and_simulator(options) as (url, simulator), http_client(url) as http:
         reply = await http.post(OPENAI, **form(written(48_000, 2, form_, subtype)))
         assert reply.status_code == 200
-        assert abs(len(heard(simulator)) / 2 / RATE - 2) < 0.15
+        assert abs(len(audio_upstream(simulator)) / 2 / RATE - 2) < 0.15
         init = simulator.log.of("stt")[0].last_received("init")
         assert init is not None
         assert (init["config"]["sample_rate"], init["config"]["encoding"]) == (RATE, "linear16")
 
 
-async def test_a_wav_that_says_4_gb_and_brings_1_kb_is_its_1_kb() -> None:
+async def test_a_wav_that_claims_4_gb_and_holds_1_kb_is_read_as_1_kb() -> None:
     lie = wav_header(RATE)[:40] + struct.pack("<I", 4_000_000_000)
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
-        assert (await http.post(SLNG, content=lie + SOUND[:1_024])).status_code == 200
-        assert heard(simulator) == SOUND[:1_024]
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
+        assert (await http.post(SLNG, content=lie + PCM[:1_024])).status_code == 200
+        assert audio_upstream(simulator) == PCM[:1_024]
 
 
 @pytest.mark.parametrize(
@@ -210,19 +202,19 @@ async def test_a_wav_that_says_4_gb_and_brings_1_kb_is_its_1_kb() -> None:
         (b"Dear Sir or Madam, " * 500, 415, "unsupported_audio_format"),
         (b"PK\x03\x04" + bytes(5_000), 415, "unsupported_audio_format"),
         (b"#EXTM3U\nfile:///etc/passwd\n", 415, "unsupported_audio_format"),
-        (WAV[:20] + b"\x34\x12" + WAV[22:], 415, "unsupported_audio_format"),  # a codec that nobody knows
+        (WAV[:20] + b"\x34\x12" + WAV[22:], 415, "unsupported_audio_format"),  # an unknown codec
         (wav_header(RATE, data_size=0), 400, "bad_request"),
     ],
 )
-async def test_what_is_no_audio_is_refused_before_any_dial(file: bytes, status: int, code: str) -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+async def test_a_file_that_is_not_audio_is_refused_before_any_dial(file: bytes, status: int, code: str) -> None:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         for reply in (await http.post(OPENAI, **form(file)), await http.post(SLNG, content=file)):
             assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
         assert simulator.log.dials == 0
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "says"),
+    ("request_", "status", "message_part"),
     [
         ({"json": {"file": "x"}}, 415, "multipart/form-data"),
         ({"content": WAV}, 415, "multipart/form-data"),
@@ -246,13 +238,13 @@ async def test_what_is_no_audio_is_refused_before_any_dial(file: bytes, status: 
         ({"data": {f"f{n}": "x" for n in range(101)}, "files": {"file": WAV}}, 413, "100 fields"),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_read_is_refused_by_name_before_any_dial(
-    request_: dict[str, Any], status: int, says: str
+async def test_an_unreadable_file_is_refused_by_name_before_any_dial(
+    request_: dict[str, Any], status: int, message_part: str
 ) -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         reply = await http.post(OPENAI, **request_)
         assert reply.status_code == status
-        assert says in reply.json()["error"]["message"]
+        assert message_part in reply.json()["error"]["message"]
         assert simulator.log.dials == 0
         assert (await http.get("/v1/status")).json()["sessions"] == []
 
@@ -262,7 +254,7 @@ async def test_a_fault_of_the_sidecar_ends_its_own_request_and_no_other(monkeypa
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         with monkeypatch.context() as broken:
             broken.setattr(Decoding, "_decode", fail)
             reply = await http.post(OPENAI, **form())
@@ -272,7 +264,7 @@ async def test_a_fault_of_the_sidecar_ends_its_own_request_and_no_other(monkeypa
 
 
 async def test_slng_s_shape_refuses_json_by_name() -> None:
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         reply = await http.post(SLNG, json={"url": "https://example.invalid/x.wav"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (415, "bad_request")
         reply = await http.head(SLNG)
@@ -280,7 +272,7 @@ async def test_slng_s_shape_refuses_json_by_name() -> None:
 
 
 async def begun(url: str, body: bytes, size: int = 1_000_000) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Begin an upload of so many bytes and send the first of them."""
+    """Begin an upload of a given size and send its first bytes."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"POST {SLNG} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode() + body)
@@ -288,13 +280,13 @@ async def begun(url: str, body: bytes, size: int = 1_000_000) -> tuple[asyncio.S
 
 
 class TestLimits:
-    @pytest.mark.parametrize("said", [True, False])
-    async def test_a_file_that_is_too_large_is_refused_with_the_limit(self, said: bool) -> None:
-        async def unsaid() -> AsyncIterator[bytes]:
+    @pytest.mark.parametrize("with_length", [True, False])
+    async def test_a_file_that_is_too_large_is_refused_with_the_limit(self, with_length: bool) -> None:
+        async def without_length() -> AsyncIterator[bytes]:
             yield WAV
 
-        async with gateway_and_simulator(sidecar_max_upload="10 KB") as (url, _), client(url) as http:
-            reply = await http.post(SLNG, content=WAV if said else unsaid())
+        async with gateway_and_simulator(sidecar_max_upload="10 KB") as (url, _), http_client(url) as http:
+            reply = await http.post(SLNG, content=WAV if with_length else without_length())
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
             assert "10,000 bytes" in reply.json()["error"]["message"]
             assert "SIDECAR_MAX_UPLOAD" in reply.json()["error"]["message"]
@@ -304,13 +296,13 @@ class TestLimits:
     async def test_a_file_that_is_too_long_is_refused_with_the_limit(self) -> None:
         flac = io.BytesIO()
         soundfile.write(flac, numpy.zeros(RATE * 60, dtype="int16"), RATE, format="FLAC")
-        assert len(flac.getvalue()) < 20_000  # a bomb: a minute in a few kilobytes
-        async with gateway_and_simulator(sidecar_max_audio=5) as (url, simulator), client(url) as http:
+        assert len(flac.getvalue()) < 20_000  # a minute of audio in a few kilobytes
+        async with gateway_and_simulator(sidecar_max_audio=5) as (url, simulator), http_client(url) as http:
             reply = await http.post(OPENAI, **form(flac.getvalue()))
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
             assert "5 s of audio" in reply.json()["error"]["message"]
             assert "SIDECAR_MAX_AUDIO" in reply.json()["error"]["message"]
-            assert len(heard(simulator)) <= 5 * 2 * RATE
+            assert len(audio_upstream(simulator)) <= 5 * 2 * RATE
 
     async def test_uploads_at_once_count_as_sessions(self) -> None:
         never = asyncio.Event()
@@ -319,7 +311,7 @@ class TestLimits:
             yield WAV[:1_000]
             await never.wait()
 
-        async with gateway_and_simulator(sidecar_max_sessions=1) as (url, simulator), client(url) as http:
+        async with gateway_and_simulator(sidecar_max_sessions=1) as (url, simulator), http_client(url) as http:
             asking = asyncio.create_task(http.post(SLNG, content=slow()))
             await simulator.log.until(lambda log: log.of("stt"))
             reply = await http.post(OPENAI, **form())
@@ -352,80 +344,80 @@ async def read_stream(http: httpx.AsyncClient, got: bytearray) -> None:
 
 class TestUpstreamFailures:
     async def test_a_refused_key_keeps_its_status(self) -> None:
-        async with gateway_and_simulator(SimulatorOptions.fast(keys=("x",))) as (url, _), client(url) as http:
+        async with gateway_and_simulator(SimulatorOptions.fast(keys=("x",))) as (url, _), http_client(url) as http:
             reply = await http.post(OPENAI, **form())
             assert (reply.status_code, reply.json()["error"]["code"]) == (401, "auth_error")
 
     async def test_an_unreachable_upstream_is_reported_by_name(self) -> None:
         async with running_simulator(SimulatorOptions.fast()) as simulator:
             gone = simulator.url
-        async with running_gateway(gone) as url, client(url) as http:
+        async with running_gateway(gone) as url, http_client(url) as http:
             reply = await http.post(OPENAI, **form())
             assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_unreachable")
 
     @pytest.mark.parametrize("after_ms", [500, 3_000])
     async def test_a_dropped_connection_costs_no_word(self, after_ms: int) -> None:
-        async with gateway_and_simulator() as (url, simulator), client(url) as http:
+        async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
             fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=after_ms)
             reply = await http.post(OPENAI, **form())
             assert reply.json()["text"] == TEXT
             assert len(fault.fired) == 1
 
     async def test_audio_that_cannot_be_replayed_never_gives_a_transcript_with_a_clean_end(self) -> None:
-        # Upstream hears without a word, so nothing is covered, and goes after more than is kept.
+        # Upstream transcribes nothing, so nothing is covered, and drops after more audio than the replay buffer holds.
         options = SimulatorOptions.fast(words=False, endpoint_ms=0)
         async with (
             gateway_and_simulator(options, sidecar_replay_seconds=2) as (url, simulator),
-            client(url) as http,
+            http_client(url) as http,
         ):
             simulator.inject(do="drop", kind="stt", when="audio", after_ms=8_000)
             reply = await http.post(OPENAI, **form())
             assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_closed")
             assert "could not be sent again" in reply.json()["error"]["message"]
 
-    async def test_an_upstream_that_stays_away_is_an_error_and_of_a_stream_a_visible_one(self) -> None:
-        async with gateway_and_simulator(sidecar_reconnect_seconds=0.5) as (url, simulator), client(url) as http:
+    async def test_an_upstream_that_stays_away_is_an_error_that_a_stream_shows_too(self) -> None:
+        async with gateway_and_simulator(sidecar_reconnect_seconds=0.5) as (url, simulator), http_client(url) as http:
             for number in range(2, 40):
                 simulator.inject(do="refuse", kind="stt", status=503, connection=number)
             simulator.inject(do="drop", kind="stt", when="audio", after_ms=6_000)
             got = bytearray()
             with pytest.raises(httpx.RemoteProtocolError):
                 await read_stream(http, got)
-            told = events(got.decode())
-            assert told[0]["type"] == "transcript.text.delta"
-            assert "code" in told[-1]["error"]
+            events = server_sent_events(got.decode())
+            assert events[0]["type"] == "transcript.text.delta"
+            assert "code" in events[-1]["error"]
 
     async def test_an_upstream_that_falls_silent_fails_in_time(self) -> None:
         options = SimulatorOptions.fast(close_answer="ignore", endpoint_ms=0)
         async with (
             gateway_and_simulator(options, sidecar_transcript_timeout=0.5) as (url, simulator),
-            client(url) as http,
+            http_client(url) as http,
         ):
             simulator.inject(do="mute", kind="stt", when="close")
             reply = await http.post(OPENAI, **form())
             assert (reply.status_code, reply.json()["error"]["code"]) == (504, "upstream_timeout")
             assert "SIDECAR_TRANSCRIPT_TIMEOUT" in reply.json()["error"]["message"]
 
-    async def test_an_error_of_upstream_s_fails_the_request(self) -> None:
-        async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async def test_an_error_of_upstream_fails_the_request(self) -> None:
+        async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
             simulator.inject(do="error", when="audio", kind="stt", code="rate_limit", message="slow down")
             reply = await http.post(OPENAI, **form())
             assert (reply.status_code, reply.json()["error"]["code"]) == (429, "rate_limit")
 
     @pytest.mark.parametrize("profile", [{"final_ms": 300}, {"words": False, "final_ms": 300}, {"finals": 4}])
     async def test_finals_that_come_long_after_their_audio_are_all_there(self, profile: dict[str, Any]) -> None:
-        async with gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, _), client(url) as http:
+        async with gateway_and_simulator(SimulatorOptions.fast(**profile)) as (url, _), http_client(url) as http:
             assert (await http.post(OPENAI, **form())).json()["text"] == TEXT
 
 
-async def test_words_that_the_filter_drops_are_left_out_and_verbose_says_so() -> None:
+async def test_words_that_the_filter_drops_are_left_out_and_counted_in_verbose_json() -> None:
     options = SimulatorOptions.fast(confidence=0.3)
-    async with gateway_and_simulator(options) as (url, _), client(url) as http:
+    async with gateway_and_simulator(options) as (url, _), http_client(url) as http:
         reply = await http.post(OPENAI, **form(response_format="verbose_json"))
         assert reply.json()["text"] == ""
         assert " ".join(dropped["text"] for dropped in reply.json()["dropped"]) == TEXT
         assert reply.json()["dropped"][0]["confidence"] == 0.3
-    async with gateway_and_simulator(options, sidecar_confidence_scope="off") as (url, _), client(url) as http:
+    async with gateway_and_simulator(options, sidecar_confidence_scope="off") as (url, _), http_client(url) as http:
         assert (await http.post(OPENAI, **form())).json()["text"] == TEXT
 
 
@@ -435,10 +427,10 @@ async def test_a_client_that_leaves_stops_upstream_and_leaves_nothing_behind(whe
     async with gateway_and_simulator(options) as (url, simulator):
         size = len(WAV) if when == "while it waits" else len(WAV) + 100
         _, writer = await begun(url, WAV, size)
-        await simulator.log.until(lambda log: sum(r.audio_in for r in log.of("stt")) > len(SOUND) - 20_000)
+        await simulator.log.until(lambda log: sum(r.audio_in for r in log.of("stt")) > len(PCM) - 20_000)
         writer.transport.abort()
         await simulator.log.until(lambda log: not log.open)
-        async with client(url) as http, asyncio.timeout(5):
+        async with http_client(url) as http, asyncio.timeout(5):
             while (await http.get("/v1/status")).json()["sessions"]:
                 await asyncio.sleep(0.01)
         assert not [thread for thread in threading.enumerate() if thread.name == "decoding"]
@@ -460,7 +452,7 @@ async def test_a_slow_upstream_holds_the_upload_back() -> None:
         sending = asyncio.create_task(send())
         await simulator.until_fired(fault)
         at_rest = -1
-        async with asyncio.timeout(4):  # less than it takes for a peer to count as stuck
+        async with asyncio.timeout(4):  # less than the time after which a peer counts as stuck
             while at_rest != sent:
                 at_rest = sent
                 await asyncio.sleep(0.5)
@@ -468,19 +460,20 @@ async def test_a_slow_upstream_holds_the_upload_back() -> None:
         assert sent < 30_000_000
         sending.cancel()
         writer.transport.abort()
-        # While nothing is read of a client, its leaving is not seen either; it is once upstream moves again.
+        # While the sidecar reads nothing from a client, it does not notice that the client leaves. It does once
+        # upstream reads again.
         simulator.inject(do="drop", kind="stt", when="now")
         await simulator.log.until(lambda log: not log.open)
 
 
 async def test_many_at_once_each_get_their_own_words() -> None:
     async def one(http: httpx.AsyncClient, number: int) -> str:
-        sound = signal.encode([number, number + 1], RATE)
-        reply = await http.post(OPENAI, **form(wav_header(RATE, data_size=len(sound)) + sound))
+        pcm = signal.encode([number, number + 1], RATE)
+        reply = await http.post(OPENAI, **form(wav_header(RATE, data_size=len(pcm)) + pcm))
         text: str = reply.json()["text"]
         return text
 
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         texts = await asyncio.gather(*(one(http, number) for number in range(1, 101)))
         assert texts == [f"n{number} n{number + 1}" for number in range(1, 101)]
 
@@ -489,7 +482,7 @@ async def test_without_the_codecs_wav_is_transcribed_and_the_rest_refused_by_nam
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         assert (await http.post(OPENAI, **form())).json()["text"] == TEXT
         reply = await http.post(OPENAI, **form(written(RATE, 1, "FLAC", None)))
         assert (reply.status_code, reply.json()["error"]["code"]) == (415, "unsupported_audio_format")

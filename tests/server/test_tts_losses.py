@@ -1,6 +1,6 @@
-"""TTS through drops, updates and clears, told exactly by the numbered signal: no word lost, moved or said twice.
+"""TTS through drops, updates and clears. The numbered signal shows exactly that no word is lost, moved or spoken twice.
 
-Every run is a session of its own with a model of its own, so that its faults and profile are its own.
+Every run is a separate session with its own model, so that its faults and profile are its own.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ async def test_a_hundred_sessions_lose_nothing(sort: str, seeds: range) -> None:
             if isinstance(result, BaseException):
                 raise result
             result.check()
-            ends.update(str(heard.reason) for heard in result.contexts.values())
+            ends.update(str(context.reason) for context in result.contexts.values())
         except (AssertionError, OSError, TimeoutError, ConnectionClosed) as error:
             failed.append(f"{seed}: {error!r}")
     assert not failed, f"{len(failed)} of {len(seeds)} runs failed:\n" + "\n".join(failed[:8])
-    # What was to be tried was tried.
+    # Every kind of fault did occur.
     assert ends["completed"] > len(seeds)
     assert ("drop" in sort) == (fired > len(seeds) / 3) == (ends["failed"] > 0)
     assert ("clear" in sort) == (ends["cleared"] > len(seeds) / 3)

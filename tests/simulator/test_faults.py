@@ -33,7 +33,7 @@ async def test_a_drop_in_the_middle_of_audio_shows_no_close_frame() -> None:
         assert record.ended == "fault: drop"
 
 
-async def test_a_drop_in_the_middle_of_received_audio() -> None:
+async def test_received_audio_can_be_interrupted_by_a_drop() -> None:
     async with fast() as simulator, stt(simulator) as client:
         fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=100)
         with contextlib.suppress(ConnectionClosed):
@@ -47,7 +47,7 @@ async def test_a_drop_in_the_middle_of_received_audio() -> None:
 @pytest.mark.parametrize(
     "moment", ["accepted", "init", "ready", "text", "flush", "clear", "keepalive", "terminal", "cleared"]
 )
-async def test_can_close_a_tts_connection_at_any_moment(moment: str) -> None:
+async def test_a_tts_connection_can_be_closed_at_any_moment(moment: str) -> None:
     async with fast() as simulator:
         simulator.inject(do="close", when=moment, code=4000, reason=moment)
         async with dialled(simulator, "tts", AURA) as client:
@@ -59,7 +59,7 @@ async def test_can_close_a_tts_connection_at_any_moment(moment: str) -> None:
 
 
 @pytest.mark.parametrize("moment", ["finalize", "partial", "final", "close"])
-async def test_can_close_an_stt_connection_at_any_moment(moment: str) -> None:
+async def test_an_stt_connection_can_be_closed_at_any_moment(moment: str) -> None:
     async with fast() as simulator, stt(simulator, enable_partials=True) as client:
         simulator.inject(do="close", when=moment, code=1011)
         with contextlib.suppress(ConnectionClosed):
@@ -77,7 +77,7 @@ async def test_an_upgrade_can_be_refused_with_a_body(status: int) -> None:
         assert refusal.value.response.status_code == status
         assert refusal.value.response.headers["retry-after"] == "1"
         assert refusal.value.response.body == b'{"error":"no"}'
-        async with stt(simulator):  # it happened once, as it should
+        async with stt(simulator):  # it occurred once, as requested
             pass
 
 
@@ -135,7 +135,7 @@ async def test_an_upgrade_can_be_dropped() -> None:
                 pass
 
 
-async def test_silence_after_the_101() -> None:
+async def test_an_upgraded_connection_can_stay_silent() -> None:
     async with fast() as simulator:
         simulator.inject(do="mute", when="accepted")
         async with dialled(simulator, "stt", NOVA) as client:
@@ -145,7 +145,7 @@ async def test_silence_after_the_101() -> None:
 
 async def test_a_simulator_that_stops_reading_makes_the_client_wait() -> None:
     async def talk(client: Client) -> None:
-        # Several messages reach the server in one piece; those after the first are not read either.
+        # Several messages reach the server in one piece, and those after the first are not read either.
         await client.send(*[bytes(640)] * 20)
         while True:
             await client.send(bytes(64_000))
@@ -171,12 +171,12 @@ async def test_a_stall_holds_back_what_is_sent() -> None:
         assert loop.time() - sent >= 0.15
 
 
-async def test_a_message_can_be_larger_than_clients_take() -> None:
+async def test_a_message_can_be_larger_than_clients_accept() -> None:
     async with fast() as simulator, tts(simulator) as client:
         simulator.inject(do="oversized", when="text", bytes=2 << 20)
         simulator.inject(do="oversized", when="flush", bytes=2 << 20, binary=False)
         await client.send(text("n1"))
-        assert len(await client.next_sound()) == 2 << 20
+        assert len(await client.next_audio()) == 2 << 20
         await client.send(FLUSH)
         assert len((await client.until("padding"))["padding"]) == 2 << 20
 
@@ -208,7 +208,7 @@ async def test_an_error_can_be_followed_by_a_close() -> None:
         simulator.inject(do="error", when="finalize", then_close=1011)
         await client.send(FINALIZE)
         assert (await client.until_closed())[0] == 1011
-        assert client.types() == ["ready", "error"]
+        assert client.types == ["ready", "error"]
 
 
 async def test_any_message_can_be_sent() -> None:
@@ -251,7 +251,7 @@ async def test_a_fault_counts_the_connections_that_it_concerns() -> None:
         assert fault.fired == [4]
 
 
-async def test_a_fault_happens_as_often_as_it_should() -> None:
+async def test_a_fault_occurs_as_often_as_requested() -> None:
     async with fast() as simulator:
         simulator.inject(do="refuse", times=2)
         forever = simulator.inject(do="profile", times=0, set={"terminal": "done"})
@@ -274,7 +274,7 @@ async def test_a_fault_can_wait_for_the_second_such_moment_of_a_connection() -> 
         assert (await client.until_closed())[0] == 1011
 
 
-async def test_a_fault_can_be_for_the_second_turn() -> None:
+async def test_a_fault_can_occur_in_the_second_turn() -> None:
     async with fast() as simulator, tts(simulator) as client:
         simulator.inject(do="drop", when="audio", occurrence=2, after_ms=40)
         await client.send(text("n1"), FLUSH)
@@ -289,10 +289,10 @@ async def test_a_fault_of_the_audio_happens_once_in_each_turn() -> None:
         for _ in range(2):
             await client.send(text(LONG), FLUSH)
             await client.until("audio_end")
-        assert client.types() == ["ready", "error", "audio_end", "error", "audio_end"]
+        assert client.types == ["ready", "error", "audio_end", "error", "audio_end"]
 
 
-async def test_a_fault_can_come_some_time_after_its_moment() -> None:
+async def test_a_fault_can_occur_some_time_after_its_moment() -> None:
     async with fast() as simulator, stt(simulator) as client:
         simulator.inject(do="close", when="finalize", delay_ms=80)
         loop = asyncio.get_running_loop()
@@ -303,7 +303,7 @@ async def test_a_fault_can_come_some_time_after_its_moment() -> None:
         assert 0.075 < loop.time() - sent < 1
 
 
-async def test_a_fault_now_happens_to_the_newest_connection() -> None:
+async def test_an_immediate_fault_hits_the_newest_connection() -> None:
     async with fast() as simulator, stt(simulator) as older, stt(simulator) as newer:
         fault = simulator.inject(do="close", when="now", kind="stt", code=1012)
         assert (await newer.until_closed())[0] == 1012
@@ -312,7 +312,7 @@ async def test_a_fault_now_happens_to_the_newest_connection() -> None:
         await older.until("final_transcript")
 
 
-async def test_a_script_is_in_force_from_the_start() -> None:
+async def test_a_script_is_in_effect_from_the_start() -> None:
     options = SimulatorOptions.fast(faults=({"do": "refuse", "status": 500},))
     async with running_simulator(options) as simulator:
         with pytest.raises(InvalidStatus):
@@ -321,7 +321,7 @@ async def test_a_script_is_in_force_from_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "message_part"),
     [
         ({"do": "explode"}, "no fault 'explode'.*drop"),
         ({"do": "drop", "when": "audio", "loud": 1}, "no field 'loud'.*after_ms"),
@@ -341,12 +341,12 @@ async def test_a_script_is_in_force_from_the_start() -> None:
         ("drop", "an object"),
     ],
 )
-def test_refuses_a_fault_that_it_does_not_understand_and_names_what_there_is(fault: object, says: str) -> None:
-    with pytest.raises(BadFault, match=says):
+def test_an_unknown_fault_is_refused_with_the_names_that_exist(fault: object, message_part: str) -> None:
+    with pytest.raises(BadFault, match=message_part):
         parse_script([fault])
 
 
-def test_refuses_profile_fields_that_do_not_exist() -> None:
+def test_profile_fields_that_do_not_exist_are_refused() -> None:
     options = SimulatorOptions.fast(mood=1)
     with pytest.raises(BadProfile, match="no field 'mood'"):
         create_simulator(options)
@@ -365,7 +365,7 @@ async def test_faults_are_set_read_and_removed_over_http() -> None:
         assert (await http.get("/_sim/faults")).json() == {"faults": []}
 
 
-async def test_a_bad_script_over_http_is_refused_whole() -> None:
+async def test_a_bad_script_over_http_is_refused_as_a_whole() -> None:
     async with fast() as simulator, httpx.AsyncClient(base_url=simulator.http_url) as http:
         script = [{"do": "refuse"}, {"do": "explode"}]
         refused = await http.post("/_sim/faults", json=script)

@@ -30,15 +30,15 @@ async def test_speech_is_a_wav_with_the_streaming_sizes() -> None:
     async with _client() as (_, http):
         reply = await http.post(TTS, json={"text": "n1 n2", "voice": "v"})
         assert (reply.status_code, reply.headers["content-type"]) == (200, "audio/wav")
-        head, sound = reply.content[:44], reply.content[44:]
+        head, pcm = reply.content[:44], reply.content[44:]
         assert int.from_bytes(head[4:8], "little") == 2_147_418_148
         assert int.from_bytes(head[40:44], "little") == 2_147_418_112
         assert int.from_bytes(head[24:28], "little") == 24_000
-        assert [word.text for word in signal.decode(sound, 24_000)] == ["n1", "n2"]
+        assert [word.text for word in signal.decode(pcm, 24_000)] == ["n1", "n2"]
 
 
 @pytest.mark.parametrize(
-    ("manner", "begins", "media_type"),
+    ("variant", "begins", "media_type"),
     [
         ("wav_exact", b"RIFF", "audio/wav"),
         ("pcm", signal.encode([1], 24_000)[:8], "audio/pcm"),
@@ -46,8 +46,8 @@ async def test_speech_is_a_wav_with_the_streaming_sizes() -> None:
         ("ogg", b"OggS", "audio/ogg"),
     ],
 )
-async def test_speech_comes_in_other_forms(manner: str, begins: bytes, media_type: str) -> None:
-    async with _client(http_format=manner) as (_, http):
+async def test_speech_comes_in_other_forms(variant: str, begins: bytes, media_type: str) -> None:
+    async with _client(http_format=variant) as (_, http):
         reply = await http.post(TTS, json={"text": "n1"})
         assert reply.content.startswith(begins)
         assert reply.headers["content-type"] == media_type
@@ -56,12 +56,12 @@ async def test_speech_comes_in_other_forms(manner: str, begins: bytes, media_typ
 @pytest.mark.parametrize(
     "body", [{"text": "n1", "config": {}}, {"text": ""}, {}, {"text": "n1", "speed": 2}, {"text": 1}]
 )
-async def test_refuses_a_body_that_the_bridge_does_not_take(body: dict[str, Any]) -> None:
+async def test_a_body_that_the_bridge_does_not_accept_is_refused(body: dict[str, Any]) -> None:
     async with _client() as (_, http):
         assert (await http.post(TTS, json=body)).status_code == 400
 
 
-async def test_refuses_a_key_a_model_and_byok_as_the_upgrade_does() -> None:
+async def test_a_key_a_model_and_byok_are_refused_as_at_the_upgrade() -> None:
     async with _client() as (_, http):
         body = {"text": "n1"}
         refused = await http.post(TTS, json=body, headers={"Authorization": "Bearer bad"})
@@ -77,7 +77,7 @@ async def test_refuses_a_key_a_model_and_byok_as_the_upgrade_does() -> None:
         assert (refused.status_code, refused.headers["x-slng-auth-source"]) == (401, "client_key")
 
 
-async def test_a_regional_gateway_has_no_http_bridge_but_auras_own_route() -> None:
+async def test_a_regional_gateway_has_only_the_http_route_of_aura() -> None:
     async with _client(regional=True) as (_, http):
         assert (await http.post(TTS, json={"text": "n1"})).status_code == 405
         assert (await http.post(STT, content=bytes(640))).status_code == 405
@@ -86,12 +86,12 @@ async def test_a_regional_gateway_has_no_http_bridge_but_auras_own_route() -> No
 
 
 @pytest.mark.parametrize(("host", "status"), [("eu-west.api.slng.ai", 405), ("api.slng.ai", 200)])
-async def test_slng_s_own_host_header_decides(host: str, status: int) -> None:
+async def test_the_host_header_decides_which_gateway_answers(host: str, status: int) -> None:
     async with _client(regional=status == 200) as (_, http):
         assert (await http.post(TTS, json={"text": "n1"}, headers={"Host": host})).status_code == status
 
 
-async def test_auras_own_route_refuses_audio_settings() -> None:
+async def test_the_route_of_aura_refuses_audio_settings() -> None:
     async with _client() as (_, http):
         refused = await http.post(f"/v1/tts/{AURA}", json={"text": "n1", "encoding": "linear16"})
         assert refused.status_code == 400
@@ -126,7 +126,7 @@ async def test_the_simulator_stops_while_a_request_hangs() -> None:
         assert (await request).status_code == 503
 
 
-async def test_a_body_comes_by_the_clock() -> None:
+async def test_a_body_is_paced_by_the_clock() -> None:
     async with _client(first_audio_ms=60, pace=4) as (_, http):
         loop = asyncio.get_running_loop()
         sent = loop.time()
@@ -159,28 +159,28 @@ async def test_a_request_can_be_dropped_before_its_answer() -> None:
 
 
 @pytest.mark.parametrize("way", ["raw", "wav", "json", "multipart"])
-async def test_transcribes_audio_in_every_kind_of_body(way: str) -> None:
-    sound = signal.encode([1, 2])
+async def test_audio_in_every_kind_of_body_is_transcribed(way: str) -> None:
+    pcm = signal.encode([1, 2])
     async with _client() as (simulator, http):
         match way:
             case "raw":
-                reply = await http.post(STT, content=sound)
+                reply = await http.post(STT, content=pcm)
             case "wav":
-                reply = await http.post(STT, content=wav_head(16_000, len(sound)) + sound)
+                reply = await http.post(STT, content=wav_head(16_000, len(pcm)) + pcm)
             case "json":
-                encoded = base64.b64encode(sound).decode()
+                encoded = base64.b64encode(pcm).decode()
                 reply = await http.post(STT, json={"audio": encoded, "language": "hi", "sample_rate": 16_000})
             case _:
-                files = {"audio": ("a.wav", wav_head(16_000, len(sound)) + sound, "audio/wav")}
+                files = {"audio": ("a.wav", wav_head(16_000, len(pcm)) + pcm, "audio/wav")}
                 reply = await http.post(STT, files=files, data={"language": "hi"})
         body = reply.json()
         assert body["alternatives"][0]["transcript"] == "n1 n2"
         assert (body["type"], body["is_final"]) == ("transcription", True)
         assert body["language"] == ("hi" if way in ("json", "multipart") else "en")
-        assert simulator.log.records[0].audio.endswith(sound)
+        assert simulator.log.records[0].audio.endswith(pcm)
 
 
-async def test_refuses_audio_that_it_cannot_read() -> None:
+async def test_unreadable_audio_is_refused() -> None:
     async with _client() as (_, http):
         assert (await http.post(STT, content=b"RIFFnonsense")).status_code == 400
         assert (await http.post(STT, json={"url": "http://127.0.0.1/a.wav"})).status_code == 400

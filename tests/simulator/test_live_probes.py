@@ -1,4 +1,4 @@
-"""The probes of ``tests/live`` tell the simulator's two ways apart, for each fact that the sources dispute."""
+"""The probes of ``tests/live`` distinguish both variants of the simulator for each fact that the sources dispute."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from support.running import AURA, NOVA
         ("is_a_standalone_flush_honoured", {"flush": "both"}, "standalone and inline"),
         ("is_a_standalone_flush_honoured", {"flush": "standalone"}, "standalone"),
         ("is_a_standalone_flush_honoured", {"flush": "inline"}, "inline"),
-        ("how_does_sound_come", {"audio_form": "binary"}, "binary"),
-        ("how_does_sound_come", {"audio_form": "audio_chunk"}, "base64"),
-        ("what_becomes_of_the_connection", {}, "takes another turn"),
-        ("what_becomes_of_the_connection", {"after_turn": "close"}, "closes after the terminal (closed 1000)"),
-        ("what_becomes_of_the_connection", {"after_turn": "spent"}, "is spent (error)"),
-        ("what_becomes_of_the_connection", {"after_turn": "close", "terminal": "none"}, "closes instead of a terminal"),
+        ("how_does_audio_come", {"audio_form": "binary"}, "binary"),
+        ("how_does_audio_come", {"audio_form": "audio_chunk"}, "base64"),
+        ("what_happens_to_the_connection", {}, "accepts another turn"),
+        ("what_happens_to_the_connection", {"after_turn": "close"}, "closes after the terminal (closed 1000)"),
+        ("what_happens_to_the_connection", {"after_turn": "spent"}, "is spent (error)"),
+        ("what_happens_to_the_connection", {"after_turn": "close", "terminal": "none"}, "closes instead of a terminal"),
         ("what_answers_an_empty_flush", {"empty_flush": "terminal"}, "audio_end"),
         ("what_answers_an_empty_flush", {"empty_flush": "ignore"}, "silence"),
         ("what_answers_an_empty_flush", {"empty_flush": "error"}, "error"),
@@ -36,9 +36,9 @@ async def test_tts(probe: str, profile: dict[str, Any], answer: str) -> None:
         assert await getattr(ask, probe)(gateway, AURA) == answer
 
 
-@pytest.mark.parametrize(("manner", "answer"), [("empty", "an empty final"), ("ignore", "silence")])
-async def test_an_empty_finalize(manner: str, answer: str) -> None:
-    async with running_simulator(SimulatorOptions.fast(empty_finalize=manner)) as simulator:
+@pytest.mark.parametrize(("variant", "answer"), [("empty", "an empty final"), ("ignore", "silence")])
+async def test_an_empty_finalize(variant: str, answer: str) -> None:
+    async with running_simulator(SimulatorOptions.fast(empty_finalize=variant)) as simulator:
         gateway = Gateway(simulator.url, "key", patience=0.5)
         assert await ask.what_answers_an_empty_finalize(gateway, NOVA) == answer
 
@@ -53,8 +53,8 @@ async def test_close(kind: str, model: str) -> None:
 async def test_routes_regions_and_http() -> None:
     async with running_simulator(SimulatorOptions.fast(regional=True)) as simulator:
         gateway = Gateway(simulator.url, "key")
-        assert await ask.is_the_route_taken(gateway, "stt", NOVA) == "taken"
-        assert await ask.is_the_route_taken(gateway, "stt", "slng/deepgram/nova:3-multi") == "HTTP 502"
+        assert await ask.is_the_route_accepted(gateway, "stt", NOVA) == "accepted"
+        assert await ask.is_the_route_accepted(gateway, "stt", "slng/deepgram/nova:3-multi") == "HTTP 502"
         assert await ask.does_it_answer(gateway) == "HTTP 200"
         assert (await ask.is_http_tts_served(gateway, AURA)).startswith("HTTP 405")
     assert (await ask.does_it_answer(Gateway("http://127.0.0.1:9", "key"))).startswith("unreachable")

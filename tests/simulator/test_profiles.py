@@ -14,7 +14,7 @@ PAGE = ROOT / "docs/reference/simulator.md"
 TUTORIAL = ROOT / "docs/start/test-your-bot-against-faults.md"
 
 
-def test_parses_profile_fields_as_people_write_them() -> None:
+def test_profile_fields_are_parsed_as_people_write_them() -> None:
     given = ["terminal=flushed", "pace=2.5", "segments=true", "confidence=null", "max_reason=too long"]
     assert parse_profile(given) == {
         "terminal": "flushed",
@@ -26,7 +26,7 @@ def test_parses_profile_fields_as_people_write_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignment", "says"),
+    ("assignment", "message_part"),
     [
         ("mood=1", "no field 'mood'"),
         ("pace", "name=value"),
@@ -38,8 +38,8 @@ def test_parses_profile_fields_as_people_write_them() -> None:
         ("terminal=bang", "terminal takes one of"),
     ],
 )
-def test_refuses_impossible_profile_fields(assignment: str, says: str) -> None:
-    with pytest.raises(BadProfile, match=says):
+def test_impossible_profile_fields_are_refused(assignment: str, message_part: str) -> None:
+    with pytest.raises(BadProfile, match=message_part):
         parse_profile([assignment])
 
 
@@ -53,7 +53,7 @@ def test_a_route_overrides_the_common_profile_and_overrides_override_the_route()
     assert forced.profile_for("tts", "slng/rime/arcana:3-en").after_turn == "open"
 
 
-def test_a_route_adds_no_latency_if_there_is_to_be_none() -> None:
+def test_a_fast_simulator_adds_no_latency() -> None:
     assert Simulator(SimulatorOptions.fast()).profile_for("stt", "slng/deepgram/nova:3-en").final_ms == 0
     assert Simulator(SimulatorOptions()).profile_for("stt", "slng/deepgram/nova:3-en").final_ms == 400
 

@@ -1,4 +1,4 @@
-"""What the TCP proxy does to connections that go through it, as the client sees it."""
+"""The effects of the TCP proxy on connections through it, as the client sees them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def speaking(simulator: Simulator) -> AsyncIterator[Talk]:
         yield talk
 
 
-async def test_all_passes_unchanged() -> None:
+async def test_all_bytes_pass_unchanged() -> None:
     async with proxied() as simulator, speaking(simulator) as talk:
         await talk.send(WORDS, {"type": "flush"})
         await talk.until("audio_end")
@@ -39,7 +39,7 @@ async def test_all_passes_unchanged() -> None:
         assert (await talk.until_closed())[0] == 1000
 
 
-async def test_what_passes_can_be_late_and_comes_in_order() -> None:
+async def test_bytes_can_be_delayed_and_stay_in_order() -> None:
     loop = asyncio.get_running_loop()
     async with proxied() as simulator, speaking(simulator) as talk:
         simulator.inject(do="tcp", when="text", latency_ms=150)
@@ -57,12 +57,12 @@ async def test_bandwidth_bounds_how_fast_bytes_pass() -> None:
         start = loop.time()
         await talk.send(WORDS, {"type": "flush"})
         await talk.until("audio_end")
-        # What was on its way before it began is not counted.
+        # Bytes that were already on their way are not counted.
         assert len(talk.audio) / (loop.time() - start) < 250_000
         assert [word.text for word in signal.decode(bytes(talk.audio), 16_000)] == WORDS["text"].split()
 
 
-async def test_slices_part_messages_anywhere() -> None:
+async def test_slices_split_messages_anywhere() -> None:
     async with proxied() as simulator:
         simulator.inject(do="tcp", when="upgrade", slice_bytes=7)
         async with speaking(simulator) as talk:
@@ -81,7 +81,7 @@ async def test_a_connection_can_be_broken(then: str) -> None:
         await simulator.log.until(lambda log: not log.open)
 
 
-async def test_a_client_can_be_brought_nothing_more() -> None:
+async def test_a_client_can_be_cut_off_from_everything_upstream_sends() -> None:
     async with proxied() as simulator, speaking(simulator) as talk:
         simulator.inject(do="tcp", when="text", then="stop_writing")
         await talk.send(WORDS, {"type": "flush"})

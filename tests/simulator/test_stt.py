@@ -16,14 +16,14 @@ from support.simulator_client import CLOSE, FINALIZE, NOVA, Client, dialled, fas
 SILENCE = bytes(2 * 16 * 400)
 
 
-async def _say(client: Client, *words: SignalWord | int, then: bytes = b"") -> None:
-    sound = signal.encode(words) + then
-    await client.send(*(sound[at : at + 640] for at in range(0, len(sound), 640)))
+async def _speak(client: Client, *words: SignalWord | int, then: bytes = b"") -> None:
+    pcm = signal.encode(words) + then
+    await client.send(*(pcm[at : at + 640] for at in range(0, len(pcm), 640)))
 
 
 async def test_a_finalize_is_answered_by_the_speech_before_it() -> None:
     async with fast() as simulator, stt(simulator) as client:
-        await _say(client, 1, 2)
+        await _speak(client, 1, 2)
         await client.send(FINALIZE)
         final = await client.until("final_transcript")
         assert final["transcript"] == "n1 n2"
@@ -33,8 +33,8 @@ async def test_a_finalize_is_answered_by_the_speech_before_it() -> None:
 
 async def test_a_silence_ends_an_utterance() -> None:
     async with fast(endpoint_ms=300) as simulator, stt(simulator) as client:
-        await _say(client, 1, 2, then=SILENCE)
-        await _say(client, 3, then=SILENCE)
+        await _speak(client, 1, 2, then=SILENCE)
+        await _speak(client, 3, then=SILENCE)
         await client.until("final_transcript")
         await client.until("final_transcript")
         assert client.transcripts() == ["n1 n2", "n3"]
@@ -43,10 +43,10 @@ async def test_a_silence_ends_an_utterance() -> None:
 async def test_a_final_comes_late_and_covers_only_the_speech_before_it() -> None:
     async with fast(final_ms=80) as simulator, stt(simulator) as client:
         loop = asyncio.get_running_loop()
-        await _say(client, 1)
+        await _speak(client, 1)
         sent = loop.time()
         await client.send(FINALIZE)
-        await _say(client, 2, 3)
+        await _speak(client, 2, 3)
         assert (await client.until("final_transcript"))["transcript"] == "n1"
         assert 0.075 < loop.time() - sent < 1
         await client.send(FINALIZE)
@@ -55,8 +55,8 @@ async def test_a_final_comes_late_and_covers_only_the_speech_before_it() -> None
 
 async def test_a_word_under_way_at_a_finalize_comes_whole_with_the_next_final() -> None:
     async with fast() as simulator, stt(simulator) as client:
-        sound = signal.encode([1, SignalWord(2, frames=20)])
-        await client.send(sound[:-6400], FINALIZE, sound[-6400:], FINALIZE)
+        pcm = signal.encode([1, SignalWord(2, frames=20)])
+        await client.send(pcm[:-6400], FINALIZE, pcm[-6400:], FINALIZE)
         await client.until("final_transcript")
         await client.until("final_transcript")
         assert client.transcripts() == ["n1", "n2"]
@@ -64,17 +64,17 @@ async def test_a_word_under_way_at_a_finalize_comes_whole_with_the_next_final() 
 
 async def test_a_word_that_a_connection_received_in_part_is_a_fragment() -> None:
     async with fast() as simulator, stt(simulator) as client:
-        sound = signal.encode([SignalWord(1, frames=10), 2, SignalWord(3, frames=10)])
-        await client.send(sound[3200:-3200], CLOSE)
+        pcm = signal.encode([SignalWord(1, frames=10), 2, SignalWord(3, frames=10)])
+        await client.send(pcm[3200:-3200], CLOSE)
         await client.until_closed()
         assert client.transcripts() == ["frag:1 n2 frag:3"]
 
 
-async def test_close_gives_the_finals_that_are_left_and_then_closes() -> None:
+async def test_close_sends_the_remaining_finals_and_then_closes() -> None:
     async with fast(final_ms=50) as simulator, stt(simulator) as client:
-        await _say(client, 1)
+        await _speak(client, 1)
         await client.send(FINALIZE)
-        await _say(client, 2)
+        await _speak(client, 2)
         await client.send(CLOSE)
         assert await client.until_closed() == (1000, "")
         assert client.transcripts() == ["n1", "n2"]
@@ -106,7 +106,7 @@ async def test_base64_audio_is_an_error_and_the_connection_goes_on() -> None:
     async with fast() as simulator, stt(simulator) as client:
         await client.send({"type": "audio", "data": "AAAA"})
         await client.until("error")
-        await _say(client, 1)
+        await _speak(client, 1)
         await client.send(FINALIZE)
         await client.until("final_transcript")
 
@@ -118,7 +118,7 @@ async def test_enable_vad_and_other_options_are_silently_accepted() -> None:
 
 
 @pytest.mark.parametrize("config", [{"encoding": "mulaw"}, {"encoding": "alaw"}, {"sample_rate": 4000}])
-async def test_refuses_audio_that_slng_does_not_take(config: dict[str, Any]) -> None:
+async def test_audio_that_slng_does_not_accept_is_refused(config: dict[str, Any]) -> None:
     async with fast() as simulator, dialled(simulator, "stt", NOVA) as client:
         await client.send({"type": "init", "config": config})
         assert (await client.until("error"))["data"]["code"] == "config_error"
@@ -142,13 +142,13 @@ async def test_a_strict_route_closes_on_a_foreign_language() -> None:
 async def _partials(simulator: Simulator, model: str, **config: Any) -> int:
     async with stt(simulator, model, **config) as client:
         for number in range(1, 9):
-            await _say(client, number)
+            await _speak(client, number)
         await client.send(CLOSE)
         await client.until_closed()
         return len(client.of("partial_transcript"))
 
 
-async def test_partials_come_if_they_are_requested_and_the_route_has_them() -> None:
+async def test_partials_are_sent_if_requested_and_supported_by_the_route() -> None:
     async with fast() as simulator:
         assert await _partials(simulator, NOVA, enable_partials=True) > 0
         assert await _partials(simulator, NOVA) == 0
@@ -157,7 +157,7 @@ async def test_partials_come_if_they_are_requested_and_the_route_has_them() -> N
 
 async def test_partials_grow_and_never_follow_their_final() -> None:
     async with fast() as simulator, stt(simulator, enable_partials=True) as client:
-        await _say(client, 1, 2, 3, 4, 5)
+        await _speak(client, 1, 2, 3, 4, 5)
         await client.send(FINALIZE)
         await client.until("final_transcript")
         partials = [message["transcript"] for message in client.of("partial_transcript")]
@@ -166,7 +166,7 @@ async def test_partials_grow_and_never_follow_their_final() -> None:
         await client.nothing_for(0.05)
 
 
-async def test_a_partial_that_took_long_is_not_sent_after_its_final(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_partial_is_not_sent_after_its_final(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answered = asyncio.Event(), asyncio.Event()
 
     async def words(_recognizer: SignalRecognizer, utterance: RecognizedUtterance) -> Sequence[RecognizedWord]:
@@ -177,34 +177,34 @@ async def test_a_partial_that_took_long_is_not_sent_after_its_final(monkeypatch:
 
     monkeypatch.setattr(SignalRecognizer, "words", words)
     async with fast() as simulator, stt(simulator, enable_partials=True) as client:
-        await _say(client, 1, 2)
+        await _speak(client, 1, 2)
         await asked.wait()
         await client.send(FINALIZE)
         await client.until("final_transcript")
         answered.set()
         await client.send(CLOSE)
         await client.until_closed()
-        assert client.types() == ["ready", "final_transcript"]
+        assert client.types == ["ready", "final_transcript"]
 
 
 async def test_an_empty_final_can_answer_and_the_words_come_later() -> None:
     async with fast(finalize_answer="empty") as simulator, stt(simulator) as client:
-        await _say(client, 1)
+        await _speak(client, 1)
         await client.send(FINALIZE, CLOSE)
         await client.until_closed()
         assert client.transcripts() == ["", "n1"]
 
 
-async def test_a_finalize_may_stay_without_an_answer() -> None:
+async def test_a_finalize_may_stay_unanswered() -> None:
     async with fast(finalize_answer="none") as simulator, stt(simulator) as client:
-        await _say(client, 1)
+        await _speak(client, 1)
         await client.send(FINALIZE)
         await client.nothing_for(0.05)
 
 
-@pytest.mark.parametrize(("manner", "count"), [("empty", 1), ("ignore", 0)])
-async def test_a_finalize_without_speech_is_answered_as_the_profile_says(manner: str, count: int) -> None:
-    async with fast(empty_finalize=manner) as simulator, stt(simulator) as client:
+@pytest.mark.parametrize(("variant", "count"), [("empty", 1), ("ignore", 0)])
+async def test_a_finalize_without_speech_is_answered_as_the_profile_says(variant: str, count: int) -> None:
+    async with fast(empty_finalize=variant) as simulator, stt(simulator) as client:
         await client.send(SILENCE, FINALIZE, CLOSE)
         await client.until_closed()
         assert client.transcripts() == [""] * count
@@ -212,23 +212,23 @@ async def test_a_finalize_without_speech_is_answered_as_the_profile_says(manner:
 
 async def test_an_unrelated_final_can_come_before_the_answer() -> None:
     async with fast(stray_final="mm-hm", final_ms=30) as simulator, stt(simulator) as client:
-        await _say(client, 1)
+        await _speak(client, 1)
         await client.send(FINALIZE)
         await client.until("final_transcript")
         await client.until("final_transcript")
         assert client.transcripts() == ["mm-hm", "n1"]
 
 
-async def test_gradium_gives_a_sentence_in_nine_finals() -> None:
+async def test_gradium_sends_a_sentence_in_nine_finals() -> None:
     async with fast() as simulator, stt(simulator, "gradium/stt:default") as client:
-        await _say(client, *range(1, 12))
+        await _speak(client, *range(1, 12))
         await client.send(CLOSE)
         await client.until_closed()
         assert len(client.transcripts()) == 9
         assert " ".join(client.transcripts()) == " ".join(f"n{i}" for i in range(1, 12))
 
 
-async def test_sarvam_writes_ten_as_a_number_and_gives_no_confidence() -> None:
+async def test_sarvam_writes_ten_as_a_number_and_sends_no_confidence() -> None:
     script = ("ten apples",)
     async with fast(speech="tone", script=script) as simulator, stt(simulator, "sarvam/saaras:v3") as client:
         await client.send(tone(500, 16_000), FINALIZE)
@@ -241,7 +241,7 @@ async def test_soniox_reports_where_an_utterance_ended_and_nova_never_does() -> 
     async with fast() as simulator:
         for model, count in (("soniox/speech-ai:rt-v5", 1), (NOVA, 0)):
             async with stt(simulator, model) as client:
-                await _say(client, SignalWord(1, frames=10))
+                await _speak(client, SignalWord(1, frames=10))
                 await client.send(CLOSE)
                 await client.until_closed()
                 ends = client.of("utterance_end")
@@ -250,11 +250,11 @@ async def test_soniox_reports_where_an_utterance_ended_and_nova_never_does() -> 
 
 async def test_deepgrams_own_frames_can_take_the_place_of_the_bridges() -> None:
     async with fast(results=True) as simulator, stt(simulator, enable_partials=True) as client:
-        await _say(client, 1, 2, 3, 4)
+        await _speak(client, 1, 2, 3, 4)
         await client.send(FINALIZE, CLOSE)
         await client.until_closed()
         results = client.of("Results")
-        assert {"Metadata", "SpeechStarted", "Results"} <= set(client.types())
+        assert {"Metadata", "SpeechStarted", "Results"} <= set(client.types)
         assert client.transcripts() == []
         assert results[-1]["from_finalize"] is True
         assert results[-1]["channel"]["alternatives"][0]["transcript"] == "n1 n2 n3 n4"
@@ -262,8 +262,8 @@ async def test_deepgrams_own_frames_can_take_the_place_of_the_bridges() -> None:
 
 async def test_finals_have_from_finalize_if_the_profile_says_so() -> None:
     async with fast(from_finalize=True) as simulator, stt(simulator) as client:
-        await _say(client, 1, then=SILENCE)
-        await _say(client, 2)
+        await _speak(client, 1, then=SILENCE)
+        await _speak(client, 2)
         await client.send(FINALIZE)
         await client.until("final_transcript")
         await client.until("final_transcript")
@@ -272,12 +272,12 @@ async def test_finals_have_from_finalize_if_the_profile_says_so() -> None:
 
 async def test_word_times_can_be_left_out() -> None:
     async with fast(words=False) as simulator, stt(simulator) as client:
-        await _say(client, 1)
+        await _speak(client, 1)
         await client.send(FINALIZE)
         assert "words" not in await client.until("final_transcript")
 
 
-async def test_compressed_audio_is_taken_and_scripted() -> None:
+async def test_compressed_audio_is_accepted_and_answered_by_the_script() -> None:
     async with fast(script=("one", "two")) as simulator, stt(simulator, encoding="opus") as client:
         await client.send(b"abc", b"def", FINALIZE)
         assert (await client.until("final_transcript"))["transcript"] == "one"
@@ -292,14 +292,14 @@ async def test_the_script_answers_each_loud_passage() -> None:
 
 async def test_the_signals_own_model_is_exact_whatever_the_speech_option() -> None:
     async with fast(speech="tone") as simulator, stt(simulator, "slng/simulator/signal:1") as client:
-        await _say(client, 1)
+        await _speak(client, 1)
         await client.send(FINALIZE)
         assert (await client.until("final_transcript"))["transcript"] == "n1"
 
 
-async def test_audio_that_came_is_on_record() -> None:
+async def test_received_audio_is_recorded() -> None:
     async with fast() as simulator, stt(simulator) as client:
-        await _say(client, 1, 2)
+        await _speak(client, 1, 2)
         await client.send(FINALIZE)
         await client.until("final_transcript")
         (record,) = simulator.log.of("stt")

@@ -17,7 +17,7 @@ async def _turn(client: Client, words: str = "n1 n2") -> None:
     await client.until("audio_end")
 
 
-async def test_says_the_words_of_a_turn_and_ends_it_once() -> None:
+async def test_the_words_of_a_turn_are_spoken_and_it_ends_once() -> None:
     async with fast() as simulator, tts(simulator) as client:
         await client.send(text("n1 n2"), text("n3"), FLUSH)
         end = await client.until("audio_end")
@@ -26,7 +26,7 @@ async def test_says_the_words_of_a_turn_and_ends_it_once() -> None:
         await client.nothing_for(0.05)
 
 
-async def test_words_without_numbers_are_numbered_on_over_the_connection() -> None:
+async def test_words_without_numbers_are_numbered_over_the_whole_connection() -> None:
     async with fast() as simulator, tts(simulator) as client:
         await _turn(client, "good morning")
         await _turn(client, "sir")
@@ -35,13 +35,13 @@ async def test_words_without_numbers_are_numbered_on_over_the_connection() -> No
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 24_000, 32_000, 48_000])
-async def test_speaks_at_the_rate_that_init_asks_for(rate: int) -> None:
+async def test_speech_has_the_rate_that_init_requests(rate: int) -> None:
     async with fast() as simulator, tts(simulator, sample_rate=rate) as client:
         await _turn(client)
         assert client.words(rate) == ["n1", "n2"]
 
 
-async def test_speaks_mulaw_and_alaw() -> None:
+async def test_speech_can_be_mulaw_and_alaw() -> None:
     plain = signal.encode(signal.words_of_text("n1 n2"), 8000)
     for encoding, coded in (("mulaw", to_mulaw(plain)), ("alaw", to_alaw(plain))):
         async with fast() as simulator, tts(simulator, sample_rate=8000, encoding=encoding) as client:
@@ -50,7 +50,7 @@ async def test_speaks_mulaw_and_alaw() -> None:
 
 
 @pytest.mark.parametrize("config", [{"encoding": "mp3"}, {"encoding": "opus"}, {"sample_rate": 44_100}])
-async def test_refuses_what_it_cannot_make(config: dict[str, Any]) -> None:
+async def test_audio_settings_that_are_not_supported_are_refused(config: dict[str, Any]) -> None:
     async with fast() as simulator, dialled(simulator, "tts", AURA) as client:
         await client.send({"type": "init", "config": config})
         assert (await client.until("error"))["data"]["code"] == "config_error"
@@ -60,7 +60,7 @@ async def test_text_before_ready_is_accepted_and_spoken() -> None:
     async with fast(ready_ms=50) as simulator, dialled(simulator, "tts", AURA) as client:
         await client.send(INIT, text("n1"), FLUSH)
         await client.until("audio_end")
-        assert client.types() == ["ready", "audio_end"]
+        assert client.types == ["ready", "audio_end"]
         assert client.words() == ["n1"]
 
 
@@ -68,7 +68,7 @@ async def test_text_and_flush_before_init_are_errors_and_ignored() -> None:
     async with fast() as simulator, dialled(simulator, "tts", AURA) as client:
         await client.send(text("n1"), FLUSH, INIT)
         await client.until("ready")
-        assert client.types() == ["error", "error", "ready"]
+        assert client.types == ["error", "error", "ready"]
         await _turn(client, "n2")
         assert client.words() == ["n2"]
 
@@ -87,17 +87,17 @@ async def test_text_and_flush_before_init_are_errors_and_ignored() -> None:
         ("none", []),
     ],
 )
-async def test_ends_a_turn_in_every_way_that_clients_allow_for(terminal: str, types: list[str]) -> None:
+async def test_a_turn_can_end_in_every_form_that_clients_accept(terminal: str, types: list[str]) -> None:
     async with fast(terminal=terminal) as simulator, tts(simulator) as client:
-        # An error marks that nothing more is to come.
+        # An error marks the end of what comes.
         await client.send(text("n1"), FLUSH)
         await client.next()
         simulator.inject(do="error", kind="tts", when="keepalive", message="mark", shape="top")
-        while len(client.types()) - 1 < len(types) or client.words() != ["n1"]:
+        while len(client.types) - 1 < len(types) or client.words() != ["n1"]:
             await client.next()
         await client.send({"type": "keepalive"})
         await client.until("error")
-        assert client.types() == ["ready", *types, "error"]
+        assert client.types == ["ready", *types, "error"]
 
 
 async def test_a_turn_without_audio_still_ends() -> None:
@@ -112,10 +112,10 @@ async def test_a_segment_may_end_before_the_flush() -> None:
         await client.until("audio_end")
         await client.send(FLUSH)
         await client.until("audio_end")
-        assert client.types() == ["ready", "segment_start", "segment_end", "audio_end", "audio_end"]
+        assert client.types == ["ready", "segment_start", "segment_end", "audio_end", "audio_end"]
 
 
-async def test_pipelined_turns_follow_each_other_with_nothing_to_tell_them_apart() -> None:
+async def test_pipelined_turns_follow_each_other_without_a_mark() -> None:
     async with fast() as simulator, tts(simulator) as client:
         await client.send(text("n1"), FLUSH, text("n2"), FLUSH)
         await client.until("audio_end")
@@ -152,9 +152,9 @@ async def test_a_standalone_flush_does_nothing_if_only_the_flag_counts() -> None
         await client.nothing_for(0.05)
 
 
-@pytest.mark.parametrize(("manner", "answer"), [("terminal", "audio_end"), ("error", "error"), ("ignore", None)])
-async def test_a_flush_without_text_is_answered_as_the_profile_says(manner: str, answer: str | None) -> None:
-    async with fast(empty_flush=manner) as simulator, tts(simulator) as client:
+@pytest.mark.parametrize(("variant", "answer"), [("terminal", "audio_end"), ("error", "error"), ("ignore", None)])
+async def test_a_flush_without_text_is_answered_as_the_profile_says(variant: str, answer: str | None) -> None:
+    async with fast(empty_flush=variant) as simulator, tts(simulator) as client:
         await client.send(FLUSH)
         if answer:
             await client.until(answer)
@@ -170,7 +170,7 @@ async def test_rime_closes_20_ms_after_every_turn() -> None:
         assert 0.015 < loop.time() - client.times[-1] < 0.2
 
 
-async def test_soniox_takes_no_second_turn_but_stays_open() -> None:
+async def test_soniox_accepts_no_second_turn_but_stays_open() -> None:
     async with fast() as simulator, tts(simulator, "soniox/tts-rt:v1") as client:
         await _turn(client, "n1")
         loop = asyncio.get_running_loop()
@@ -206,30 +206,30 @@ async def test_gradium_expires_after_120_seconds_by_itself() -> None:
         assert simulator.profile_for("tts", "gradium/tts:default").expiry_s == 120
 
 
-async def test_sarvam_refuses_text_without_a_letter() -> None:
+async def test_sarvam_refuses_text_without_letters() -> None:
     async with fast() as simulator, tts(simulator, "sarvam/bulbul:v3") as client:
         await client.send(text("... !"))
         await client.until("error")
 
 
-async def test_a_letterless_turn_may_never_end() -> None:
+async def test_a_turn_without_letters_may_never_end() -> None:
     async with fast(letterless="hang") as simulator, tts(simulator) as client:
         await client.send(text("..."), FLUSH)
         await client.nothing_for(0.05)
 
 
-async def test_clear_is_answered_in_its_time_once_the_audio_in_flight_has_drained() -> None:
+async def test_clear_is_answered_after_the_audio_that_is_on_its_way() -> None:
     async with fast(pace=1, clear_ms=150) as simulator, tts(simulator) as client:
         loop = asyncio.get_running_loop()
         await client.send(text(" ".join(f"n{i}" for i in range(30))), FLUSH)
         await client.next()
-        sent, heard = loop.time(), len(client.audio)
+        sent, received = loop.time(), len(client.audio)
         await client.send(CLEAR)
         await client.until("cleared")
         assert 0.14 < loop.time() - sent < 1
-        assert len(client.audio) - heard >= 3200
+        assert len(client.audio) - received >= 3200
         await client.nothing_for(0.1)
-        assert "audio_end" not in client.types()
+        assert "audio_end" not in client.types
 
 
 async def test_a_turn_cleared_before_its_terminal_has_none() -> None:
@@ -273,7 +273,7 @@ async def test_late_audio_can_follow_the_answer_to_a_clear() -> None:
         await client.next()
         await client.send(CLEAR)
         await client.until("cleared")
-        assert len(await client.next_sound()) == 3200
+        assert len(await client.next_audio()) == 3200
 
 
 async def test_cancel_ends_the_turn_without_an_answer() -> None:
@@ -282,7 +282,7 @@ async def test_cancel_ends_the_turn_without_an_answer() -> None:
         await client.next()
         await client.send({"type": "cancel"}, text("n9"), FLUSH)
         await client.until("audio_end")
-        assert client.types() == ["ready", "audio_end"]
+        assert client.types == ["ready", "audio_end"]
         assert client.words()[-1] == "n9"
         assert "n4" not in client.words()
 
@@ -291,13 +291,13 @@ async def test_cancel_ends_the_turn_without_an_answer() -> None:
 async def test_audio_can_come_as_base64_in_five_places(form: str) -> None:
     async with fast(audio_form=form) as simulator, tts(simulator) as client:
         await _turn(client)
-        sound = b""
+        pcm = b""
         for message in client.messages:
             place = message.get("data", message)
             inner = message.get("audio") if isinstance(place, str) else place.get("audio")
             encoded = inner or (place if isinstance(place, str) else None)
-            sound += base64.b64decode(encoded) if encoded else b""
-        assert [word.text for word in signal.decode(sound)] == ["n1", "n2"]
+            pcm += base64.b64decode(encoded) if encoded else b""
+        assert [word.text for word in signal.decode(pcm)] == ["n1", "n2"]
         assert client.binaries == 0
 
 
@@ -307,13 +307,13 @@ async def test_an_empty_binary_message_can_come_first() -> None:
         assert await client.next() == b""
 
 
-@pytest.mark.parametrize(("manner", "code"), [("close", 1003), ("error", None), ("ignore", None)])
-async def test_a_binary_message_is_answered_as_the_profile_says(manner: str, code: int | None) -> None:
-    async with fast(binary=manner) as simulator, tts(simulator) as client:
+@pytest.mark.parametrize(("variant", "code"), [("close", 1003), ("error", None), ("ignore", None)])
+async def test_a_binary_message_is_answered_as_the_profile_says(variant: str, code: int | None) -> None:
+    async with fast(binary=variant) as simulator, tts(simulator) as client:
         await client.send(b"abc")
-        if manner == "close":
+        if variant == "close":
             assert (await client.until_closed())[0] == code
-        elif manner == "error":
+        elif variant == "error":
             await client.until("error")
         else:
             await _turn(client)
@@ -335,7 +335,7 @@ async def test_unknown_messages_are_ignored() -> None:
     async with fast() as simulator, tts(simulator) as client:
         await client.send({"type": "wave"}, {"hello": 1})
         await _turn(client)
-        assert client.types() == ["ready", "audio_end"]
+        assert client.types == ["ready", "audio_end"]
 
 
 async def test_an_unknown_dictionary_is_an_error_and_the_connection_goes_on() -> None:

@@ -1,4 +1,4 @@
-"""From the dial to the 101, and how connections are ended by the clock."""
+"""From the dial to the 101, and how the clock ends connections."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ async def _refused(
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer bad"}, {"Authorization": "Bearer "}])
-async def test_refuses_a_missing_or_bad_key_in_slngs_words(headers: dict[str, str]) -> None:
+async def test_a_missing_or_bad_key_is_refused_in_slngs_words(headers: dict[str, str]) -> None:
     async with fast() as simulator:
         status, body = await _refused(simulator, "stt", NOVA, headers)
         assert (status, json.loads(body)) == (401, {"error": "Unauthorized"})
         assert simulator.log.records[0].status == 401
 
 
-async def test_takes_a_key_in_any_of_three_places() -> None:
+async def test_a_key_is_accepted_in_any_of_three_places() -> None:
     async with fast(keys=("right",)) as simulator:
         async with dialled(simulator, "stt", NOVA, {"Authorization": "Bearer right"}):
             pass
@@ -41,14 +41,14 @@ async def test_takes_a_key_in_any_of_three_places() -> None:
         assert (await _refused(simulator, "stt", NOVA, {"X-API-Key": "wrong"}))[0] == 401
 
 
-async def test_refuses_byok_on_a_hosted_route_in_slngs_words() -> None:
+async def test_byok_on_a_hosted_route_is_refused_in_slngs_words() -> None:
     async with fast() as simulator:
         status, body = await _refused(simulator, "tts", AURA, BYOK)
         assert status == 400
         assert json.loads(body) == {"error": "BYOK is only supported for external STT/TTS routes"}
 
 
-async def test_takes_byok_on_an_external_route() -> None:
+async def test_byok_is_accepted_on_an_external_route() -> None:
     async with fast() as simulator, dialled(simulator, "tts", "deepgram/aura:2", BYOK) as client:
         await client.send({"type": "init"})
         await client.until("ready")
@@ -60,10 +60,10 @@ async def test_a_provider_key_that_the_provider_refuses_is_an_error_as_the_first
         await client.send({"type": "init"})
         error = await client.until("error")
         assert error["data"] == {"code": "backend_connection_failed", "message": "upstream 401"}
-        assert client.types() == ["error"]
+        assert client.types == ["error"]
 
 
-async def test_refuses_unknown_and_undeployed_models_as_the_options_say() -> None:
+async def test_unknown_and_undeployed_models_are_refused_as_configured() -> None:
     async with fast() as simulator:
         assert (await _refused(simulator, "stt", "acme/ears:1"))[0] == 404
         assert (await _refused(simulator, "stt", "slng/deepgram/nova:3-multi"))[0] == 502
@@ -75,7 +75,7 @@ async def test_refuses_unknown_and_undeployed_models_as_the_options_say() -> Non
         pass
 
 
-async def test_counts_idle_connections_and_refuses_one_too_many() -> None:
+async def test_idle_connections_count_and_one_too_many_is_refused() -> None:
     async with fast(max_connections=1) as simulator:
         async with dialled(simulator, "stt", NOVA):
             await simulator.log.until(lambda log: log.open)
@@ -95,7 +95,7 @@ async def test_one_connection_too_many_can_be_an_error_frame() -> None:
         assert (await client.until("error"))["data"]["code"] == "rate_limit"
 
 
-async def test_the_upgrade_and_ready_take_their_time() -> None:
+async def test_the_upgrade_and_ready_have_their_latency() -> None:
     async with fast(upgrade_ms=60, ready_ms=40) as simulator:
         loop = asyncio.get_running_loop()
         dialled_at = loop.time()
@@ -113,7 +113,7 @@ async def test_ready_can_come_twice_or_be_an_error(ready: str, types: list[str])
         await client.send({"type": "init"})
         for _ in types:
             await client.next()
-        assert client.types() == types
+        assert client.types == types
 
 
 async def test_ready_can_be_missing_with_and_without_a_session_behind_it() -> None:
@@ -135,7 +135,7 @@ async def test_types_can_be_spelt_otherwise() -> None:
 async def test_an_idle_connection_is_closed_without_a_message() -> None:
     async with fast(idle_s=0.1, idle_code=1011, idle_reason="reaped") as simulator, stt(simulator) as client:
         assert await client.until_closed() == (1011, "reaped")
-        assert client.types() == ["ready"]
+        assert client.types == ["ready"]
 
 
 async def test_pings_do_not_put_off_the_idle_close_and_keepalives_do() -> None:
@@ -158,7 +158,7 @@ async def test_the_longest_duration_ends_a_connection_in_the_middle_of_a_reply()
         await client.send({"type": "text", "text": "n1 n2 n3 n4 n5"}, {"type": "flush"})
         assert (await client.until_closed())[0] == 1012
         assert client.audio
-        assert "audio_end" not in client.types()
+        assert "audio_end" not in client.types
 
 
 async def test_stopping_ends_what_is_open_with_1012() -> None:
@@ -168,7 +168,7 @@ async def test_stopping_ends_what_is_open_with_1012() -> None:
         assert (await client.until_closed())[0] == 1012
 
 
-async def test_what_clients_send_and_how_they_end_is_on_record() -> None:
+async def test_what_clients_send_and_how_they_end_is_recorded() -> None:
     headers = {**KEY, "X-SLNG-Session-Id": "call-1"}
     async with fast() as simulator:
         async with dialled(simulator, "stt", NOVA, headers, "?region=eu-north-1") as client:

@@ -1,6 +1,6 @@
-"""Fifty sessions come and go under random faults, and nothing of them stays behind.
+"""Fifty sessions start and end under random faults, and nothing of them remains.
 
-``SOAK_MINUTES`` says how long (2 unless set), ``SOAK_SEED`` begins with another seed than 1.
+``SOAK_MINUTES`` is the duration (default 2). ``SOAK_SEED`` is the first seed (default 1).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from slng_sidecar.engines import signal
-from support import stt_runs as hearing_runs
-from support import tts_runs as speaking_runs
+from support import stt_runs, tts_runs
 from support.processes import serving, started
 from support.running import Talk, talking
 from websockets.exceptions import ConnectionClosed
@@ -26,9 +25,9 @@ from websockets.exceptions import ConnectionClosed
 MINUTES = float(os.environ.get("SOAK_MINUTES", "2"))
 SEED = os.environ.get("SOAK_SEED", "1")
 WARM_UP_SECONDS = 25.0
-BOTS = 25  # of each kind
+BOTS = 25  # sessions of each kind
 EXTENDED = "slng-sidecar.v1"
-# Python keeps what it has allocated once; what grows with the number of sessions is a leak.
+# Python keeps memory that it allocated once. Memory that grows with the number of sessions is a leak.
 MEMORY_MARGIN = 24 << 20
 SETTINGS: dict[str, Any] = {
     "SIDECAR_OPEN_TIMEOUT": "2",
@@ -42,10 +41,10 @@ SETTINGS: dict[str, Any] = {
     "SIDECAR_CONTEXT_IDLE": "10",
     "SIDECAR_SESSION_ROTATE": "6",
     "SIDECAR_MAX_MESSAGE": "1MB",
-    # So that every request for speech is one dial of a WebSocket, which both sides count.
+    # This makes every request for speech one dial of a WebSocket, which both sides count.
     "SLNG_HTTP_TTS": "websocket",
 }
-MANNERS = {"upgrade_ms": 30, "ready_ms": 10, "first_audio_ms": 20, "clear_ms": 20, "final_ms": 20, "idle_s": 0}
+PROFILE = {"upgrade_ms": 30, "ready_ms": 10, "first_audio_ms": 20, "clear_ms": 20, "final_ms": 20, "idle_s": 0}
 
 ACTIONS = ("drop", "close", "error", "stall", "mute", "stop_reading", "oversized", "refuse", "hang")
 COUNTED = (
@@ -59,7 +58,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(60 * MINUTES + 240)]
 
 
 def random_fault(rng: random.Random, kind: str) -> dict[str, Any]:
-    """Give something to go wrong with a bot's connections."""
+    """Return a random fault for the connections of a bot."""
     moments = ["accepted", "init", "ready", "audio", "audio", "audio", "close"]
     moments += ["text", "flush", "clear", "terminal"] if kind == "tts" else ["finalize", "final", "partial"]
     do = rng.choice([*ACTIONS, "drop", "drop", "close"])
@@ -91,7 +90,7 @@ Bot = Callable[["Soak", str, random.Random], Awaitable[str]]
 
 @dataclass
 class Soak:
-    """The two processes, and what the bots saw."""
+    """The two processes, and what the bots observed."""
 
     sidecar: str
     simulator: str
@@ -107,12 +106,12 @@ class Soak:
         assert answer.status_code == 201, answer.text
         return [fault["id"] for fault in answer.json()["faults"]]
 
-    async def forget(self, ids: list[int]) -> None:
+    async def remove_faults(self, ids: list[int]) -> None:
         for number in ids:
             await self.http.delete(f"{self.simulator}/_sim/faults/{number}")
 
     async def metrics(self) -> dict[str, float]:
-        """Give the sidecar's metrics, those of one name added up."""
+        """Return the sidecar's metrics, with the series of each name added up."""
         found: dict[str, float] = {}
         async with httpx.AsyncClient(trust_env=False) as client:
             text = (await client.get(f"{self.sidecar}/metrics")).text
@@ -128,8 +127,8 @@ class Soak:
             found: int = (await client.get(f"{self.simulator}/_sim/log")).json()["dials"]
             return found
 
-    async def until_all_has_gone(self) -> dict[str, float]:
-        """Wait until no session is left and nothing moves, for 30 s at most; give the metrics then."""
+    async def until_idle(self) -> dict[str, float]:
+        """Wait until no session is left and nothing changes, for at most 30 s, and return the metrics."""
         same, last = 0, None
         until = asyncio.get_running_loop().time() + 30
         while True:
@@ -142,13 +141,13 @@ class Soak:
                 return metrics
 
     async def run(self, name: str, seconds: float) -> None:
-        """Let all bots come and go for so long."""
+        """Run all bots for a time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        bots: list[Bot] = [hear_extended, hear_plain, speak_extended, speak_plain, speak_over_http]
+        bots: list[Bot] = [transcribe_extended, transcribe_plain, speak_extended, speak_plain, speak_over_http]
         shares = [17, 8, 17, 5, 3]
 
-        async def come_and_go(bot: Bot) -> None:
+        async def run_bots(bot: Bot) -> None:
             while loop.time() < until:
                 number = next(self.numbers)
                 model = f"slng/simulator/signal:soak-{number}"
@@ -160,13 +159,13 @@ class Soak:
                     self.broken.append(f"{seed}: {error!r}; {self.scripts.get(model)}")
                 self.scripts.pop(model, None)
 
-        await asyncio.gather(*(come_and_go(bot) for bot, share in zip(bots, shares, strict=True) for _ in range(share)))
+        await asyncio.gather(*(run_bots(bot) for bot, share in zip(bots, shares, strict=True) for _ in range(share)))
 
     async def with_faults(self, model: str, kind: str, rng: random.Random, profile: dict[str, Any]) -> list[int]:
         faults = [random_fault(rng, kind) for _ in range(rng.choice([0, 1, 1, 2, 3]))]
         self.faults.update(fault["do"] for fault in faults)
         if any(fault["do"] == "mute" for fault in faults):
-            # A clean close in place of a terminal counts as the end, and one that is mute cannot be told from it.
+            # A clean close instead of a terminal counts as the end, and upstream's silence looks the same.
             profile = {**profile, "after_turn": "open"}
         self.scripts[model] = [profile, *faults]
         return await self.inject(
@@ -185,48 +184,49 @@ async def speak_extended(soak: Soak, model: str, rng: random.Random) -> str:
     ids = await soak.with_faults(model, "tts", rng, profile)
     try:
         async with talking(soak.sidecar, "tts", model, subprotocol=EXTENDED) as talk:
-            run = speaking_runs.Troubled(talk, rng)
-            await talk.send({**speaking_runs.INIT, "standby": rng.random() < 0.4})
+            run = tts_runs.Troubled(talk, rng)
+            await talk.send({**tts_runs.INIT, "standby": rng.random() < 0.4})
             listening = asyncio.create_task(run.listen())
-            await run.act(rng.choice([*speaking_runs.SORTS, "update and clear"]))
+            await run.act(rng.choice([*tts_runs.SORTS, "update and clear"]))
             await run.finish(listening, within=40)
         run.check(may_fail=True)
         if run.fatal:
             return str(run.fatal["code"])
-        return "some failed" if any(heard.reason == "failed" for heard in run.contexts.values()) else "whole"
+        return "some failed" if any(numbers.reason == "failed" for numbers in run.contexts.values()) else "whole"
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
-async def hear_extended(soak: Soak, model: str, rng: random.Random) -> str:
+async def transcribe_extended(soak: Soak, model: str, rng: random.Random) -> str:
     kind = rng.choice(["late", "early", "several", "from finalize", "without words"])
-    ids = await soak.with_faults(model, "stt", rng, hearing_runs.profile_of(kind, rng))
-    numbers, pcm = hearing_runs.speech(rng)
+    ids = await soak.with_faults(model, "stt", rng, stt_runs.profile_of(kind, rng))
+    numbers, pcm = stt_runs.speech(rng)
     try:
         async with talking(soak.sidecar, "stt", model, subprotocol=EXTENDED) as talk:
-            run = hearing_runs.Troubled(talk, rng, pace=3, answer_within=6)
-            await talk.send({**hearing_runs.INIT, "standby": rng.random() < 0.4})
+            run = stt_runs.Troubled(talk, rng, pace=3, answer_within=6)
+            await talk.send({**stt_runs.INIT, "standby": rng.random() < 0.4})
             listening = asyncio.create_task(run.listen())
-            await run.say(pcm, update_at=rng.choice([None, rng.uniform(0.1, 0.8)]))
+            await run.send_speech(pcm, update_at=rng.choice([None, rng.uniform(0.1, 0.8)]))
             await run.end(listening, within=40)
-        # What an upstream that says nothing more has taken it may keep to itself: "timeout".
+        # A "timeout" is allowed: a silent upstream may transcribe nothing of the audio that it received.
         does = {fault.get("do") for fault in soak.scripts[model]}
         silent = does & {"mute", "stall", "stop_reading"}
-        # Nor are words promised that come after a final without word times was taken for the last answer.
+        # Words are not promised either if they come after a final without word times that was taken for the last
+        # answer.
         timed = kind != "without words"
-        run.held(numbers, exact=timed, whole=timed and not silent, unsaid=not timed or "mute" in does)
+        run.check(numbers, exact=timed, whole=timed and not silent, unreported=not timed or "mute" in does)
         return run.fatal["code"] if run.fatal else "ended"
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
 async def speak_plain(soak: Soak, model: str, rng: random.Random) -> str:
-    """Say turns one after the other; each has its own words, in order, and one end."""
+    """Speak turns one after the other. Each turn has its own words, in order, and one end."""
     ids = await soak.with_faults(model, "tts", rng, {"pace": 100})
     failed = 0
     try:
         async with talking(soak.sidecar, "tts", model) as talk:
-            await talk.send(speaking_runs.INIT)
+            await talk.send(tts_runs.INIT)
             for turn in range(rng.randint(1, 4)):
                 expected = list(range(100 * turn + 1, 100 * turn + rng.randint(3, 9)))
                 talk.audio.clear()
@@ -236,24 +236,24 @@ async def speak_plain(soak: Soak, model: str, rng: random.Random) -> str:
                 while True:
                     async with asyncio.timeout(30):
                         message = await talk.next_whenever()
-                    kind = message["type"] if isinstance(message, dict) else "sound"
+                    kind = message["type"] if isinstance(message, dict) else "audio"
                     if kind in ("audio_end", "flushed", "error"):
                         break
-                found = signal.decode(bytes(talk.audio), speaking_runs.RATE)
-                heard = [word.number for word in found]
-                assert heard == expected[: len(heard)], f"turn {turn}: {heard} of {expected}"
+                found = signal.decode(bytes(talk.audio), tts_runs.RATE)
+                numbers = [word.number for word in found]
+                assert numbers == expected[: len(numbers)], f"turn {turn}: {numbers} of {expected}"
                 assert all(word.whole for word in found[:-1])
                 if kind == "error":
                     failed += 1
                     return "failed"
-                assert heard == expected, f"turn {turn}: {heard} of {expected}"
+                assert numbers == expected, f"turn {turn}: {numbers} of {expected}"
             await talk.send({"type": "close"})
             assert (await talk.until_closed())[0] == 1000
             return "whole"
     except ConnectionClosed:
         return "closed"
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
 async def until_closed(talk: Talk) -> int:
@@ -264,32 +264,32 @@ async def until_closed(talk: Talk) -> int:
             return closed.rcvd.code if closed.rcvd else 1006
 
 
-async def hear_plain(soak: Soak, model: str, rng: random.Random) -> str:
-    ids = await soak.with_faults(model, "stt", rng, hearing_runs.profile_of("early", rng))
-    numbers, pcm = hearing_runs.speech(rng)
+async def transcribe_plain(soak: Soak, model: str, rng: random.Random) -> str:
+    ids = await soak.with_faults(model, "stt", rng, stt_runs.profile_of("early", rng))
+    numbers, pcm = stt_runs.speech(rng)
     try:
         async with talking(soak.sidecar, "stt", model) as talk:
-            await talk.send(hearing_runs.INIT)
+            await talk.send(stt_runs.INIT)
             listening = asyncio.create_task(until_closed(talk))
-            run = hearing_runs.Run(talk, rng)
+            run = stt_runs.Run(talk, rng)
             run.pace = 3
             try:
-                await run.say(pcm)
+                await run.send_speech(pcm)
                 await run.finalize()
                 await talk.send({"type": "close"})
             except ConnectionClosed:
                 pass
             async with asyncio.timeout(40):
                 code = await listening
-        told = [word for text in talk.finals() for word in text.split() if not word.startswith("frag")]
+        transcribed = [word for text in talk.finals() for word in text.split() if not word.startswith("frag")]
         expected = [f"n{number}" for number in numbers]
-        assert told == [word for word in expected if word in told], told
+        assert transcribed == [word for word in expected if word in transcribed], transcribed
         if code == 1000:
             answers = [message for message in talk.messages if message.get("from_finalize")]
             assert len(answers) == len(run.finalizes)
         return str(code)
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
 async def speak_over_http(soak: Soak, model: str, rng: random.Random) -> str:
@@ -317,15 +317,17 @@ async def speak_over_http(soak: Soak, model: str, rng: random.Random) -> str:
             except httpx.RemoteProtocolError:
                 whole = False
         found = signal.decode(bytes(audio), 24_000)
-        heard = [word.number for word in found]
-        assert heard == expected if whole else heard == expected[: len(heard)], f"{heard} of {expected}, whole: {whole}"
+        numbers = [word.number for word in found]
+        assert numbers == expected if whole else numbers == expected[: len(numbers)], (
+            f"{numbers} of {expected}, whole: {whole}"
+        )
         return "whole" if whole else "broke off"
     finally:
-        await soak.forget(ids)
+        await soak.remove_faults(ids)
 
 
-async def test_nothing_of_fifty_sessions_under_random_faults_stays_behind() -> None:
-    sets = [part for name, value in MANNERS.items() for part in ("--set", f"{name}={value}")]
+async def test_fifty_sessions_under_random_faults_leave_nothing_behind() -> None:
+    sets = [part for name, value in PROFILE.items() for part in ("--set", f"{name}={value}")]
     async with started("simulate", "--port", "0", "--speech", "signal", *sets) as running:
         simulator = (await running.says(r"at (ws://\S+)")).group(1)
         async with (
@@ -334,9 +336,9 @@ async def test_nothing_of_fifty_sessions_under_random_faults_stays_behind() -> N
         ):
             soak = Soak(gateway.url, simulator.replace("ws:", "http:"), http)
             await soak.run("warm up", WARM_UP_SECONDS)
-            before = await soak.until_all_has_gone()
+            before = await soak.until_idle()
             await soak.run("soak", 60 * MINUTES)
-            after = await soak.until_all_has_gone()
+            after = await soak.until_idle()
             dials = await soak.dials()
     sessions = sum(soak.outcomes.values())
     print(f"\n{sessions} sessions, {dials} dials, {sum(soak.faults.values())} faults: {dict(soak.faults)}")
@@ -350,8 +352,8 @@ async def test_nothing_of_fifty_sessions_under_random_faults_stays_behind() -> N
     assert after["slng_sidecar_tasks"] == before["slng_sidecar_tasks"]
     assert after["process_open_fds"] == before["process_open_fds"]
     assert after["process_resident_memory_bytes"] < before["process_resident_memory_bytes"] + MEMORY_MARGIN
-    # No dial that the sidecar does not count, and none that opened or failed without one; what is retired before it
-    # was on the wire is counted, and nobody saw it.
+    # The sidecar counts every dial, and every dial that opened or failed. A connection that was retired before it
+    # reached the network is counted, although nobody saw it.
     answered = after["slng_sidecar_upstream_open_seconds_count"] + after["slng_sidecar_upstream_dial_failures_total"]
     assert answered <= dials <= after["slng_sidecar_upstream_dials_total"] <= 1.1 * dials
     assert sessions > 10 * MINUTES * BOTS

@@ -1,1 +1,1 @@
-"""What the tests share: drivers, clients and running services."""
+"""The modules that several tests share: drivers, clients and running services."""

@@ -1,4 +1,4 @@
-"""Bots around the plugin's services, with the sidecar and the simulator as processes of their own."""
+"""Bots with the plugin's services, and the sidecar and the simulator as separate processes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ FRAME = 0.02
 
 @dataclass(slots=True)
 class SimulatorProcess:
-    """A simulator in a process of its own."""
+    """A simulator in a separate process."""
 
     running: Running
     url: str
 
     async def inject(self, **fault: Any) -> None:
-        """Add a fault to its script."""
+        """Inject a fault."""
         await asyncio.to_thread(self._ask, "POST", "/_sim/faults", json.dumps(fault).encode())
 
-    async def forget_faults(self) -> None:
-        """Take its script of faults away."""
+    async def remove_faults(self) -> None:
+        """Remove all faults."""
         await asyncio.to_thread(self._ask, "DELETE", "/_sim/faults", None)
 
     async def log(self) -> list[dict[str, Any]]:
-        """Give its records."""
+        """Return the records of its log."""
         answer = await asyncio.to_thread(self._ask, "GET", "/_sim/log", None)
         records: list[dict[str, Any]] = json.loads(answer)["records"]
         return records
@@ -55,7 +55,7 @@ class SimulatorProcess:
 
 @contextlib.asynccontextmanager
 async def simulator_process(**profile: Any) -> AsyncIterator[SimulatorProcess]:
-    """Run ``slng-sidecar simulate`` with the numbered signal; profile as ``--set`` takes them."""
+    """Run ``slng-sidecar simulate`` with the numbered signal. ``profile`` has the fields of ``--set``."""
     sets = [part for name, value in profile.items() for part in ("--set", f"{name}={value}")]
     async with started("simulate", "--port", "0", "--speech", "signal", *sets) as running:
         yield SimulatorProcess(running, (await running.says(r"at (ws://\S+)")).group(1))
@@ -71,7 +71,7 @@ async def sidecar_process(upstream: str, port: int, **settings: str) -> AsyncIte
 
 
 def free_port() -> int:
-    """Give a port that nothing listens on now."""
+    """Return a port that nothing listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -79,7 +79,7 @@ def free_port() -> int:
 
 
 async def speak_at_pace(pipeline: RunningPipeline, frames: Sequence[InputAudioRawFrame]) -> None:
-    """Send audio as a microphone does, a frame every 20 ms."""
+    """Send audio at the pace of a microphone, one frame every 20 ms."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     for number, frame in enumerate(frames):

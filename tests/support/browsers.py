@@ -1,4 +1,4 @@
-"""A real Chromium whose microphone plays a file, and the example bot's page in it."""
+"""A real Chromium whose microphone plays a file, with the page of the example bot."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from slng_sidecar.simulator import recognize, speak
 
+from support.audio import at_speaking_level
 from support.processes import need
 
 if TYPE_CHECKING:
@@ -23,25 +23,25 @@ QUESTION = "Please call the front desk and ask for a quiet room."
 RATE = 16_000
 WAIT = 60.0
 
-# Keeps the sound that comes from the bot as it is played, at 16 kHz, in ``heard``.
+# Keeps the bot's audio as it is played, at 16 kHz, in ``played``.
 LISTEN = """async () => {
   const voice = document.getElementById("voice");
   while (!voice.srcObject) await new Promise((done) => setTimeout(done, 20));
   const context = new AudioContext({ sampleRate: 16000 });
   const tap = context.createScriptProcessor(4096, 1, 1);
-  window.heard = [];
-  tap.onaudioprocess = ({ inputBuffer }) => heard.push(inputBuffer.getChannelData(0).slice());
+  window.played = [];
+  tap.onaudioprocess = ({ inputBuffer }) => played.push(inputBuffer.getChannelData(0).slice());
   context.createMediaStreamSource(voice.srcObject).connect(tap);
   tap.connect(context.destination);
 }"""
-# Whether sound has come after the first pieces, and silence of 2 s after that.
+# Reports whether audio came after the first pieces and was followed by 2 s of silence.
 HAS_SPOKEN = """(first) => {
-  const sounds = (piece) => piece.some((sample) => Math.abs(sample) > 0.005);
-  const since = heard.slice(first);
-  return since.some(sounds) && !since.slice(-8).some(sounds);
+  const isLoud = (piece) => piece.some((sample) => Math.abs(sample) > 0.005);
+  const since = played.slice(first);
+  return since.some(isLoud) && !since.slice(-8).some(isLoud);
 }"""
-HEARD = """(first) => {
-  const all = new Int16Array(heard.slice(first).flatMap((piece) => Array.from(piece, (sample) => sample * 32767)));
+PLAYED = """(first) => {
+  const all = new Int16Array(played.slice(first).flatMap((piece) => Array.from(piece, (sample) => sample * 32767)));
   let text = "";
   for (const byte of new Uint8Array(all.buffer)) text += String.fromCharCode(byte);
   return btoa(text);
@@ -56,7 +56,7 @@ ADDRESSES = """async () => {
 
 @contextlib.asynccontextmanager
 async def browser_page(microphone: Path) -> AsyncIterator[Page]:
-    """Open a page in a Chromium that plays a file as its microphone, and that finds nothing but this machine."""
+    """Open a page in a Chromium that plays a file as its microphone and resolves no host except this machine."""
     from playwright.async_api import async_playwright
 
     need("chromium")
@@ -66,7 +66,7 @@ async def browser_page(microphone: Path) -> AsyncIterator[Page]:
         f"--use-file-for-fake-audio-capture={microphone}",
         "--autoplay-policy=no-user-gesture-required",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-        # Else the machine's own addresses are names, which are looked up by multicast.
+        # Otherwise the machine's own addresses are names, which are resolved by multicast.
         "--disable-features=WebRtcHideLocalIpsWithMdns",
         "--no-sandbox",
     ]
@@ -79,28 +79,25 @@ async def browser_page(microphone: Path) -> AsyncIterator[Page]:
 
 
 def write_question(path: Path) -> None:
-    """Write a microphone's sound: time for the greeting, a question, and time for its answer; it plays in a loop."""
-    samples = np.frombuffer(speak(QUESTION), np.int16).astype(np.float64)
-    # As loud as somebody near the microphone: a VAD does not listen to whispers.
-    loud = (samples * (25_000 / np.abs(samples).max())).astype(np.int16)
+    """Write the microphone's audio: time for the greeting, a question, and time for its answer. It plays in a loop."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
-        file.writeframes(bytes(2 * RATE * 8) + loud.tobytes() + bytes(2 * RATE * 20))
+        file.writeframes(bytes(2 * RATE * 8) + at_speaking_level(speak(QUESTION)) + bytes(2 * RATE * 20))
 
 
 async def ask_question(page: Page, address: str) -> str:
-    """Open the bot's page and connect; give what is heard of its answer to the microphone's question, in words."""
+    """Open the bot's page, connect, and return the recognised words of its answer to the microphone's question."""
     await page.goto(f"{address}/talk")
     await page.get_by_role("button", name="Talk").click()
     await page.evaluate(LISTEN)
     await page.get_by_text("Ask me something").wait_for(timeout=WAIT * 1000)
     await page.locator(".you").first.wait_for(timeout=WAIT * 1000)
-    asked_at = await page.evaluate("heard.length")
+    asked_at = await page.evaluate("played.length")
     answer = page.locator(".bot", has_text="You said: please call the front desk and ask for a quiet room")
     await answer.wait_for(timeout=WAIT * 1000)
     assert "please call the front desk" in await page.locator(".you").first.inner_text()
     await page.wait_for_function(HAS_SPOKEN, arg=asked_at, timeout=WAIT * 1000)
-    sound = base64.b64decode(await page.evaluate(HEARD, asked_at))
-    return await asyncio.to_thread(recognize, sound)
+    audio = base64.b64decode(await page.evaluate(PLAYED, asked_at))
+    return await asyncio.to_thread(recognize, audio)

@@ -1,19 +1,19 @@
-"""A collector of traces that keeps what it was sent over OTLP."""
+"""A collector of traces that keeps the OTLP requests that it receives."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from support.http_tools import QuietHandler, http_server
+
 
 class Collector:
-    """What was sent to it."""
+    """The requests that the collector received."""
 
     def __init__(self) -> None:
         self.requests: list[bytes] = []
@@ -38,7 +38,7 @@ def attributes(span: Any) -> dict[str, Any]:
 def collecting() -> Iterator[tuple[str, Collector]]:
     collector = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             collector.requests.append(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
@@ -46,14 +46,5 @@ def collecting() -> Iterator[tuple[str, Collector]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_arguments: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", collector
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with http_server(Handler) as url:
+        yield url, collector

@@ -1,8 +1,8 @@
-"""A session machine as its shell treats it: events in, commands out, and time moves only when a test says so.
+"""A session machine driven as its runner drives it: a test sends events, gets commands, and moves the time.
 
-Commands come back as short tuples, so that a test reads like a conversation. On the way every command is held against
-what the shell can carry out: only connections that are open are written to or retired, nothing is said to a client
-that was told goodbye, every text is JSON and UTF-8, and no deadline stays in the past.
+The commands are short tuples, so that a test reads like a conversation. ``Conversation`` checks that each command can
+be carried out: only open connections are written to or retired, nothing is sent to a client after its close, every text
+is JSON and UTF-8, and no deadline stays in the past.
 """
 
 from __future__ import annotations
@@ -26,47 +26,47 @@ from slng_sidecar.protocol.commands import (
 from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.sessions.delivery import AudioDelivery
 
-Said = tuple[Any, ...]
+Step = tuple[Any, ...]
 READY = {"type": "ready", "session_id": "s1"}
-# More wakes than these without time going on are a busy loop.
+# More wakes than these at the same time are a busy loop.
 _SETTLED = 20
 
 
-def dial(connection: int) -> Said:
+def dial(connection: int) -> Step:
     return ("dial", connection)
 
 
-def up(message: dict[str, Any] | bytes, connection: int = 0) -> Said:
+def up(message: dict[str, Any] | bytes, connection: int = 0) -> Step:
     return ("up", connection, message)
 
 
-def retire(connection: int) -> Said:
+def retire(connection: int) -> Step:
     return ("retire", connection)
 
 
-def down(message: dict[str, Any] | bytes) -> Said:
+def down(message: dict[str, Any] | bytes) -> Step:
     return ("down", message)
 
 
-def refusal(code: str) -> Said:
-    """An error after which the session goes on."""
+def refusal(code: str) -> Step:
+    """Return an error after which the session goes on."""
     return ("error", code, "goes on")
 
 
-def fatal(code: str) -> Said:
+def fatal(code: str) -> Step:
     return ("error", code, "fatal")
 
 
-def goodbye(code: int) -> Said:
-    return ("goodbye", code)
+def client_closed(code: int) -> Step:
+    return ("client_closed", code)
 
 
-def strictly(text: str) -> Any:
-    """Read JSON as strict readers do, which take no NaN and no Infinity, after its way over the wire."""
+def strict_json(text: str) -> Any:
+    """Parse JSON strictly, without NaN and Infinity, after encoding and decoding it as on the wire."""
     return json.loads(text.encode().decode(), parse_constant=_not_json)
 
 
-def hung_up(code: int = 1006, reason: str = "") -> Close:
+def upstream_close(code: int = 1006, reason: str = "") -> Close:
     """Return the close of an open upstream connection."""
     error = GatewayError("upstream_closed", "upstream closed", upstream={"close_code": code, "reason": reason})
     return Close(error, code, reason)
@@ -78,8 +78,8 @@ class Conversation:
     Attributes:
         open: the connections that were dialled and neither lost nor retired, and whether each one is ready.
         inits: the ``init`` of each connection dialled.
-        errors: the error messages the client got.
-        over: whether the client was told goodbye, or went.
+        errors: the error messages that were sent to the client.
+        over: whether the client's connection was closed, or the client left.
     """
 
     def __init__(self, machine: SessionMachine) -> None:
@@ -95,12 +95,12 @@ class Conversation:
 
     @property
     def newest(self) -> int:
-        """The connection dialled last."""
+        """Return the number of the connection dialled last."""
         return len(self.inits) - 1
 
-    def client(self, *messages: dict[str, Any] | str | bytes) -> list[Said]:
-        """The client sends messages."""
-        found: list[Said] = []
+    def client(self, *messages: dict[str, Any] | str | bytes) -> list[Step]:
+        """Send messages of the client, and return the steps that follow."""
+        found: list[Step] = []
         for message in messages:
             if isinstance(message, bytes):
                 found += self._done(self.machine.client_binary(message, self.now))
@@ -109,21 +109,24 @@ class Conversation:
                 found += self._done(self.machine.client_text(text, self.now))
         return found
 
-    def client_goes(self) -> list[Said]:
+    def client_leaves(self) -> list[Step]:
         found = self._done(self.machine.client_gone(self.now))
         self.over = True
         return found
 
-    def ready(self, since: float | None = None, **fields: Any) -> list[Said]:
-        """The newest connection answers its init, or is a spare that has done so before."""
-        assert self.open[self.newest] is False
-        self.open[self.newest] = True
+    def ready(self, since: float | None = None, connection: int | None = None, **fields: Any) -> list[Step]:
+        """Send ``ready`` on a connection, by default the newest. A standby connection became ready at the time
+        ``since``.
+        """
+        number = self.newest if connection is None else connection
+        assert self.open[number] is False
+        self.open[number] = True
         text = json.dumps({**READY, **fields})
-        return self._done(self.machine.upstream_ready(self.newest, text, self.now, since))
+        return self._done(self.machine.upstream_ready(number, text, self.now, since))
 
-    def upstream(self, *messages: dict[str, Any] | str | bytes, connection: int | None = None) -> list[Said]:
-        """Upstream sends messages, on the newest connection unless told otherwise."""
-        found: list[Said] = []
+    def upstream(self, *messages: dict[str, Any] | str | bytes, connection: int | None = None) -> list[Step]:
+        """Send messages of upstream, on the newest connection by default."""
+        found: list[Step] = []
         number = self.newest if connection is None else connection
         for message in messages:
             if isinstance(message, bytes):
@@ -133,22 +136,22 @@ class Conversation:
                 found += self._done(self.machine.upstream_text(number, text, self.now))
         return found
 
-    def lost(self, how: Close | GatewayError | int = 1006, connection: int | None = None) -> list[Said]:
-        """The newest connection, or another one, ends: with a close, an error or a close code."""
+    def lost(self, how: Close | GatewayError | int = 1006, connection: int | None = None) -> list[Step]:
+        """End a connection, the newest by default, with a close, an error or a close code."""
         number = self.newest if connection is None else connection
         del self.open[number]
         match how:
             case int():
-                close = hung_up(how)
+                close = upstream_close(how)
             case GatewayError():
                 close = Close(how)
             case Close():
                 close = how
         return self._done(self.machine.upstream_lost(number, close, self.now))
 
-    def wait(self, seconds: float) -> list[Said]:
-        """Let time go by, waking the machine whenever it asked for it."""
-        found: list[Said] = []
+    def wait(self, seconds: float) -> list[Step]:
+        """Move the time, and wake the machine whenever it asked for it."""
+        found: list[Step] = []
         until = self.now + seconds
         woken_at, wakes = self.now, 0
         while (deadline := self.machine.deadline) is not None and deadline <= until:
@@ -160,14 +163,14 @@ class Conversation:
         self.now = until
         return found
 
-    def drain(self, seconds: float) -> list[Said]:
-        """The sidecar is about to stop, in so many seconds at the latest."""
+    def drain(self, seconds: float) -> list[Step]:
+        """Start to drain the sidecar, which must stop within some seconds."""
         return self._done(self.machine.drain(self.now + seconds, self.now))
 
-    def _done(self, commands: list[Command]) -> list[Said]:
-        return [said for command in commands for said in self._carried_out(command)]
+    def _done(self, commands: list[Command]) -> list[Step]:
+        return [steps for command in commands for steps in self._carried_out(command)]
 
-    def _carried_out(self, command: Command) -> list[Said]:
+    def _carried_out(self, command: Command) -> list[Step]:
         match command:
             case StartDecoding():
                 self._delivery.start(command)
@@ -178,33 +181,33 @@ class Conversation:
             case _:
                 return [self._carried_out_one(command)]
         delivered, self._delivered = self._delivered, []
-        return [down(data) if isinstance(data, bytes) else self._heard(strictly(data)) for data in delivered]
+        return [down(data) if isinstance(data, bytes) else self._received(strict_json(data)) for data in delivered]
 
-    def _carried_out_one(self, command: Dial | SendUpstream | Retire | SendClient | CloseClient) -> Said:
+    def _carried_out_one(self, command: Dial | SendUpstream | Retire | SendClient | CloseClient) -> Step:
         match command:
             case Dial(number, init):
                 assert not self.over, "a dial after the end"
-                assert number == len(self.inits), "a number was used twice or left out"
-                self.inits.append(strictly(init))
+                assert number == len(self.inits), "a connection number was used twice or left out"
+                self.inits.append(strict_json(init))
                 self.open[number] = False
                 return dial(number)
             case SendUpstream(number, data):
                 assert self.open.get(number), f"something was sent on connection {number}, which is not ready"
-                return up(data if isinstance(data, bytes) else strictly(data), number)
+                return up(data if isinstance(data, bytes) else strict_json(data), number)
             case Retire(number):
                 assert number in self.open, f"connection {number} was retired, which is not open"
                 del self.open[number]
                 return retire(number)
             case SendClient(data):
-                assert not self.over, "something was said after goodbye"
-                return down(data) if isinstance(data, bytes) else self._heard(strictly(data))
+                assert not self.over, "something was sent after the client's connection was closed"
+                return down(data) if isinstance(data, bytes) else self._received(strict_json(data))
             case CloseClient(code, reason):
-                assert not self.over, "goodbye was said twice"
+                assert not self.over, "the client's connection was closed twice"
                 assert len(reason.encode()) <= 123
                 self.over = True
-                return goodbye(code)
+                return client_closed(code)
 
-    def _heard(self, message: dict[str, Any]) -> Said:
+    def _received(self, message: dict[str, Any]) -> Step:
         if message.get("type") != "error":
             return down(message)
         self.errors.append(message)
@@ -212,7 +215,7 @@ class Conversation:
         return fatal(message["code"]) if message["fatal"] else refusal(message["code"])
 
 
-# What can come, in messages that nobody should send
+# Messages that nobody should send but that can come
 
 _leaves = (
     st.none()
@@ -227,7 +230,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-"""Anything that Python's ``json`` writes, NaN, Infinity and lone surrogates included."""
+"""Any value that Python's ``json`` writes, including NaN, Infinity and lone surrogates."""
 
 _TYPES = (
     "init", "text", "flush", "clear", "cancel", "close", "stop", "finalize", "keepalive", "audio", "ready", "Results",
@@ -247,11 +250,11 @@ odd_objects = st.builds(
     st.just({}) | st.fixed_dictionaries({"type": st.sampled_from(_TYPES)}),
     st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=4),
 )
-"""Objects whose types and fields are those of the bridge, with anything in them."""
+"""Objects with types and fields of the bridge and any values in them."""
 
 
 def odd_client_messages(*without: str) -> st.SearchStrategy[str]:
-    """Texts that a client may send, but no message of the types ``without``."""
+    """Return a strategy for texts that a client may send, except messages of the types ``without``."""
     objects = odd_objects.filter(lambda found: str(found.get("type")).lower() not in without)
     return st.text(max_size=10) | objects.map(json.dumps)
 

@@ -1,7 +1,7 @@
-"""A client that runs under another environment's Python, driven over its stdin and heard over its stdout.
+"""A client that runs under the Python of another environment, driven over its stdin and stdout.
 
-``make interop-envs`` makes the environments. A driver (``tests/interop/drivers``) reads one JSON object a line as what
-to do, and writes one JSON object a line for what it sees. It ends when its stdin does.
+``make interop-envs`` creates the environments. A driver (``tests/interop/drivers``) reads one JSON object per line as a
+command and writes one JSON object per line for each event. It ends when its stdin ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DIRECTLY, SIDECAR = "directly", "through the sidecar"
 
 
 def python_of(name: str) -> Path:
-    """Give the Python of an environment, or skip where it was not made; CI must have it."""
+    """Return the Python of an environment. Skip the test if the environment is missing; CI must have it."""
     made = ROOT / ".interop" / name
     if not (made / ".made").exists():
         assert not os.environ.get("CI"), f"CI must have the environment {name}: make interop-envs makes it"
@@ -39,7 +39,7 @@ def python_of(name: str) -> Path:
 
 
 class Driver:
-    """A driver that runs; ``events`` is all that it said so far."""
+    """A running driver. ``events`` are all its events so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -63,7 +63,7 @@ class Driver:
             self.log += line.decode(errors="replace")
 
     async def send(self, do: str, **command: Any) -> None:
-        """Have it do something; bytes go as base64."""
+        """Send a command. Bytes are sent as base64."""
         assert self._process.stdin is not None
         for name, value in command.items():
             if isinstance(value, bytes):
@@ -72,7 +72,7 @@ class Driver:
         await self._process.stdin.drain()
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        """Wait until the condition holds; it is looked at after each event."""
+        """Wait until the condition holds. It is checked after each event."""
         try:
             async with asyncio.timeout(WAIT):
                 while not condition():
@@ -81,15 +81,15 @@ class Driver:
                     await self._changed.wait()
         except TimeoutError:
             kinds = [(event["is"], event.get("text") or event.get("error")) for event in self.events[-40:]]
-            pytest.fail(f"it did not come; the last events: {kinds}\n{self.log[-4000:]}")
+            pytest.fail(f"the condition never held; the last events: {kinds}\n{self.log[-4000:]}")
 
     def abandon(self) -> None:
-        """End it at once: a client that lost its line may take long to end."""
+        """Kill the driver at once: a client that lost its connection may take long to end."""
         self._abandoned = True
         self._process.kill()
 
     async def end(self) -> None:
-        """Have it end, which it must do well."""
+        """Close the driver's stdin, and check that it exits without an error."""
         assert self._process.stdin is not None
         if not self._abandoned:
             self._process.stdin.close()
@@ -97,15 +97,15 @@ class Driver:
                 assert await self._process.wait() == 0, self.log[-4000:]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """Give the events of a kind."""
+        """Return the events of a kind."""
         return [event for event in self.events if event["is"] == kind]
 
     def words(self, kind: str) -> list[str]:
-        """Give the words of all texts of a kind."""
+        """Return the words of all texts of a kind."""
         return " ".join(event["text"] for event in self.of(kind)).split()
 
-    def sound(self, kind: str, after: str = "") -> bytes:
-        """Give the sound of all events of a kind, or of those after the first event of another."""
+    def audio(self, kind: str, after: str = "") -> bytes:
+        """Return the audio of all events of a kind, or only of those after the first event of kind ``after``."""
         events = self.events
         if after:
             events = events[next(index for index, event in enumerate(events) if event["is"] == after) :]
@@ -114,12 +114,12 @@ class Driver:
 
 @contextlib.asynccontextmanager
 async def driving(name: str, script: str, **options: Any) -> AsyncIterator[Driver]:
-    """Run a driver while the block runs; it must then end well.
+    """Run a driver while the block runs, and check that it exits without an error.
 
     Args:
         name: the environment.
         script: the driver's file.
-        options: what it is told first.
+        options: the driver's options.
     """
     process = await asyncio.create_subprocess_exec(
         python_of(name), DRIVERS / script, json.dumps(options),
@@ -139,31 +139,19 @@ async def driving(name: str, script: str, **options: Any) -> AsyncIterator[Drive
         await asyncio.gather(*readers)
 
 
-def numbers(sound: bytes, rate: int = 16_000) -> list[int]:
-    """Give the numbers of the whole words in sound."""
-    return [word.number for word in signal.decode(sound, rate) if word.whole]
-
-
-def whole_words(sound: bytes, rate: int = 16_000) -> list[int]:
-    """Give the numbers of the words in sound, each of which must be whole."""
-    found = signal.decode(sound, rate)
-    assert all(word.whole for word in found), found
-    return [word.number for word in found]
-
-
-def speech(words: range, rate: int = 16_000) -> bytes:
-    """Say numbered words, with 400 ms of silence after each fourth."""
-    return signal.encode([signal.SignalWord(number, gap=20 if number % 4 == 0 else 0) for number in words], rate)
+def numbers(audio: bytes, rate: int = 16_000) -> list[int]:
+    """Return the numbers of the whole words in audio."""
+    return [word.number for word in signal.decode(audio, rate) if word.whole]
 
 
 @contextlib.asynccontextmanager
 async def upstream_at(
     way: str, options: SimulatorOptions | None = None, **settings: Any
 ) -> AsyncIterator[tuple[str, Simulator]]:
-    """Run a simulator, and a sidecar in front of it unless ``way`` is ``DIRECTLY``; give the host and port to talk to.
+    """Run a simulator, with a sidecar in front of it unless ``way`` is ``DIRECTLY``, and yield its host and port.
 
     Args:
-        settings: the sidecar's.
+        settings: the settings of the sidecar.
     """
     async with contextlib.AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(running_simulator(options or SimulatorOptions.fast()))

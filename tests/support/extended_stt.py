@@ -1,4 +1,4 @@
-"""An STT session of the extended dialect, as the tests talk to it."""
+"""An STT session of the extended dialect for tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slng_sidecar.protocol.stt.dialects import ExtendedStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
 
-from support.conversation import Conversation, Said, dial, down
+from support.conversation import Conversation, Step, dial, down
 
 INIT = {"type": "init", "config": {"sample_rate": 16_000, "language": "en"}}
 FINALIZE, CLOSE = {"type": "finalize"}, {"type": "close"}
@@ -18,7 +18,7 @@ NO_SLOT = GatewayError("rate_limit", "too many concurrent connections")
 
 
 def speech(ms: int, level: int = 8000) -> bytes:
-    """Sound as loud as speech."""
+    """Return audio at the level of speech."""
     return array("h", [level, -level] * (ms * 8)).tobytes()
 
 
@@ -27,7 +27,7 @@ def silence(ms: int) -> bytes:
 
 
 def final(text: str, *spans: tuple[float, float], **fields: Any) -> dict[str, Any]:
-    """A final, with word times in seconds of its connection's audio where spans are given."""
+    """Return a final. ``spans`` are the word times, in seconds of the connection's audio."""
     words = [{"word": w, "start": s[0], "end": s[1]} for w, s in zip(text.split(), spans, strict=False)]
     return {"type": "final_transcript", "transcript": text, **({"words": words} if words else {}), **fields}
 
@@ -49,13 +49,13 @@ def live(**options: Any) -> Conversation:
     return talk
 
 
-def told(said: list[Said], kind: str) -> list[dict[str, Any]]:
-    return [what[1] for what in said if what[0] == "down" and what[1]["type"] == kind]
+def to_client(steps: list[Step], kind: str) -> list[dict[str, Any]]:
+    return [what[1] for what in steps if what[0] == "down" and what[1]["type"] == kind]
 
 
-def sent(said: list[Said], connection: int) -> bytes:
-    return b"".join(what[2] for what in said if what[:2] == ("up", connection) and isinstance(what[2], bytes))
+def sent(steps: list[Step], connection: int) -> bytes:
+    return b"".join(what[2] for what in steps if what[:2] == ("up", connection) and isinstance(what[2], bytes))
 
 
-def finalized(name: str | None, outcome: str, covered_ms: int) -> Said:
+def finalized(name: str | None, outcome: str, covered_ms: int) -> Step:
     return down({"type": "finalized", "finalize_id": name, "outcome": outcome, "covered_ms": covered_ms})

@@ -1,16 +1,16 @@
-"""A TTS session of the extended dialect, as the tests talk to it."""
+"""A TTS session of the extended dialect for tests."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from slng_sidecar.protocol.errors import Close, GatewayError
+from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import ExtendedTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
 from slng_sidecar.sessions.delivery import decodable_encodings
 
-from support.conversation import READY, Conversation, Said, dial, down, up
+from support.conversation import READY, Conversation, Step, dial, down, up
 
 INIT: dict[str, Any] = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 16_000}}
 FLUSH = {"type": "flush"}
@@ -20,7 +20,7 @@ AUDIO_END = {"type": "audio_end"}
 CLEARED = {"type": "cleared"}
 QUIET = 0.1
 MS = bytes(32)
-"""A millisecond of sound."""
+"""A millisecond of audio."""
 BUSY = GatewayError("not_ready", "busy", status=503)
 NO_SUCH_VOICE = GatewayError("config_error", "no such voice", status=400)
 
@@ -41,18 +41,18 @@ def update(number: str, **fields: Any) -> dict[str, Any]:
     return {"type": "update", "id": number, **fields}
 
 
-def words(text: str, connection: int = 0) -> Said:
-    """A text as upstream gets it."""
+def words(text: str, connection: int = 0) -> Step:
+    """Return the step that sends a text upstream."""
     return up({"type": "text", "text": text}, connection)
 
 
-def start(name: str) -> Said:
+def start(name: str) -> Step:
     return down(
         {"type": "audio_start", "context_id": name, "sample_rate": 16_000, "encoding": "linear16", "channels": 1}
     )
 
 
-def end(name: str, reason: str = "completed", ms: int = 0, first: int | None = None) -> Said:
+def end(name: str, reason: str = "completed", ms: int = 0, first: int | None = None) -> Step:
     frame = {"type": "audio_end", "context_id": name, "reason": reason, "duration_ms": ms}
     return down(frame if first is None else {**frame, "first_audio_ms": first})
 
@@ -62,12 +62,12 @@ def updated(
     applied: dict[str, Any] | None = None,
     unchanged: tuple[str, ...] = (),
     rejected: dict[str, str] | None = None,
-) -> Said:
+) -> Step:
     fields = {"applied": applied or {}, "unchanged": list(unchanged), "rejected": rejected or {}}
     return down({"type": "updated", "id": number, **fields})
 
 
-def status(state: str, cause: str, attempt: int, gap_ms: int = 0) -> Said:
+def status(state: str, cause: str, attempt: int, gap_ms: int = 0) -> Step:
     return down({"type": "status", "state": state, "cause": cause, "attempt": attempt, "gap_ms": gap_ms})
 
 
@@ -90,19 +90,8 @@ def live(init: dict[str, Any] = INIT, **options: Any) -> Conversation:
 
 
 def speaking(name: str = "a", **options: Any) -> Conversation:
-    """A session whose first context is upstream as a whole, and sounds."""
+    """Return a session that has sent its first context upstream completely and delivered some of its audio."""
     talk = live(**options)
     assert talk.client(text(name, "one"), flush(name)) == [words("one"), up(FLUSH)]
     assert talk.upstream(MS) == [start(name), down(MS)]
     return talk
-
-
-def open_connection(talk: Conversation, number: int) -> list[Said]:
-    """A connection other than the newest answers its init."""
-    talk.open[number] = True
-    return talk._done(talk.machine.upstream_ready(number, '{"type":"ready","session_id":"s1"}', talk.now))
-
-
-def lose(talk: Conversation, number: int, how: Close | GatewayError) -> list[Said]:
-    """Lose a connection other than the newest."""
-    return talk.lost(how, connection=number)

@@ -1,7 +1,7 @@
-"""Questions about SLNG that its sources answer in two ways, each asked of a gateway and answered in a line.
+"""Probes for facts about SLNG that its sources dispute. Each probe asks a gateway and returns a short answer.
 
-``tests/live`` asks the real gateway; beside it the same probes are asked of the simulator set each way, so that a probe
-which cannot tell the two apart fails.
+``tests/live`` probes the real gateway. The tests of the simulator run the same probes against each of its variants, so
+a probe that cannot distinguish them fails.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TEXT = "The quick brown fox jumps over the lazy dog."
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Where to ask, with which key.
+    """The gateway to probe, and the key.
 
     Attributes:
-        patience: seconds after which an answer counts as none.
+        patience: seconds after which an answer counts as missing.
     """
 
     url: str
@@ -63,7 +63,9 @@ async def session(
 
 
 async def until(socket: ClientConnection, kinds: set[str], patience: float) -> tuple[str, list[str | bytes]]:
-    """Read until a message of one of the types; give which came (or ``closed CODE``, ``silence``) and all there was."""
+    """Read until a message of one of the types comes. Return its type, ``closed CODE`` or ``silence``, and all
+    messages.
+    """
     came: list[str | bytes] = []
     try:
         async with asyncio.timeout(patience):
@@ -80,7 +82,7 @@ async def until(socket: ClientConnection, kinds: set[str], patience: float) -> t
 
 
 async def turn(gateway: Gateway, socket: ClientConnection, *messages: dict[str, Any]) -> tuple[str, list[str | bytes]]:
-    """Send messages and read to the turn's end."""
+    """Send messages and read until the turn ends."""
     for message in messages:
         await socket.send(json.dumps(message))
     return await until(socket, {"audio_end", "flushed"}, gateway.patience)
@@ -90,13 +92,13 @@ SPEAK = ({"type": "text", "text": TEXT}, {"type": "flush"})
 
 
 async def which_terminal(gateway: Gateway, model: str) -> str:
-    """Does a turn end with ``audio_end`` or with ``flushed``?"""
+    """Return whether a turn ends with ``audio_end`` or with ``flushed``."""
     async with session(gateway, "tts", model) as socket:
         return (await turn(gateway, socket, *SPEAK))[0]
 
 
 async def is_a_standalone_flush_honoured(gateway: Gateway, model: str) -> str:
-    """Does a ``flush`` message end a turn, or only ``"flush": true`` on the last text?"""
+    """Return whether a ``flush`` message ends a turn, or only ``"flush": true`` on the last text."""
     async with session(gateway, "tts", model) as socket:
         standalone, _ = await turn(gateway, socket, *SPEAK)
     async with session(gateway, "tts", model) as socket:
@@ -109,8 +111,8 @@ async def is_a_standalone_flush_honoured(gateway: Gateway, model: str) -> str:
     return " and ".join(ways) or "neither"
 
 
-async def how_does_sound_come(gateway: Gateway, model: str) -> str:
-    """In binary frames, or as base64 in JSON?"""
+async def how_does_audio_come(gateway: Gateway, model: str) -> str:
+    """Return whether audio comes in binary frames or as base64 in JSON."""
     async with session(gateway, "tts", model) as socket:
         _, came = await turn(gateway, socket, *SPEAK)
     if any(isinstance(data, bytes) and data for data in came):
@@ -118,8 +120,8 @@ async def how_does_sound_come(gateway: Gateway, model: str) -> str:
     return "base64" if any(isinstance(data, str) and len(data) > 500 for data in came) else "none"
 
 
-async def what_becomes_of_the_connection(gateway: Gateway, model: str) -> str:
-    """After a turn: does it stay open and take another one, close, or stay open and refuse?"""
+async def what_happens_to_the_connection(gateway: Gateway, model: str) -> str:
+    """Return whether a connection stays open after a turn and accepts another, closes, or stays open and refuses."""
     async with session(gateway, "tts", model) as socket:
         first, _ = await turn(gateway, socket, *SPEAK)
         if first.startswith("closed"):
@@ -131,14 +133,14 @@ async def what_becomes_of_the_connection(gateway: Gateway, model: str) -> str:
             second, _ = await turn(gateway, socket, *SPEAK)
         except ConnectionClosed:
             return "closes after the terminal"
-        return "takes another turn" if second in ("audio_end", "flushed") else f"is spent ({second})"
+        return "accepts another turn" if second in ("audio_end", "flushed") else f"is spent ({second})"
 
 
-async def is_the_route_taken(gateway: Gateway, kind: str, model: str, headers: dict[str, str] | None = None) -> str:
-    """Is a route (with or without ``slng/``, with or without a region header) taken at the upgrade?"""
+async def is_the_route_accepted(gateway: Gateway, kind: str, model: str, headers: dict[str, str] | None = None) -> str:
+    """Return whether the upgrade accepts a route (with or without ``slng/``, with or without a region header)."""
     try:
         async with session(gateway, kind, model, headers=headers):
-            return "taken"
+            return "accepted"
     except InvalidStatus as error:
         return f"HTTP {error.response.status_code}"
     except (OSError, TimeoutError) as error:
@@ -146,7 +148,7 @@ async def is_the_route_taken(gateway: Gateway, kind: str, model: str, headers: d
 
 
 async def does_it_answer(gateway: Gateway) -> str:
-    """Does a gateway answer at all?"""
+    """Return whether a gateway answers at all."""
     try:
         async with httpx.AsyncClient(timeout=gateway.patience) as http:
             reply = await http.get(f"{gateway.http}/v1/me", headers={"Authorization": f"Bearer {gateway.key}"})
@@ -156,7 +158,7 @@ async def does_it_answer(gateway: Gateway) -> str:
 
 
 async def is_http_tts_served(gateway: Gateway, model: str) -> str:
-    """Is the HTTP bridge served here?"""
+    """Return whether the gateway serves the HTTP bridge."""
     async with httpx.AsyncClient(timeout=gateway.patience) as http:
         reply = await http.post(
             f"{gateway.http}/v1/bridges/unmute/tts/{quote(model, safe='/:')}",
@@ -167,7 +169,7 @@ async def is_http_tts_served(gateway: Gateway, model: str) -> str:
 
 
 async def what_answers_an_empty_finalize(gateway: Gateway, model: str) -> str:
-    """What does a ``finalize`` with nothing heard draw?"""
+    """Return the answer to a ``finalize`` without audio."""
     async with session(gateway, "stt", model) as socket:
         await socket.send(json.dumps({"type": "finalize"}))
         kind, came = await until(socket, {"final_transcript"}, min(4, gateway.patience))
@@ -177,14 +179,14 @@ async def what_answers_an_empty_finalize(gateway: Gateway, model: str) -> str:
 
 
 async def what_answers_an_empty_flush(gateway: Gateway, model: str) -> str:
-    """What does a ``flush`` without text draw?"""
+    """Return the answer to a ``flush`` without text."""
     async with session(gateway, "tts", model) as socket:
         await socket.send(json.dumps({"type": "flush"}))
         return (await until(socket, {"audio_end", "flushed"}, min(4, gateway.patience)))[0]
 
 
 async def how_is_close_answered(gateway: Gateway, kind: str, model: str) -> str:
-    """How does the gateway answer ``close``?"""
+    """Return how the gateway answers ``close``."""
     async with session(gateway, kind, model) as socket:
         await socket.send(json.dumps({"type": "close"}))
         return (await until(socket, set(), gateway.patience))[0]

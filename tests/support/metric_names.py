@@ -1,4 +1,4 @@
-"""The names of all metrics, as they are scraped."""
+"""The names of all metrics, as Prometheus scrapes them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _SAMPLES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), 
 
 
 def metric_types() -> dict[str, str]:
-    """Give the type of each metric, by its name: a histogram's without ``_bucket`` and the like."""
+    """Return the type of each metric by its name. A histogram's name has no suffix such as ``_bucket``."""
     endings = {"counter": "_total", "info": "_info"}
     return {family.name + endings.get(family.type, ""): family.type for family in Metrics().registry.collect()}
 
 
 def metric_names() -> set[str]:
-    """Give the names of all samples that there can be."""
+    """Return the names of all possible samples."""
     families = Metrics().registry.collect()
     return {family.name + ending for family in families for ending in _SAMPLES.get(family.type, ("",))}

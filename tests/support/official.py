@@ -1,4 +1,4 @@
-"""The official ``pipecat-slng`` 0.7.0 pointed at the simulator, directly or through a sidecar, and what comes of it."""
+"""The official ``pipecat-slng`` 0.7.0 on the simulator, directly or through a sidecar, and its pipeline's output."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from collections.abc import AsyncIterator
 import pytest
 from pipecat.frames.frames import InputAudioRawFrame, TranscriptionFrame, TTSAudioRawFrame, TTSStoppedFrame
 from pipecat_slng import WorldPart
-from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
 
+from support.numbered_signal import speech, whole_words
 from support.pipelines import RunningPipeline
 from support.running import AURA, NOVA, running_gateway
 
-__all__ = ["AURA", "NOVA", "audio_frames", "have_ended", "heard", "spoken", "upstream", "was_spoken"]
+__all__ = ["AURA", "NOVA", "audio_frames", "have_ended", "played", "transcribed", "upstream", "was_transcribed"]
 
 
 @contextlib.asynccontextmanager
 async def upstream(
     way: str, monkeypatch: pytest.MonkeyPatch, options: SimulatorOptions | None = None
 ) -> AsyncIterator[Simulator]:
-    """Run a simulator and point the plugin at it, or at a sidecar in front of it whose filter is set like theirs."""
+    """Run a simulator, and direct the plugin to it or to a sidecar in front of it whose filter is set like the
+    plugin's.
+    """
     async with contextlib.AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(running_simulator(options or SimulatorOptions.fast()))
         url = simulator.url
@@ -37,26 +39,24 @@ async def upstream(
 
 
 def audio_frames(words: range, frame_bytes: int = 640) -> list[InputAudioRawFrame]:
-    pcm = signal.encode([signal.SignalWord(number, gap=20 if number % 4 == 0 else 0) for number in words])
+    pcm = speech(words)
     return [
         InputAudioRawFrame(audio=pcm[start : start + frame_bytes], sample_rate=16_000, num_channels=1)
         for start in range(0, len(pcm), frame_bytes)
     ]
 
 
-def spoken(pipeline: RunningPipeline) -> list[str]:
+def transcribed(pipeline: RunningPipeline) -> list[str]:
     return " ".join(frame.text for frame in pipeline.down(TranscriptionFrame)).split()
 
 
-def was_spoken(pipeline: RunningPipeline, word: str) -> bool:
-    return word in spoken(pipeline)
+def was_transcribed(pipeline: RunningPipeline, word: str) -> bool:
+    return word in transcribed(pipeline)
 
 
 def have_ended(pipeline: RunningPipeline, turns: int) -> bool:
     return len(pipeline.down(TTSStoppedFrame)) == turns
 
 
-def heard(pipeline: RunningPipeline) -> list[int]:
-    found = signal.decode(b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame)))
-    assert all(word.whole for word in found)
-    return [word.number for word in found]
+def played(pipeline: RunningPipeline) -> list[int]:
+    return whole_words(b"".join(frame.audio for frame in pipeline.down(TTSAudioRawFrame)))

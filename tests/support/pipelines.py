@@ -1,4 +1,4 @@
-"""A real Pipecat pipeline around one service, and everything that comes out of it at either end."""
+"""A real Pipecat pipeline around one service, and every frame that leaves it at either end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Frame)
 
 
 class Collector(FrameProcessor):
-    """Keeps what passes in one direction."""
+    """Keeps the frames that pass in one direction."""
 
     def __init__(self, direction: FrameDirection, changed: asyncio.Event) -> None:
         super().__init__(enable_direct_mode=True)
@@ -35,7 +35,7 @@ class Collector(FrameProcessor):
 
 
 class RunningPipeline:
-    """A pipeline that runs; ``down`` and ``up`` are the frames that left it."""
+    """A running pipeline. ``down`` and ``up`` return the frames that left it."""
 
     def __init__(self, worker: PipelineWorker, down: Collector, up: Collector, changed: asyncio.Event) -> None:
         self._worker = worker
@@ -50,11 +50,11 @@ class RunningPipeline:
         return [frame for frame in self._up.frames if isinstance(frame, kind)]
 
     def all_down(self, kinds: tuple[type[Frame], ...]) -> list[Frame]:
-        """Give the frames of several kinds that left downstream, in their order."""
+        """Return the frames of several kinds that left downstream, in their order."""
         return [frame for frame in self._down.frames if isinstance(frame, kinds)]
 
     def after(self, mark: type[Frame], kind: type[F]) -> list[F]:
-        """Give the frames of a kind that left downstream after the first ``mark``."""
+        """Return the frames of a kind that left downstream after the first ``mark``."""
         first = next(index for index, frame in enumerate(self._down.frames) if isinstance(frame, mark))
         return [frame for frame in self._down.frames[first:] if isinstance(frame, kind)]
 
@@ -63,11 +63,11 @@ class RunningPipeline:
             await self._worker.queue_frame(frame)
 
     async def cancel(self) -> None:
-        """End the pipeline at once, as a bot does whose caller has hung up."""
+        """Cancel the pipeline, as a bot does when its caller hangs up."""
         await self._worker.cancel()
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        """Wait until the condition holds; it is looked at after each frame."""
+        """Wait until the condition holds. It is checked after each frame."""
         async with asyncio.timeout(WAIT):
             while not condition():
                 self._changed.clear()
@@ -78,7 +78,7 @@ class RunningPipeline:
 async def running_pipeline(
     *processors: FrameProcessor, sample_rate: int = 16_000, metrics: bool = False, tracing: bool = False
 ) -> AsyncIterator[RunningPipeline]:
-    """Run a pipeline while the block runs, and end it as a bot does."""
+    """Run a pipeline while the block runs, and end it with an end frame, as a bot does."""
     changed = asyncio.Event()
     source, sink = Collector(FrameDirection.UPSTREAM, changed), Collector(FrameDirection.DOWNSTREAM, changed)
     worker = PipelineWorker(

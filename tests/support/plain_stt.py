@@ -1,4 +1,4 @@
-"""An STT session of the plain dialect, as the tests talk to it."""
+"""An STT session of the plain dialect for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.conversation import Conversation, dial
 INIT = {"type": "init", "config": {"sample_rate": 16_000}}
 FINALIZE = {"type": "finalize"}
 CLOSE = {"type": "close"}
-SECOND = 32_000  # bytes of it
+SECOND = 32_000  # bytes
 
 
 def final(text: str, **fields: Any) -> dict[str, Any]:

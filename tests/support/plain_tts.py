@@ -1,4 +1,4 @@
-"""A TTS session of the plain dialect, as the tests talk to it."""
+"""A TTS session of the plain dialect for tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def live(**options: Any) -> Conversation:
 
 
 def speaking(words: str = "one", **options: Any) -> Conversation:
-    """A session whose first turn is upstream as a whole, and sounds."""
+    """Return a session that has sent its first turn upstream completely and delivered some of its audio."""
     talk = live(**options)
     assert talk.client(text(words), FLUSH) == [up(text(words)), up(FLUSH)]
     assert talk.upstream(b"sound") == [down(b"sound")]

@@ -1,4 +1,4 @@
-"""The command as a process of its own."""
+"""The command in a separate process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-# Tests that run where the sidecar is not installed name its command; read here, as no test sees SLNG_ variables.
+# Tests that run without an installed sidecar name its command. It is read here since no test sees SLNG_ variables.
 COMMAND = Path(os.environ.get("SLNG_SIDECAR_COMMAND") or Path(sys.executable).with_name("slng-sidecar"))
 WAIT = 30.0
 
 
 @dataclass(slots=True)
 class Finished:
-    """A command that ran to its end."""
+    """A command that has exited."""
 
     code: int
     out: str
@@ -32,7 +32,7 @@ class Finished:
 
 @dataclass(slots=True)
 class Running:
-    """A command that runs; ``err`` is what it has said so far."""
+    """A running command. ``err`` is its standard error so far."""
 
     process: asyncio.subprocess.Process
     err: str = ""
@@ -49,16 +49,16 @@ class Running:
         self._said.set()
 
     async def says(self, pattern: str) -> re.Match[str]:
-        """Wait until standard error matches."""
+        """Wait until standard error matches a pattern."""
         async with asyncio.timeout(WAIT):
             while (found := re.search(pattern, self.err)) is None:
-                assert self.code is None, f"it ended with {self.code}:\n{self.err}"
+                assert self.code is None, f"the command ended with {self.code}:\n{self.err}"
                 self._said.clear()
                 await self._said.wait()
             return found
 
     async def ends(self) -> int:
-        """Wait for its end and give its code."""
+        """Wait until the command ends, and return its exit code."""
         async with asyncio.timeout(WAIT):
             while self.code is None:
                 self._said.clear()
@@ -67,20 +67,20 @@ class Running:
 
 
 def need(tool: str) -> None:
-    """Skip a test that needs another program where that is missing; CI must have it."""
+    """Skip a test if the program that it needs is missing. CI must have the program."""
     if shutil.which(tool) is None:
         assert not os.environ.get("CI"), f"CI must have {tool}"
         pytest.skip(f"{tool} is not installed")
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Give the environment without settings of ours, but for those given."""
+    """Return the environment without the sidecar's settings, except those in ``changes``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLNG_", "SIDECAR_"))}
     return {**kept, **changes}
 
 
 async def run(*arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None, **env: Any) -> Finished:
-    """Run ``slng-sidecar`` to its end."""
+    """Run ``slng-sidecar`` until it ends."""
     process = await asyncio.create_subprocess_exec(
         COMMAND, *arguments,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -101,10 +101,10 @@ async def run(*arguments: str | Path, stdin: bytes | None = None, cwd: Path | No
 async def started(
     *arguments: str | Path, cwd: Path | None = None, command: Sequence[str | Path] = (COMMAND,), **env: str
 ) -> AsyncIterator[Running]:
-    """Run ``slng-sidecar`` while the block runs; it is ended by SIGTERM, and must then end well.
+    """Run ``slng-sidecar`` while the block runs. End it with SIGTERM, and check that it exits without an error.
 
     Args:
-        command: what to run in its place.
+        command: the command to run instead.
     """
     process = await asyncio.create_subprocess_exec(
         *command, *arguments,
@@ -128,7 +128,7 @@ async def started(
 async def serving(
     *arguments: str | Path, cwd: Path | None = None, command: Sequence[str | Path] = (COMMAND,), **env: str
 ) -> AsyncIterator[Running]:
-    """Run ``slng-sidecar serve`` on a free port; ``url`` is where it listens."""
+    """Run ``slng-sidecar serve`` on a free port. ``url`` is its address."""
     async with started("serve", "--port", "0", *arguments, cwd=cwd, command=command, **env) as running:
         running.url = (await running.says(r"slng-sidecar \S+ at (http://\S+?),?\s")).group(1)
         yield running

@@ -1,4 +1,4 @@
-"""A gateway and a simulator on real sockets, and a client that talks to either."""
+"""A gateway and a simulator on real sockets, and a client for either."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WAIT = 20.0
 
 @contextlib.asynccontextmanager
 async def running_gateway(base_url: str | None, **settings: Any) -> AsyncIterator[str]:
-    """Serve a gateway on a free port while the block runs; give its HTTP address.
+    """Serve a gateway on a free port while the block runs, and yield its HTTP address.
 
     Args:
         settings: by their names, such as ``sidecar_max_sessions``.
@@ -51,7 +51,7 @@ async def running_gateway(base_url: str | None, **settings: Any) -> AsyncIterato
 
 
 class Talk:
-    """One WebSocket, with what came over it."""
+    """A WebSocket, and the messages that came over it."""
 
     def __init__(self, websocket: ClientConnection) -> None:
         self.websocket = websocket
@@ -77,14 +77,14 @@ class Talk:
         return message
 
     async def until(self, kind: str) -> dict[str, Any]:
-        """Read until a message of a type comes."""
+        """Read until a message of a type comes, and return it."""
         while True:
             message = await self.next()
             if isinstance(message, dict) and message.get("type") == kind:
                 return message
 
     async def until_closed(self) -> tuple[int, str]:
-        """Read until the other side closes; give its code and reason."""
+        """Read until the other side closes, and return its code and reason."""
         while True:
             try:
                 await self.next()
@@ -93,10 +93,10 @@ class Talk:
 
     @property
     def types(self) -> list[str]:
-        return [str(message.get("type")) for message in self.messages]
+        return [str(message.get("type", "")) for message in self.messages]
 
     def finals(self) -> list[str]:
-        """The texts of the finals that came, the empty ones too."""
+        """Return the texts of the finals that came, including empty ones."""
         return [message["transcript"] for message in self.messages if message.get("type") == "final_transcript"]
 
 
@@ -109,7 +109,7 @@ async def talking(
     query: str = "",
     subprotocol: str | None = None,
 ) -> AsyncIterator[Talk]:
-    """Open a WebSocket on a gateway or a simulator."""
+    """Open a WebSocket to a gateway or a simulator."""
     address = url.replace("http://", "ws://") + f"/v1/bridges/unmute/{kind}/{model}{query}"
     async with connect(
         address,
@@ -126,7 +126,7 @@ async def talking(
 async def gateway_and_simulator(
     simulator_options: SimulatorOptions | None = None, **settings: Any
 ) -> AsyncIterator[tuple[str, Simulator]]:
-    """Serve both; give the gateway's address and the simulator."""
+    """Serve both, and yield the gateway's address and the simulator."""
     async with (
         running_simulator(simulator_options or SimulatorOptions.fast()) as simulator,
         running_gateway(simulator.url, **settings) as url,

@@ -1,85 +1,71 @@
-"""A client of the simulator for tests: it sends what a test says and keeps what came."""
+"""A client of the simulator that sends what a test says and keeps what comes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions, running_simulator
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
-NOVA = "slng/deepgram/nova:3-en"
-AURA = "slng/deepgram/aura:2-en"
+from support.running import AURA, NOVA, Talk
+
+__all__ = [
+    "AURA",
+    "CLEAR",
+    "CLOSE",
+    "FINALIZE",
+    "FLUSH",
+    "KEY",
+    "NOVA",
+    "Client",
+    "dialled",
+    "fast",
+    "stt",
+    "text",
+    "tts",
+]
+
 KEY = {"Authorization": "Bearer key"}
-# A guard against a hang only, so that a busy machine does not reach it.
-WAIT = 20
 
 
-class Client:
-    """One WebSocket to the simulator.
+class Client(Talk):
+    """A WebSocket to the simulator.
 
     Attributes:
         messages: the text messages that came, as objects.
-        audio: the sound that came.
-        times: when each of ``messages`` came, by the loop's clock.
+        audio: the audio that came.
+        times: when each of ``messages`` came, by the clock of the event loop.
+        binaries: how many binary messages came.
     """
 
     def __init__(self, websocket: ClientConnection) -> None:
-        self.websocket = websocket
-        self.messages: list[dict[str, Any]] = []
+        super().__init__(websocket)
         self.times: list[float] = []
-        self.audio = bytearray()
         self.binaries = 0
 
-    async def send(self, *messages: dict[str, Any] | str | bytes) -> None:
-        for message in messages:
-            await self.websocket.send(json.dumps(message) if isinstance(message, dict) else message)
-
-    async def next(self) -> dict[str, Any] | bytes:
-        async with asyncio.timeout(WAIT):
-            data = await self.websocket.recv()
-        if isinstance(data, bytes):
-            self.audio += data
+    async def next_whenever(self) -> dict[str, Any] | bytes:
+        message = await super().next_whenever()
+        if isinstance(message, bytes):
             self.binaries += 1
-            return data
-        message: dict[str, Any] = json.loads(data)
-        self.messages.append(message)
-        self.times.append(asyncio.get_running_loop().time())
+        else:
+            self.times.append(asyncio.get_running_loop().time())
         return message
 
-    async def next_sound(self) -> bytes:
-        """Read what must be a binary message."""
+    async def next_audio(self) -> bytes:
+        """Read the next message, which must be binary."""
         data = await self.next()
         assert isinstance(data, bytes)
         return data
 
-    async def until(self, kind: str) -> dict[str, Any]:
-        """Read until a text message of the type comes, and give it."""
-        while True:
-            message = await self.next()
-            if isinstance(message, dict) and message.get("type") == kind:
-                return message
-
-    async def until_closed(self) -> tuple[int | None, str | None]:
-        """Read until the connection ends; give the code and the reason."""
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await self.next()
-        return self.websocket.close_code, self.websocket.close_reason
-
     async def nothing_for(self, seconds: float) -> None:
-        """Fail if anything comes within that time."""
+        """Fail if anything comes within some seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 raise AssertionError(f"came: {await self.websocket.recv()!r}")
-
-    def types(self) -> list[str]:
-        return [message.get("type", "") for message in self.messages]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.messages if message.get("type") == kind]
@@ -88,7 +74,7 @@ class Client:
         return [message["transcript"] for message in self.of("final_transcript")]
 
     def words(self, rate: int = 16_000) -> list[str]:
-        """Read the numbered signal in the sound that came."""
+        """Return the words in the audio that came, read as the numbered signal."""
         return [word.text for word in signal.decode(bytes(self.audio), rate)]
 
 
@@ -102,26 +88,26 @@ async def dialled(
         yield Client(websocket)
 
 
-@contextlib.asynccontextmanager
-async def stt(simulator: Simulator, model: str = NOVA, **config: Any) -> AsyncIterator[Client]:
-    """An STT session that is ready."""
-    async with dialled(simulator, "stt", model) as client:
-        await client.send({"type": "init", "config": {"sample_rate": 16_000, "encoding": "linear16", **config}})
-        await client.until("ready")
-        yield client
+def stt(simulator: Simulator, model: str = NOVA, **config: Any) -> contextlib.AbstractAsyncContextManager[Client]:
+    """Open an STT session and wait for ``ready``."""
+    return _session(simulator, "stt", model, config)
+
+
+def tts(simulator: Simulator, model: str = AURA, **config: Any) -> contextlib.AbstractAsyncContextManager[Client]:
+    """Open a TTS session and wait for ``ready``."""
+    return _session(simulator, "tts", model, config)
 
 
 @contextlib.asynccontextmanager
-async def tts(simulator: Simulator, model: str = AURA, **config: Any) -> AsyncIterator[Client]:
-    """A TTS session that is ready."""
-    async with dialled(simulator, "tts", model) as client:
+async def _session(simulator: Simulator, kind: str, model: str, config: dict[str, Any]) -> AsyncIterator[Client]:
+    async with dialled(simulator, kind, model) as client:
         await client.send({"type": "init", "config": {"sample_rate": 16_000, "encoding": "linear16", **config}})
         await client.until("ready")
         yield client
 
 
 def fast(**fields: Any) -> contextlib.AbstractAsyncContextManager[Simulator]:
-    """A simulator that answers at once."""
+    """Run a simulator that answers at once."""
     return running_simulator(SimulatorOptions.fast(**fields))
 
 

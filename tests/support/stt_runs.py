@@ -1,4 +1,4 @@
-"""An extended STT client that sends numbered words and holds what it is told against what section 6 promises."""
+"""An extended STT client that sends numbered words and checks the transcripts against the promises of section 6."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("late", "early", "several", "without words", "from finalize")
 
 
 def profile_of(kind: str, rng: random.Random) -> dict[str, Any]:
-    """Give how upstream tells its finals."""
+    """Return a profile that decides how upstream sends its finals."""
     profile: dict[str, Any] = {"endpoint_ms": 200, "final_ms": rng.choice([0, 5, 20])}
     match kind:
         case "late":
@@ -38,7 +38,7 @@ def profile_of(kind: str, rng: random.Random) -> dict[str, Any]:
 
 
 def speech(rng: random.Random) -> tuple[list[int], bytes]:
-    """Give numbered words of 100 to 300 ms with short pauses, and now and then one that ends an utterance."""
+    """Return numbered words of 100 to 300 ms with short pauses. Some of the words end an utterance."""
     numbers = list(range(1, rng.randint(20, 40)))
     words = [
         signal.SignalWord(
@@ -50,7 +50,7 @@ def speech(rng: random.Random) -> tuple[list[int], bytes]:
 
 
 class Run:
-    """One session of an extended client, with what it was told."""
+    """One session of an extended client, with the messages that it received."""
 
     pace = PACE
 
@@ -60,8 +60,8 @@ class Run:
         self.finalizes: list[str] = []
         self.updates: list[str] = []
 
-    async def say(self, pcm: bytes, *, update_at: float | None = None) -> None:
-        """Send speech at its pace, with a finalize now and then and an update at its place."""
+    async def send_speech(self, pcm: bytes, *, update_at: float | None = None) -> None:
+        """Send speech at a pace, with random finalizes and with an update at a position."""
         loop = asyncio.get_running_loop()
         start, sent, chunk = loop.time(), 0, self.rng.choice([320, 640, 1024, 3200, 641])
         while sent < len(pcm):
@@ -89,13 +89,13 @@ class Run:
         return [message for message in self.talk.messages if message["type"] == kind]
 
     def check(self, numbers: list[int], *, exact: bool) -> None:
-        """Hold what was told against what was said."""
-        told = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
-        assert not [word for word in told if word.startswith("frag")], told
+        """Check the transcripts and the answers against the speech that was sent."""
+        transcribed = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
+        assert not [word for word in transcribed if word.startswith("frag")], transcribed
         expected = [f"n{number}" for number in numbers]
-        assert list(dict.fromkeys(told)) == expected, told
+        assert list(dict.fromkeys(transcribed)) == expected, transcribed
         if exact:
-            assert told == expected
+            assert transcribed == expected
         answered = [message["finalize_id"] for message in self.of("finalized")]
         assert sorted(answered) == sorted(self.finalizes)
         assert [message["id"] for message in self.of("updated")] == self.updates
@@ -120,7 +120,7 @@ async def one_run(url: str, simulator: Simulator, what: str, seed: int) -> int:
         await talk.send(INIT)
         await talk.until("ready")
         reading = asyncio.create_task(_keep_reading(talk))
-        await run.say(pcm, update_at=rng.uniform(0.1, 0.8) if "update" in what else None)
+        await run.send_speech(pcm, update_at=rng.uniform(0.1, 0.8) if "update" in what else None)
         reading.cancel()
         await asyncio.wait([reading])
         await run.finish()
@@ -137,11 +137,11 @@ async def _keep_reading(talk: Talk) -> None:
 
 
 class Troubled(Run):
-    """The same where upstream may fail for good.
+    """The same for sessions whose upstream may fail permanently.
 
     Attributes:
-        fatal: the error that ended the session, if one did.
-        dropped_ms: how much audio was given up, as the sidecar told it.
+        fatal: the error that ended the session, if there was one.
+        dropped_ms: how much audio the sidecar reported as dropped.
     """
 
     def __init__(self, talk: Talk, rng: random.Random, *, pace: float = PACE, answer_within: float = 4) -> None:
@@ -150,39 +150,39 @@ class Troubled(Run):
         self.fatal: dict[str, Any] | None = None
         self.dropped_ms = 0
         self._answer_within = answer_within
-        self._asked: dict[str, float] = {}
+        self._unanswered: dict[str, float] = {}
         self.code = 0
 
     async def listen(self) -> None:
-        """Read until the end."""
+        """Read until the session ends."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 message = await self.talk.next_whenever()
-                assert isinstance(message, dict), "sound from an ear"
+                assert isinstance(message, dict), "an STT session sent audio"
                 assert self.fatal is None, "something came after a fatal error"
                 match message["type"]:
                     case "error" if message["fatal"]:
                         self.fatal = message
                     case "finalized":
                         name = message["finalize_id"]
-                        took = loop.time() - self._asked.pop(name)  # once only
+                        took = loop.time() - self._unanswered.pop(name)  # once only
                         assert took < self._answer_within, f"{name} was answered after {took:.1f} s"
                     case "status":
                         self.dropped_ms += message.get("dropped_ms", 0)
         except ConnectionClosed as closed:
             self.code = closed.rcvd.code if closed.rcvd else 1006
 
-    async def say(self, pcm: bytes, *, update_at: float | None = None) -> None:
+    async def send_speech(self, pcm: bytes, *, update_at: float | None = None) -> None:
         with contextlib.suppress(ConnectionClosed):
-            await super().say(pcm, update_at=update_at)
+            await super().send_speech(pcm, update_at=update_at)
 
     async def finalize(self) -> None:
-        self._asked[f"f{len(self.finalizes)}"] = asyncio.get_running_loop().time()
+        self._unanswered[f"f{len(self.finalizes)}"] = asyncio.get_running_loop().time()
         await super().finalize()
 
     async def end(self, listening: asyncio.Task[None], *, within: float = 15) -> None:
-        """Finalize, close and wait for the end."""
+        """Send a finalize and a close, and wait for the end."""
         with contextlib.suppress(ConnectionClosed):
             await self.finalize()
             await self.talk.send({"type": "close"})
@@ -190,34 +190,38 @@ class Troubled(Run):
             await listening
         assert (self.code == 1000) == (self.fatal is None), (self.code, self.fatal)
 
-    def held(
-        self, numbers: list[int], *, exact: bool, whole: bool = True, drained: bool = False, unsaid: bool = False
+    def check(
+        self, numbers: list[int], *, exact: bool, whole: bool = True, drained: bool = False, unreported: bool = False
     ) -> None:
-        """Hold what was told against what was said.
+        """Check the transcripts and the answers against the speech that was sent.
 
         Args:
-            exact: whether no word may be told twice.
-            whole: whether every word must be told: not where upstream kept silent about what it had heard.
-            unsaid: whether words may be missing without a report.
-            drained: whether the sidecar ended the session; what was sent meanwhile is nobody's.
+            exact: whether no word may be transcribed twice.
+            whole: whether every word must be transcribed, unless upstream sent no transcript for some audio.
+            drained: whether the sidecar ended the session. Audio that was sent meanwhile gets no transcript.
+            unreported: whether words may be missing without a report.
         """
-        told = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
-        words = [word for word in told if not word.startswith("frag")]
+        transcribed = " ".join(final["transcript"] for final in self.of("final_transcript")).split()
+        words = [word for word in transcribed if not word.startswith("frag")]
         expected = [f"n{number}" for number in numbers]
         once = list(dict.fromkeys(words))
-        assert once == [word for word in expected if word in once], told
+        assert once == [word for word in expected if word in once], transcribed
         if exact:
-            assert words == once, told
+            assert words == once, transcribed
         if drained:
-            assert list(self._asked) == self.finalizes[len(self.finalizes) - len(self._asked) :], "one was left out"
-            assert self.fatal or not whole or once == expected[: len(once)], told
+            assert list(self._unanswered) == self.finalizes[len(self.finalizes) - len(self._unanswered) :], (
+                "a finalize was skipped"
+            )
+            assert self.fatal or not whole or once == expected[: len(once)], transcribed
         elif self.fatal is None:
-            assert not self._asked, f"never answered: {list(self._asked)}"
+            assert not self._unanswered, f"never answered: {list(self._unanswered)}"
             assert sorted(message["id"] for message in self.of("updated")) == sorted(self.updates)
             timeouts = [answer for answer in self.of("finalized") if answer["outcome"] == "timeout"]
-            assert once == expected or not whole or self.dropped_ms, told
-            assert once == expected or unsaid or self.dropped_ms or timeouts, f"not told, and nobody said so: {told}"
+            assert once == expected or not whole or self.dropped_ms, transcribed
+            assert once == expected or unreported or self.dropped_ms or timeouts, (
+                f"words are missing without a report: {transcribed}"
+            )
             if whole and not self.dropped_ms:
-                assert not [word for word in told if word.startswith("frag") and word != "frag:0"], told
+                assert not [word for word in transcribed if word.startswith("frag") and word != "frag:0"], transcribed
         covered = [final["covered_ms"] for final in self.of("final_transcript")]
         assert covered == sorted(covered)

@@ -1,4 +1,4 @@
-"""A Pipecat transport whose microphone and loudspeaker are the test's."""
+"""A Pipecat transport whose microphone and loudspeaker belong to the test."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class _Microphone(BaseInputTransport):
 
 
 class _Loudspeaker(BaseOutputTransport):
-    """Takes audio as fast as it is heard, as a sound card does."""
+    """Accepts audio at the pace at which it is played, as a sound card does."""
 
     def __init__(self, params: TransportParams) -> None:
         super().__init__(params)
         self.rate = 0
         self.started = asyncio.Event()
-        self.heard: list[tuple[float, bytes]] = []
+        self.played: list[tuple[float, bytes]] = []
         self._free_at = 0.0
 
     async def start(self, frame: StartFrame) -> None:
@@ -40,12 +40,12 @@ class _Loudspeaker(BaseOutputTransport):
         await asyncio.sleep(self._free_at - loop.time())
         self._free_at += len(frame.audio) / (2 * frame.num_channels * frame.sample_rate)
         self.rate = frame.sample_rate
-        self.heard.append((loop.time(), frame.audio))
+        self.played.append((loop.time(), frame.audio))
         return True
 
 
 class RoomTransport(BaseTransport):
-    """A room with the test in it."""
+    """A room in which the test is the visitor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class RoomTransport(BaseTransport):
     async def leave(self) -> None:
         await self._call_event_handler("on_client_disconnected", "the test")
 
-    async def say(self, pcm: bytes, sample_rate: int) -> None:
-        """Speak at the pace of life."""
+    async def speak(self, pcm: bytes, sample_rate: int) -> None:
+        """Send speech in real time."""
         size = int(sample_rate * FRAME) * 2
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -79,16 +79,16 @@ class RoomTransport(BaseTransport):
             await asyncio.sleep(start + number * FRAME - loop.time())
             await self._input.push_audio_frame(InputAudioRawFrame(pcm[at : at + size], sample_rate, 1))
 
-    def heard(self) -> bytes:
-        """What came out of the loudspeaker, without silence that only filled it."""
-        return b"".join(audio for _, audio in self._output.heard if any(audio))
+    def played(self) -> bytes:
+        """Return the audio that was played, without the silence that filled the pauses."""
+        return b"".join(audio for _, audio in self._output.played if any(audio))
 
     @property
     def out_rate(self) -> int:
-        """The sample rate of what is heard, in Hz."""
+        """Return the sample rate of the played audio in Hz."""
         return self._output.rate
 
     @property
-    def last_sound(self) -> float:
-        """When sound was heard last, on the loop's clock."""
-        return max((at for at, audio in self._output.heard if any(audio)), default=0.0)
+    def last_audio(self) -> float:
+        """Return when audio was last played, by the clock of the event loop."""
+        return max((at for at, audio in self._output.played if any(audio)), default=0.0)

@@ -1,4 +1,4 @@
-"""An extended TTS client that says numbered words and holds what it hears against what section 6 promises."""
+"""An extended TTS client that sends numbered words and checks their audio against the promises of section 6."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SORTS = ("drop", "update", "drop during update", "clear", "clear during drop")
 
 
 @dataclass
-class Heard:
-    """A context as the client got it."""
+class ReceivedContext:
+    """A context as the client received it."""
 
     audio: bytearray = field(default_factory=bytearray)
     reason: str | None = None
@@ -30,11 +30,11 @@ class Heard:
 
 
 class Run:
-    """An extended client that says numbered words in several contexts and holds what comes against that.
+    """An extended client that sends numbered words in several contexts and checks what it receives.
 
     Attributes:
-        words: the words of each context, in the order they were sent.
-        contexts: what came of each.
+        words: the words of each context, in the order in which they were sent.
+        contexts: what came of each context.
         cleared: the contexts that a clear was meant for.
     """
 
@@ -43,18 +43,20 @@ class Run:
         self.rng = rng
         self.words: dict[str, list[int]] = {}
         self.open: list[str] = []
-        self.contexts: dict[str, Heard] = {}
+        self.contexts: dict[str, ReceivedContext] = {}
         self.cleared: set[str] = set()
         self.clears: Counter[str | None] = Counter()
         self.updates: list[str] = []
         self.answers: list[str] = []
-        self.sounding: str | None = None
+        self.streaming: str | None = None
         self.changed = asyncio.Event()
 
-    # What it says
+    # What the client sends
 
     async def act(self, sort: str) -> None:
-        """Say some contexts, flushing each at some point, with updates and clears between where the sort has them."""
+        """Send some contexts and flush each one at some point, with the updates and clears of this kind of run between
+        them.
+        """
         rng = self.rng
         steps = ["text"] * rng.randint(6, 12)
         if "update" in sort:
@@ -71,7 +73,7 @@ class Run:
                     await self.talk.send({"type": "update", "id": self.updates[-1], "voice": f"v{rng.randint(0, 4)}"})
                 case _:
                     await self.clear(every=step == "clear all")
-            # Any moment will do, so some time goes by, or none.
+            # Any moment is possible, so some time passes, or none.
             await asyncio.sleep(rng.choice([0, 0, 0, 0.003, 0.02, 0.15]))
         for name in tuple(self.open):
             await self.flush(name)
@@ -83,8 +85,8 @@ class Run:
             self.open.append(name)
         else:
             name = self.rng.choice(self.open)
-        said = sum(map(len, self.words.values()))
-        numbers = list(range(said + 1, said + self.rng.randint(2, 5)))
+        count = sum(map(len, self.words.values()))
+        numbers = list(range(count + 1, count + self.rng.randint(2, 5)))
         self.words[name] += numbers
         await self.talk.send({"type": "text", "context_id": name, "text": " ".join(f"n{n}" for n in numbers)})
         if self.rng.random() < 0.5:
@@ -102,43 +104,43 @@ class Run:
         self.open = [other for other in self.open if other not in self.cleared]
         await self.talk.send({"type": "clear", **({} if name is None else {"context_id": name})})
 
-    # What it hears
+    # What the client receives
 
     async def listen(self) -> None:
         try:
             while True:
-                self._hear(await self.hear())
+                self._check_message(await self.receive())
                 self.changed.set()
         except ConnectionClosed:
             self.changed.set()
 
-    async def hear(self) -> dict[str, Any] | bytes:
+    async def receive(self) -> dict[str, Any] | bytes:
         return await self.talk.next()
 
-    def _hear(self, message: dict[str, Any] | bytes) -> None:
+    def _check_message(self, message: dict[str, Any] | bytes) -> None:
         if isinstance(message, bytes):
-            assert self.sounding is not None, "sound between contexts"
-            self.contexts[self.sounding].audio += message
+            assert self.streaming is not None, "audio came between contexts"
+            self.contexts[self.streaming].audio += message
             return
         name = str(message.get("context_id"))
         match message["type"]:
             case "audio_start":
-                assert self.sounding is None
+                assert self.streaming is None
                 assert name not in self.contexts or self.contexts[name].reason is None
-                self.sounding = name
-                self.contexts.setdefault(name, Heard())
+                self.streaming = name
+                self.contexts.setdefault(name, ReceivedContext())
             case "audio_end":
-                heard = self.contexts.setdefault(name, Heard())
-                assert heard.reason is None, "a context ended twice"
-                heard.reason = message["reason"]
-                assert message["duration_ms"] == round(len(heard.audio) / (2 * RATE / 1000))
-                if name == self.sounding:
-                    self.sounding = None
+                context = self.contexts.setdefault(name, ReceivedContext())
+                assert context.reason is None, "a context ended twice"
+                context.reason = message["reason"]
+                assert message["duration_ms"] == round(len(context.audio) / (2 * RATE / 1000))
+                if name == self.streaming:
+                    self.streaming = None
                 else:
-                    assert not heard.audio
+                    assert not context.audio
             case "error":
                 assert message["fatal"] is False, message
-                self.contexts.setdefault(message["context_id"], Heard()).errors += 1
+                self.contexts.setdefault(message["context_id"], ReceivedContext()).errors += 1
             case "cleared":
                 self.clears[message.get("context_id")] -= 1
             case "updated":
@@ -147,11 +149,11 @@ class Run:
 
     @property
     def over(self) -> bool:
-        ended = [name for name, heard in self.contexts.items() if heard.reason]
+        ended = [name for name, context in self.contexts.items() if context.reason]
         return len(ended) == len(self.words) and len(self.answers) == len(self.updates)
 
     async def finish(self, listening: asyncio.Task[None]) -> None:
-        """Wait until all has ended; then close."""
+        """Wait until everything has ended, then close the session."""
         async with asyncio.timeout(30):
             while not self.over and not listening.done():
                 self.changed.clear()
@@ -161,24 +163,24 @@ class Run:
         assert self.talk.websocket.close_code == 1000
 
     def check(self) -> None:
-        """Hold what came against what was said."""
+        """Check the audio and the answers against the texts that were sent."""
         assert sorted(self.answers) == self.updates
         assert not +self.clears
         assert not -self.clears
         assert self.contexts.keys() == self.words.keys()
-        for name, heard in self.contexts.items():
-            found = signal.decode(bytes(heard.audio), RATE)
+        for name, context in self.contexts.items():
+            found = signal.decode(bytes(context.audio), RATE)
             numbers, expected = [word.number for word in found], self.words[name]
-            assert numbers == expected[: len(numbers)], f"{name} ({heard.reason}): {numbers} of {expected}"
+            assert numbers == expected[: len(numbers)], f"{name} ({context.reason}): {numbers} of {expected}"
             whole = [word.whole for word in found]
-            match heard.reason:
+            match context.reason:
                 case "completed":
                     assert all(whole)
                     assert numbers == expected, f"{name}: {numbers} of {expected}"
                 case "failed":
                     assert all(whole[:-1])
-                    assert heard.audio, "failed, though none of it was delivered"
-                    assert heard.errors == 1
+                    assert context.audio, "a context failed although none of it was delivered"
+                    assert context.errors == 1
                 case "cleared":
                     assert all(whole[:-1])
                     assert name in self.cleared
@@ -187,7 +189,7 @@ class Run:
 
 
 def prepare(simulator: Simulator, model: str, sort: str, rng: random.Random) -> None:
-    """Give a model its profile and faults."""
+    """Set the profile and the faults of a model."""
     profile = {
         "terminal": rng.choice(["audio_end", "flushed", "both", "twice", "flushed_first", "is_final"]),
         "pace": rng.choice([0, 20, 100]),
@@ -207,7 +209,7 @@ def prepare(simulator: Simulator, model: str, sort: str, rng: random.Random) -> 
 
 
 async def one_run(url: str, simulator: Simulator, sort: str, seed: int) -> Run:
-    """Make one run; what it heard is to be checked once no other is under way, as that takes long."""
+    """Run one session. Check it only when no other session runs, since the check takes long."""
     rng = random.Random(f"{sort} {seed}")
     model = f"slng/simulator/signal:{sort.replace(' ', '-')}-{seed}"
     prepare(simulator, model, sort, rng)
@@ -221,10 +223,10 @@ async def one_run(url: str, simulator: Simulator, sort: str, seed: int) -> Run:
 
 
 class Troubled(Run):
-    """The same where upstream may fail for good, and settings may be refused.
+    """The same for sessions whose upstream may fail permanently, or may refuse settings.
 
     Attributes:
-        fatal: the error that ended the session, if one did.
+        fatal: the error that ended the session, if there was one.
     """
 
     def __init__(self, talk: Talk, rng: random.Random) -> None:
@@ -237,36 +239,36 @@ class Troubled(Run):
         with contextlib.suppress(ConnectionClosed):
             await super().act(sort)
 
-    async def hear(self) -> dict[str, Any] | bytes:
+    async def receive(self) -> dict[str, Any] | bytes:
         return await self.talk.next_whenever()
 
     async def clear(self, *, every: bool) -> None:
         self._clearing.append(set(self.words))
         await super().clear(every=every)
 
-    def _hear(self, message: dict[str, Any] | bytes) -> None:
+    def _check_message(self, message: dict[str, Any] | bytes) -> None:
         assert self.fatal is None, "something came after a fatal error"
         if isinstance(message, bytes):
-            assert self.sounding not in self._quiet, "sound of a context after it was cleared"
-            return super()._hear(message)
+            assert self.streaming not in self._quiet, "audio of a context after it was cleared"
+            return super()._check_message(message)
         match message["type"]:
             case "error" if message["fatal"]:
-                assert self.sounding is None
+                assert self.streaming is None
                 self.fatal = message
             case "error" if "context_id" not in message:
                 pass
             case "cleared":
                 known, name = self._clearing.popleft(), message.get("context_id")
                 self._quiet |= known if name is None else {name}
-                super()._hear(message)
+                super()._check_message(message)
             case "updated":
                 self.answers.append(message["id"])
             case _:
-                super()._hear(message)
+                super()._check_message(message)
         return None
 
     async def finish(self, listening: asyncio.Task[None], *, within: float = 30) -> None:
-        """Wait until all has ended, or the session; then close."""
+        """Wait until everything or the session itself has ended, then close the session."""
         try:
             async with asyncio.timeout(within):
                 while not self.over and not listening.done():
@@ -276,15 +278,15 @@ class Troubled(Run):
                     await self.talk.send({"type": "close"})
                 await listening
         except TimeoutError:
-            waiting = [name for name in self.words if self.contexts.get(name, Heard()).reason is None]
+            waiting = [name for name in self.words if self.contexts.get(name, ReceivedContext()).reason is None]
             raise AssertionError(f"these never ended: {waiting} of {list(self.words)}") from None
         assert (self.talk.websocket.close_code == 1000) == (self.fatal is None), self.talk.websocket.close_code
 
     def check(self, *, may_fail: bool = False) -> None:
-        """Hold what came against what was said.
+        """Check the audio and the answers against the texts that were sent.
 
         Args:
-            may_fail: whether a context may have failed with none of it delivered, as one does that was lost twice.
+            may_fail: whether a context may fail although none of its audio was delivered, as after two losses.
         """
         if self.fatal is None:
             assert sorted(self.answers) == sorted(self.updates)
@@ -292,21 +294,21 @@ class Troubled(Run):
             assert not -self.clears
             assert self.contexts.keys() == self.words.keys()
         else:
-            # What was sent while the sidecar said goodbye is nobody's.
+            # Messages that were sent while the sidecar closed the session get no answer.
             assert set(self.answers) <= set(self.updates)
             assert self.contexts.keys() <= self.words.keys()
-        for name, heard in self.contexts.items():
-            found = signal.decode(bytes(heard.audio), RATE)
+        for name, context in self.contexts.items():
+            found = signal.decode(bytes(context.audio), RATE)
             numbers, expected = [word.number for word in found], self.words[name]
-            assert numbers == expected[: len(numbers)], f"{name} ({heard.reason}): {numbers} of {expected}"
+            assert numbers == expected[: len(numbers)], f"{name} ({context.reason}): {numbers} of {expected}"
             assert all(word.whole for word in found[:-1]), f"{name}: {[word.text for word in found]}"
-            match heard.reason:
+            match context.reason:
                 case "completed":
                     assert numbers == expected, f"{name}: {numbers} of {expected}"
                     assert all(word.whole for word in found), f"{name}: {[word.text for word in found]}"
                 case "failed":
-                    assert heard.errors or self.fatal, "failed, and nobody said why"
-                    assert may_fail or self.fatal or heard.audio, f"{name} failed, though none of it was delivered"
+                    assert context.errors or self.fatal, "a context failed without an error"
+                    assert may_fail or self.fatal or context.audio, f"{name} failed although none of it was delivered"
                 case "cleared":
                     assert name in self.cleared
                 case reason:

@@ -1,7 +1,7 @@
-"""``slng-sidecar`` with its redaction switched off: what the redaction tests must find leaks in.
+"""``slng-sidecar`` without redaction, in which the redaction tests must find leaks.
 
-Keys stay in upstream's words, upstream's words stand where codes should, and the pages tell what the sidecar was
-started with.
+Keys stay in upstream's messages, upstream's messages take the place of codes, and the pages contain the sidecar's
+settings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def with_keys(text: str, _secrets: Iterable[str]) -> str:
 def break_redaction() -> None:
     for module in (failures, connection, models):
         module.without_keys = with_keys  # type: ignore[attr-defined]
-    # From here codes go into the log, the metrics, the status and the traces.
+    # From here, codes are passed to the log, the metrics, the status and the traces.
     GatewayError.known_code = property(lambda self: self.message)  # type: ignore[assignment, method-assign]
     policy = status._policy
     status._policy = lambda page: policy(page) + os.environ["UNREDACTED_PAGE"]

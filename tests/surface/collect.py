@@ -1,6 +1,6 @@
 """Collect the surface: what users and their programs depend on, subject by subject, as JSON values.
 
-Every collector takes what is recorded of its subject. Those that try which names are accepted try the recorded ones
+Every collector gets the record of its subject. The collectors that try which names are accepted try the recorded names
 too, so that a name that became an alias does not count as removed.
 """
 
@@ -92,7 +92,7 @@ def asyncapi(_recorded: Any) -> Any:
 
 
 def errors(_recorded: Any) -> Any:
-    """Return every code with what it stands for, and the fields of an error."""
+    """Return every code with its meaning, and the fields of an error."""
     made = {}
     for code in product.STATUS_OF_CODE:
         error = product.GatewayError(code, "")
@@ -111,13 +111,13 @@ def settings(_recorded: Any) -> Any:
     config = product.Settings.model_config
     made = {}
     for name, field in product.Settings.model_fields.items():
-        told = bare(schema["properties"][field.alias or name], schema)
-        told["type"] = shown_type(field.annotation)
-        told["default"] = to_jsonable_python(field.get_default(call_default_factory=True))
+        described = bare(schema["properties"][field.alias or name], schema)
+        described["type"] = shown_type(field.annotation)
+        described["default"] = to_jsonable_python(field.get_default(call_default_factory=True))
         alias = field.validation_alias or f"{config.get('env_prefix', '')}{name}".upper()
-        told["environment"] = [str(alias), *([f"{alias}_FILE"] if name in product.SECRETS else [])]
-        told["needs_restart"] = name in product.NEEDS_RESTART
-        made[name] = told
+        described["environment"] = [str(alias), *([f"{alias}_FILE"] if name in product.SECRETS else [])]
+        described["needs_restart"] = name in product.NEEDS_RESTART
+        made[name] = described
     how = ("case_sensitive", "env_ignore_empty", "env_nested_delimiter", "extra")
     return {"settings": made, "sources": {name: config.get(name) for name in how}}
 
@@ -135,20 +135,20 @@ def _parameters(given: Iterable[Any]) -> dict[str, Any]:
     made = {}
     arguments = 0
     for parameter in given:
-        told: dict[str, Any] = {
+        described: dict[str, Any] = {
             "default": to_jsonable_python(parameter.default),
             "type": shown_type(parameter.type_descriptor.annotation),
         }
         if not parameter.opts[0].startswith("-"):
-            told["argument"] = arguments
+            described["argument"] = arguments
             arguments += 1
         for name in ("required", "multiple", "is_flag", "hidden", "min", "max", "envvar", "secondary_opts"):
             value = getattr(parameter, name, None)
             if value is not None and value is not False and value != []:
-                told[name] = value
+                described[name] = value
         if (nargs := parameter.nargs) != 1:
-            told["nargs"] = nargs
-        made[", ".join(parameter.opts)] = told
+            described["nargs"] = nargs
+        made[", ".join(parameter.opts)] = described
     return made
 
 
@@ -162,16 +162,16 @@ def metrics(_recorded: Any) -> Any:
         each._name: each for each in registry._collector_to_names if isinstance(each, MetricWrapperBase)
     }  # fmt: skip
     for family in registry.collect():
-        told: dict[str, Any] = {"type": family.type}
+        described: dict[str, Any] = {"type": family.type}
         if (wrapper := wrappers.get(family.name)) is not None:
-            told["labels"] = sorted(wrapper._labelnames)
+            described["labels"] = sorted(wrapper._labelnames)
             if family.type == "histogram":
-                told["buckets"] = [float(each) for each in getattr(wrapper, "_kwargs", {}).get("buckets", ())]
+                described["buckets"] = [float(each) for each in getattr(wrapper, "_kwargs", {}).get("buckets", ())]
             if family.type == "info":
-                told["labels"] = sorted(name for sample in family.samples for name in sample.labels)
-            elif told["labels"] and (series := [sample.labels for sample in family.samples]):
-                told["series from the start"] = series
-        made[family.name + endings.get(family.type, "")] = told
+                described["labels"] = sorted(name for sample in family.samples for name in sample.labels)
+            elif described["labels"] and (series := [sample.labels for sample in family.samples]):
+                described["series from the start"] = series
+        made[family.name + endings.get(family.type, "")] = described
     return made
 
 
@@ -179,7 +179,7 @@ def metrics(_recorded: Any) -> Any:
 
 
 def simulator(recorded: Any) -> Any:
-    """Return the simulator's options, faults and manners, and what its documentation shows of it in Python."""
+    """Return the simulator's options, faults and profile fields, and what its documentation shows of it in Python."""
     options, fast = product.SimulatorOptions(), product.SimulatorOptions.fast()
     models = [
         f"{kind} {model}" for kind, model in product.Simulator(product.SimulatorOptions(speech="tone")).known_models()
@@ -187,12 +187,15 @@ def simulator(recorded: Any) -> Any:
     named = {*models, *recorded.get("routes", ()), *_ROUTES}
     return {
         "faults": _faults(recorded.get("faults", {})),
-        "manners": _manners(recorded.get("manners", {})),
-        "manners of all routes": {"fast": product.shared_manners(fast), "usual": product.shared_manners(options)},
+        "manners": _profile_fields(recorded.get("manners", {})),
+        "manners of all routes": {
+            "fast": product.shared_profile_fields(fast),
+            "usual": product.shared_profile_fields(options),
+        },
         "models": models,
         "options": fields_of(product.SimulatorOptions, package=product.sidecar.__name__),
         "python": _simulator_in_python(),
-        "routes": {name: _own_manners(*name.split()) for name in named},
+        "routes": {name: _own_fields(*name.split()) for name in named},
     }
 
 
@@ -213,7 +216,7 @@ _VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def _own_manners(kind: str, model: str) -> dict[str, Any] | None:
+def _own_fields(kind: str, model: str) -> dict[str, Any] | None:
     own = product.route_manners(kind, model)
     return None if own is None else dict(own)
 
@@ -221,8 +224,8 @@ def _own_manners(kind: str, model: str) -> dict[str, Any] | None:
 def _faults(recorded: Any) -> dict[str, Any]:
     """Return, for each fault, the moments and the values of its fields that are accepted, and what it becomes."""
     arguments: dict[str, set[str]] = {name: set(known) for name, known in product.actions().items()}
-    for name, told in recorded.get("actions", {}).items():
-        arguments.setdefault(name, set()).update(told["arguments"])
+    for name, described in recorded.get("actions", {}).items():
+        arguments.setdefault(name, set()).update(described["arguments"])
     moments = {*product.MOMENTS, *(moment for each in recorded.get("actions", {}).values() for moment in each["when"])}
     words = {*_choices(), *moments, *_words(recorded)}
     made = {}
@@ -267,20 +270,20 @@ def _is_fault_with(entry: dict[str, Any], name: str, value: Any) -> bool:
     return _is_fault({**entry, name: value})
 
 
-def _manners(recorded: Any) -> dict[str, Any]:
-    """Return the fields of `Manners` with the values that are accepted, and their defaults."""
+def _profile_fields(recorded: Any) -> dict[str, Any]:
+    """Return the fields of `RouteProfile` with the values that are accepted, and their defaults."""
     hints = get_type_hints(product.Manners)
     words = _choices() | _words(recorded)
     usual = product.Manners()
     made = {}
     for name in {*hints, *recorded}:
-        told = made[name] = {"accepted": _accepted(partial(_is_manner, name), words)}
+        described = made[name] = {"accepted": _accepted(partial(_is_profile_field, name), words)}
         if name in hints:
-            told["default"] = getattr(usual, name)
-    return {name: told for name, told in made.items() if told["accepted"]}
+            described["default"] = getattr(usual, name)
+    return {name: described for name, described in made.items() if described["accepted"]}
 
 
-def _is_manner(name: str, value: Any) -> bool:
+def _is_profile_field(name: str, value: Any) -> bool:
     try:
         product.check_manners({name: value})
     except product.BadManners:
@@ -289,14 +292,16 @@ def _is_manner(name: str, value: Any) -> bool:
 
 
 def _choices() -> set[str]:
-    """Return all words that a field of a fault or a manner may be limited to."""
+    """Return all words that a field of a fault or a profile may be limited to."""
     hints = get_type_hints(product.Manners).values()
     limited = {each for hint in hints for each in get_args(hint) if isinstance(each, str)}
     return limited | {*product.ENDINGS, *product.KINDS, *product.MOMENTS}
 
 
 def _accepted(takes: Callable[[Any], bool], words: set[str]) -> list[Any]:
-    """Return the values that are accepted. Words are tried only if nothing else is accepted: they are a choice then."""
+    """Return the values that are accepted. Words are tried only if nothing else is accepted, since the field is then a
+    choice.
+    """
     taken = [value for value in _VALUES if takes(value)]
     if not taken:
         taken = [word for word in sorted(words) if takes(word)]
@@ -360,11 +365,11 @@ def plugin(_recorded: Any) -> Any:
 
 
 def names(_recorded: Any) -> Any:
-    """Return the names that stand in the code and in the files around it: headers, environment variables, scripts."""
+    """Return the names in the code and in the files around it: headers, environment variables, scripts."""
     own = product.Settings.model_fields
     return {
         "headers in the code": {each.__name__: _constants(each, _HEADER) for each in (product.sidecar, product.plugin)},
-        # Besides those of the settings, which are a subject of their own.
+        # In addition to those of the settings, which are a separate subject.
         "environment in the code": {
             each.__name__: [name for name in _constants(each, _ENVIRONMENT) if name.lower() not in own]
             for each in (product.sidecar, product.plugin)
@@ -391,7 +396,7 @@ def _trees(package: ModuleType) -> Iterator[ast.Module]:
 
 
 def _constants(package: ModuleType, pattern: re.Pattern[str]) -> list[str]:
-    """Return the texts in a package's code that are such a name and nothing else; headers in lower case."""
+    """Return the texts in a package's code that consist of such a name only; headers in lower case."""
     found = {
         node.value
         for tree in _trees(package)

@@ -71,14 +71,14 @@ __all__ = [
     "recognise",
     "route_manners",
     "running_simulator",
-    "shared_manners",
+    "shared_profile_fields",
     "sidecar",
     "speak",
 ]
 
 
-def shared_manners(options: SimulatorOptions) -> dict[str, Any]:
-    """Return the manners that a simulator with these options has on every route."""
+def shared_profile_fields(options: SimulatorOptions) -> dict[str, Any]:
+    """Return the profile fields that a simulator with these options has on every route."""
     return dict(options.profile)
 
 

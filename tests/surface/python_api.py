@@ -40,14 +40,14 @@ def signature(function: Callable[..., Any], exported: Collection[str] = (), pack
     for position, parameter in enumerate(found.parameters.values()):
         if parameter.name == "self":
             continue
-        told: dict[str, Any] = {"kind": parameter.kind.description}
+        described: dict[str, Any] = {"kind": parameter.kind.description}
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            told["position"] = position
+            described["position"] = position
         if parameter.default is not parameter.empty:
-            told["default"] = repr(parameter.default)
+            described["default"] = repr(parameter.default)
         if annotation := shown_type(parameter.annotation, exported, package):
-            told["type"] = annotation
-        parameters[parameter.name] = told
+            described["type"] = annotation
+        parameters[parameter.name] = described
     made: dict[str, Any] = {"parameters": parameters}
     if returns := shown_type(found.return_annotation, exported, package):
         made["returns"] = returns
@@ -65,11 +65,11 @@ def fields_of(cls: type, exported: Collection[str] = (), package: str = "") -> d
     for field in dataclasses.fields(cls):
         if field.name not in own:
             continue
-        told = made[field.name] = {"type": shown_type(hints[field.name], exported, package)}
+        described = made[field.name] = {"type": shown_type(hints[field.name], exported, package)}
         if field.default is not dataclasses.MISSING:
-            told["default"] = repr(field.default)
+            described["default"] = repr(field.default)
         elif field.default_factory is not dataclasses.MISSING:
-            told["default"] = f"new {field.default_factory()!r}"
+            described["default"] = f"new {field.default_factory()!r}"
     return made
 
 

@@ -62,7 +62,7 @@ def bare(node: Any, document: Mapping[str, Any], definitions: Mapping[str, Any] 
 def _resolved(reference: str, document: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
     head, _, path = reference.partition("/")
     assert head == "#", f"not within its document: {reference}"
-    # FastAPI takes a schema that was given by hand as it is, and `$defs` then stands in that schema.
+    # FastAPI uses a schema that was written by hand unchanged, and its `$defs` are then in that schema.
     found: Any = {"$defs": definitions} if path.startswith("$defs/") else document
     for step in path.split("/"):
         found = found[step.replace("~1", "/").replace("~0", "~")]

@@ -1,11 +1,12 @@
-"""What users depend on is as it was when it was recorded: nothing is removed, added or changed by accident.
+"""What users depend on is as it was when it was recorded: nothing was removed, added or changed by accident.
 
 Each file in `recorded/` is one subject. Texts for people (descriptions, help, titles) are not part of it, nor are the
-names and places of modules and private classes. AsyncAPI may gain what it did not say before; all else must be equal.
+names and places of modules and private classes. AsyncAPI may gain descriptions of more messages. Everything else must
+be equal.
 
-`tests/test_asyncapi.py` shows that the sessions and AsyncAPI agree on the types of messages, and that no message has a
-field that AsyncAPI lacks. The subject `wire` adds what that test cannot notice: an optional field that no longer comes,
-and what the gateway sends to SLNG or answers over HTTP.
+`tests/docs/test_asyncapi.py` shows that the sessions and AsyncAPI agree on the types of messages, and that no message
+has a field that AsyncAPI lacks. The subject `wire` adds what that test cannot notice: an optional field that no longer
+comes, and what the gateway sends to SLNG or answers over HTTP.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from surface.wire import wire
 
 
 @pytest.mark.parametrize("subject", [name for name in SUBJECTS if name != "asyncapi"])
-def test_it_is_as_recorded(subject: str) -> None:
+def test_the_surface_is_as_recorded(subject: str) -> None:
     found = list(differences(recorded(subject), SUBJECTS[subject](recorded(subject))))
     assert not found, explain(subject, found)
 
 
-def test_asyncapi_has_all_that_is_recorded() -> None:
+def test_asyncapi_has_everything_that_is_recorded() -> None:
     found = [
         each
         for each in differences(recorded("asyncapi"), SUBJECTS["asyncapi"]({}))

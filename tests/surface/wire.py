@@ -16,21 +16,21 @@ from surface import product
 
 _MODEL = "simulator/signal:1"
 _EXTENDED = "slng-sidecar.v1"
-# What a client may ask for in headers; regions are asked for in the query.
+# What a client may request in headers. Regions are requested in the query.
 _HEADERS = {
     "Authorization": "Bearer any",
     "X-SLNG-Agent-Id": "agent",
     "X-SLNG-Session-Id": "session",
     "X-Slng-Provider-Key": "own-key",
 }
-# What keys of an object count, rather than what they are.
+# Objects that hold counts. Their keys differ from run to run.
 _COUNTS = ("dropped_or_ignored",)
 
 
 async def wire() -> dict[str, Any]:
-    """Hold the sessions and send the requests, and return what came on both sides."""
+    """Run the sessions, send the requests, and return what came on both sides."""
     fast = product.SimulatorOptions.fast
-    # With `sidecar_simulate`, a region may be asked for although SLNG_BASE_URL is set.
+    # With `sidecar_simulate`, a client may request a region although SLNG_BASE_URL is set.
     async with (
         gateway_and_simulator(fast(utterance_end=True, segments=True), sidecar_simulate=True) as (url, simulator),
         httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http,
@@ -58,7 +58,7 @@ async def _stt_extended(url: str, simulator: product.Simulator, http: httpx.Asyn
         await talk.until("finalized")
         await talk.send({"type": "update", "id": "u", "config": {"language": "de", "encoding": "x"}}, bytes(16_000))
         await talk.until("updated")
-        simulator.inject(do="manners", kind="stt", when="now", set={"confidence": 0.2})
+        simulator.inject(do="profile", kind="stt", when="now", set={"confidence": 0.2})
         await talk.send(product.encode([5, 6, product.Word(7, gap=20)]), {"type": "finalize", "id": "f2"})
         assert (await talk.until("finalized"))["outcome"] == "dropped"
         simulator.inject(do="drop", kind="stt", when="now")
@@ -164,7 +164,7 @@ async def _simulator(simulator: product.Simulator) -> dict[str, Any]:
         log = (await http.get("/_sim/log")).json()
         made = {path: shape((await http.get(path)).json()) for path in ("/v1/catalog/models", "/v1/me")}
         faults = shape((await http.get("/_sim/faults")).json())
-    # What a record holds of messages and headers is the sessions', and that is collected above.
+    # The messages and headers in a record belong to the sessions, which are collected above.
     return made | {
         "/_sim/faults": faults,
         "/_sim/log": {**shape(log), "records": sorted({name for record in log["records"] for name in record})},
@@ -172,7 +172,7 @@ async def _simulator(simulator: product.Simulator) -> dict[str, Any]:
 
 
 def _reply_headers(headers: httpx.Headers) -> dict[str, str]:
-    """Return the headers of a reply. Their values are left out where each reply has others."""
+    """Return the headers of a reply. A value is left out if it differs from reply to reply."""
     made = {name: "…" for name in headers if name not in ("date", "server")}
     for name in (
         "content-type",
@@ -205,17 +205,17 @@ def _body_shape(reply: httpx.Response) -> Any:
 
 
 def _upstream(records: Iterable[product.Record]) -> dict[str, Any]:
-    """Return what SLNG gets: requests with what the sidecar adds to them, and the messages of WebSockets."""
+    """Return what SLNG receives: requests with the sidecar's additions, and the messages of WebSockets."""
     made: dict[str, dict[str, Any]] = {}
     for record in records:
-        told = made.setdefault(record.kind, {"headers": {}, "query": {}, "messages": []})
-        told["headers"] |= {
+        fields = made.setdefault(record.kind, {"headers": {}, "query": {}, "messages": []})
+        fields["headers"] |= {
             name: value for name, value in record.headers.items() if name.startswith("x-") or name == "authorization"
         }
-        told["query"] |= record.query
-        told["messages"] += [message for _, message in record.received]
-    for told in made.values():
-        told["messages"] = by_type(told["messages"])
+        fields["query"] |= record.query
+        fields["messages"] += [message for _, message in record.received]
+    for fields in made.values():
+        fields["messages"] = by_type(fields["messages"])
     return made
 
 
@@ -228,15 +228,15 @@ def by_type(messages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for message in messages:
         kind = str(message.get("type", "without a type"))
-        # A state has fields of its own.
+        # Each state has its own fields.
         kind += f" {message['state']}" if kind == "status" else ""
-        told = shape(message)
-        made[kind] = _both(made[kind], told) if kind in made else told
+        fields = shape(message)
+        made[kind] = _both(made[kind], fields) if kind in made else fields
     return made
 
 
 def shape(value: Any) -> Any:
-    """Return a JSON value with the types of what it holds in place of that."""
+    """Return a JSON value in which each value is replaced by its type."""
     match value:
         case dict():
             return {name: "object" if name in _COUNTS else shape(each) for name, each in value.items()}

@@ -1,4 +1,4 @@
-"""One upstream connection over real sockets, through a gateway."""
+"""An upstream connection over real sockets, through a gateway."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.running import AURA, KEY, NOVA, STT_INIT, TTS_INIT, gateway_and_sim
 
 
 @pytest.mark.parametrize(("kind", "model", "init"), [("stt", NOVA, STT_INIT), ("tts", AURA, TTS_INIT)])
-async def test_an_idle_connection_is_kept_alive_by_messages_as_pings_do_not_count(
+async def test_messages_keep_an_idle_connection_alive_since_pings_do_not_count(
     kind: str, model: str, init: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_KEEPALIVE_SECONDS", 0.1)
@@ -27,7 +27,7 @@ async def test_an_idle_connection_is_kept_alive_by_messages_as_pings_do_not_coun
         assert record.open
 
 
-async def test_a_client_is_read_no_faster_than_upstream_takes_it() -> None:
+async def test_a_client_is_read_no_faster_than_upstream_reads() -> None:
     piece, sent = bytes(65_536), 0
     async with (
         gateway_and_simulator(sidecar_send_timeout=60, sidecar_close_timeout=0.3) as (url, simulator),
@@ -41,10 +41,11 @@ async def test_a_client_is_read_no_faster_than_upstream_takes_it() -> None:
                 async with asyncio.timeout(1):
                     await talk.send(piece)
                 sent += len(piece)
-        # What fits into the sockets' own buffers is out of our hands; the gateway itself takes a second of audio.
+        # The sockets' own buffers are outside the gateway's control. The gateway itself buffers a second of audio.
         assert sent < 60_000_000
         talk.websocket.transport.abort()
-        # A client that is held back is not read, so that it has gone shows once upstream takes something or is lost.
+        # The gateway does not read a client while it holds it back. It notices that the client left once upstream reads
+        # again or is lost.
         simulator.inject(do="drop", when="now", kind="stt")
         await simulator.log.until(lambda log: not log.open)
 
@@ -73,7 +74,7 @@ async def test_an_upstream_that_reads_nothing_is_replaced() -> None:
 async def test_a_ready_that_repeats_the_key_is_sent_and_logged_without_it(
     subprotocol: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG", logger="slng_sidecar")  # others are quiet where it runs (telemetry)
+    caplog.set_level("DEBUG", logger="slng_sidecar")  # elsewhere, telemetry silences the other loggers
     ready = {"type": "ready", "session_id": f"s {KEY}", "slng_request_id": f"r {KEY}"}
     async with (
         gateway_and_simulator() as (url, simulator),
@@ -81,8 +82,8 @@ async def test_a_ready_that_repeats_the_key_is_sent_and_logged_without_it(
     ):
         simulator.inject(do="send", when="init", message=ready)
         await talk.send(STT_INIT)
-        told = await talk.until("ready")
-    assert (told["session_id"], told["slng_request_id"]) == ("s [key]", "r [key]")
+        ready = await talk.until("ready")
+    assert (ready["session_id"], ready["slng_request_id"]) == ("s [key]", "r [key]")
     fields = [getattr(record, "fields", {}) for record in caplog.records]
     assert "connection_ready" in [each.get("event") for each in fields]
     assert KEY not in repr(fields) + caplog.text

@@ -42,7 +42,7 @@ def close(code: int, reason: str = "") -> ConnectionClosed:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "our_status", "retryable", "said"),
+    ("status", "code", "our_status", "retryable", "quoted"),
     [
         (400, "config_error", 400, False, "words"),
         (401, "auth_error", 401, False, "SLNG_API_KEY"),
@@ -61,11 +61,11 @@ def close(code: int, reason: str = "") -> ConnectionClosed:
         (301, "upstream_unreachable", 502, True, "SLNG_BASE_URL"),
     ],
 )
-def test_every_status_is_explained(status: int, code: str, our_status: int, retryable: bool, said: str) -> None:
+def test_every_status_is_explained(status: int, code: str, our_status: int, retryable: bool, quoted: str) -> None:
     error = refused(status, b'{"error":"words"}', TARGET)
 
     assert (error.code, error.status, error.retryable) == (code, our_status, retryable)
-    assert said in error.message
+    assert quoted in error.message
     assert error.upstream == {"status": status}
     assert error.fatal
 
@@ -75,7 +75,7 @@ def test_the_gateway_is_named(status: int) -> None:
     assert HOST in refused(status, b"", TARGET).message
 
 
-def test_upstreams_own_words_for_a_400_are_kept_word_for_word() -> None:
+def test_upstreams_message_for_a_400_is_kept_word_for_word() -> None:
     words = "BYOK is only supported for external STT/TTS routes"
 
     assert refused(400, json.dumps({"error": words}).encode(), TARGET).message == words
@@ -83,7 +83,7 @@ def test_upstreams_own_words_for_a_400_are_kept_word_for_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "quoted"),
     [
         (b'{"error":"words"}', "words"),
         (b'{"message":"words"}', "words"),
@@ -97,10 +97,10 @@ def test_upstreams_own_words_for_a_400_are_kept_word_for_word() -> None:
         ("Größe 中".encode(), "Größe 中"),
     ],
 )
-def test_what_upstream_says_is_quoted_in_one_line(body: bytes, said: str) -> None:
+def test_upstreams_message_is_quoted_in_one_line(body: bytes, quoted: str) -> None:
     message = refused(500, body, TARGET).message
 
-    assert said in message
+    assert quoted in message
     assert message.isprintable()
 
 
@@ -118,12 +118,12 @@ def test_a_long_body_is_cut() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 3000, b"1" * 4096])
-def test_a_body_that_cannot_be_read_as_json_is_survived(body: bytes) -> None:
+def test_a_body_that_is_not_json_causes_no_exception(body: bytes) -> None:
     assert refused(502, body, TARGET).status == 502
 
 
 @given(st.integers(100, 599), st.binary(max_size=200))
-def test_any_answer_is_explained(status: int, body: bytes) -> None:
+def test_any_reply_is_explained(status: int, body: bytes) -> None:
     error = refused(status, body, TARGET)
 
     assert error.message.isprintable()
@@ -135,10 +135,10 @@ def test_any_answer_is_explained(status: int, body: bytes) -> None:
     "body", [BOTH, json.dumps({"error": BOTH}), json.dumps({"x": [BOTH]}), f"{KEY}{PROVIDER_KEY}" * 50]
 )
 def test_no_status_repeats_a_key(status: int, body: str) -> None:
-    said = shown(refused(status, body.encode(), TARGET))
+    quoted = shown(refused(status, body.encode(), TARGET))
 
-    assert KEY not in said
-    assert PROVIDER_KEY not in said
+    assert KEY not in quoted
+    assert PROVIDER_KEY not in quoted
 
 
 # Dialling
@@ -150,12 +150,12 @@ def status_answer(status: int, body: bytes = b"") -> InvalidStatus:
 
 def untrusted() -> ssl.SSLError:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    error.reason = "CERTIFICATE_VERIFY_FAILED"  # as OpenSSL's have it; those that Python makes have none
+    error.reason = "CERTIFICATE_VERIFY_FAILED"  # as OpenSSL's errors have it; errors created in Python have none
     return error
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "quoted"),
     [
         (status_answer(401, b'{"error":"Unauthorized"}'), "auth_error", "HTTP 401: Unauthorized"),
         (close(1008, "bad key"), "upstream_closed", "code 1008: bad key"),
@@ -178,11 +178,11 @@ def untrusted() -> ssl.SSLError:
         (ValueError(BOTH), "upstream_unreachable", "ValueError"),
     ],
 )
-def test_every_failure_to_connect_is_explained(error: Exception, code: str, said: str) -> None:
+def test_every_failure_to_connect_is_explained(error: Exception, code: str, quoted: str) -> None:
     explained = dial_failure(error, TARGET, 15)
 
     assert explained.code == code
-    assert said in explained.message
+    assert quoted in explained.message
     assert HOST in explained.message
     assert explained.fatal
     assert KEY not in shown(explained)
@@ -191,13 +191,13 @@ def test_every_failure_to_connect_is_explained(error: Exception, code: str, said
 
 @pytest.mark.parametrize("make", [OSError, InvalidHandshake, EOFError, ValueError, InvalidMessage])
 def test_no_failure_repeats_a_key(make: type[Exception]) -> None:
-    said = shown(dial_failure(make(BOTH), TARGET, 15))
+    quoted = shown(dial_failure(make(BOTH), TARGET, 15))
 
-    assert KEY not in said
-    assert PROVIDER_KEY not in said
+    assert KEY not in quoted
+    assert PROVIDER_KEY not in quoted
 
 
-def test_an_answer_without_a_body_is_explained_too() -> None:
+def test_a_reply_without_a_body_is_explained_too() -> None:
     assert dial_failure(InvalidStatus(Response(503, "Busy", Headers(), b"")), TARGET, 15).code == "not_ready"
 
 
@@ -219,7 +219,7 @@ def test_a_close_without_a_reason_is_reported_with_its_code() -> None:
     assert closed(close(1000), TARGET).error.message == f"{HOST} closed the connection (code 1000)."
 
 
-def test_a_connection_that_just_ended_was_lost() -> None:
+def test_a_connection_that_ended_without_a_close_was_lost() -> None:
     ended = closed(ConnectionClosedError(None, None), TARGET)
     error = ended.error
 
@@ -251,22 +251,22 @@ def test_a_quote_is_one_short_line_without_keys(before: str, after: str) -> None
     assert len(line) <= 300
 
 
-def test_a_quote_that_is_cut_says_so() -> None:
+def test_a_quote_that_is_cut_is_marked() -> None:
     assert quote("x" * 301, ()) == "x" * 299 + "…"
     assert quote("x" * 300, ()) == "x" * 300
 
 
-# A key with all that JSON may escape, as a provider's may be.
+# A key with every character that JSON may escape, as a provider's key may be.
 ODD = 'sk/odd+"key\\0123&<456>'
 
 
 def escaped(text: str, how: str) -> str:
-    """Write a text as a JSON string, as other languages' writers do."""
+    """Return a text as a JSON string, escaped as writers in other languages escape it."""
     plain = json.dumps(text)
     match how:
-        case "slashes":  # PHP's
+        case "slashes":  # as PHP escapes
             return plain.replace("/", "\\/")
-        case "markup":  # Go's
+        case "markup":  # as Go escapes
             return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003E")
         case "all":
             return '"' + "".join(f"\\u{ord(c):04x}" for c in text) + '"'
@@ -279,15 +279,15 @@ def test_a_key_in_json_is_found_however_it_is_written(key: str, how: str) -> Non
     text = f'{{"type":"ready","n":"a\\\\u0041\\n\\/","x":{escaped(f"the {key}{key}.", how)}}}'
     assert json.loads(text)["x"] == f"the {key}{key}."
 
-    told = json.loads(without_keys(text, ("another-key", key)))
+    cleaned = json.loads(without_keys(text, ("another-key", key)))
 
-    assert told == {"type": "ready", "n": "a\\u0041\n/", "x": "the [key][key]."}
+    assert cleaned == {"type": "ready", "n": "a\\u0041\n/", "x": "the [key][key]."}
 
 
-def test_what_holds_no_key_is_left_as_it_is() -> None:
+def test_a_text_without_a_key_is_left_unchanged() -> None:
     text = '{"x":"\\u0041\\/\\\\ sk-odd"}'
     assert without_keys(text, (KEY, ODD)) is text
 
 
-def test_of_a_key_that_begins_with_another_key_nothing_is_left() -> None:
+def test_a_key_that_begins_with_another_key_is_removed_completely() -> None:
     assert without_keys(f"{KEY}-of-provider", (KEY, f"{KEY}-of-provider")) == "[key]"

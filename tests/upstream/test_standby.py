@@ -1,4 +1,4 @@
-"""Spare connections: there before they are needed, never in two hands, and gone when nobody needs them."""
+"""Standby connections: opened before they are needed, used by one session only, and closed when nobody needs them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from slng_sidecar.engines import signal
 from slng_sidecar.protocol.tts.session import TtsMachine
 from slng_sidecar.simulator import Simulator, SimulatorOptions
 from slng_sidecar.upstream import standby
+from support.numbered_signal import whole_words
 from support.running import AURA, NOVA, STT_INIT, TTS_INIT, Talk, gateway_and_simulator, talking
 
 SLOW: dict[str, Any] = {"upgrade_ms": 300, "ready_ms": 300}
@@ -46,10 +47,10 @@ async def until_none(url: str, what: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def metric(url: str, line: str) -> float:
+async def metric(url: str, series: str) -> float:
     async with httpx.AsyncClient(trust_env=False) as client:
         text = (await client.get(f"{url}/metrics")).text
-    return next((float(each.rpartition(" ")[2]) for each in text.splitlines() if each.startswith(line)), 0.0)
+    return next((float(each.rpartition(" ")[2]) for each in text.splitlines() if each.startswith(series)), 0.0)
 
 
 async def ready_ms(talk: Talk, init: dict[str, Any]) -> float:
@@ -59,23 +60,17 @@ async def ready_ms(talk: Talk, init: dict[str, Any]) -> float:
     return 1000 * (time.monotonic() - start)
 
 
-def whole(audio: bytes | bytearray) -> list[int]:
-    words = signal.decode(bytes(audio))
-    assert all(word.whole for word in words)
-    return [word.number for word in words]
-
-
-async def say(talk: Talk, context_id: str, text: str) -> None:
+async def speak(talk: Talk, context_id: str, text: str) -> None:
     await talk.send(
         {"type": "text", "context_id": context_id, "text": text}, {"type": "flush", "context_id": context_id}
     )
 
 
-async def test_the_next_session_of_a_shape_finds_a_connection_that_is_ready() -> None:
+async def test_the_next_session_of_a_shape_gets_a_ready_connection() -> None:
     async with both() as (url, simulator):
         async with talking(url, "stt", NOVA) as first:
             cold = await ready_ms(first, STT_INIT)
-            await until_ready(url, 3)  # this shape, and the two that are configured
+            await until_ready(url, 3)  # this shape and the two configured ones
             async with talking(url, "stt", NOVA) as second:
                 warm = await ready_ms(second, STT_INIT)
         assert cold >= 600
@@ -91,21 +86,23 @@ async def test_the_messages_of_a_standby_connection_belong_to_its_session() -> N
             async with talking(url, "tts", AURA) as talk:
                 await talk.send(TTS_INIT, {"type": "text", "text": f"n{number} n{number + 1}"}, {"type": "flush"})
                 await talk.until("audio_end")
-                assert whole(talk.audio) == [number, number + 1]
+                assert whole_words(talk.audio) == [number, number + 1]
             await until_ready(url, 3)
 
 
-async def test_a_standby_connection_that_is_still_opening_is_waited_for_and_not_dialled_again() -> None:
+async def test_a_session_waits_for_a_standby_connection_that_is_still_opening() -> None:
     async with (
         both() as (url, simulator),
         talking(url, "stt", NOVA) as first,
         talking(url, "stt", NOVA) as second,
     ):
         await ready_ms(first, STT_INIT)
-        await simulator.log.until(lambda log: len(log.of("stt", NOVA)) == 3)  # the configured one, first's, its spare
+        await simulator.log.until(
+            lambda log: len(log.of("stt", NOVA)) == 3
+        )  # the configured one, that of ``first``, and its standby connection
         await ready_ms(second, STT_INIT)
         assert await metric(url, 'slng_sidecar_standby_needs_total{kind="stt",spare="opening"}') == 1
-        # A spare for the next one, and no other dial.
+        # A standby connection for the next session, and no other dial.
         await simulator.log.until(lambda log: len(log.of("stt", NOVA)) == 4)
         await until_ready(url, 3)
         assert len(simulator.log.of("stt", NOVA)) == 4
@@ -121,26 +118,26 @@ async def test_the_configured_shapes_are_there_from_the_start() -> None:
 
 async def test_the_next_context_after_an_interruption_does_not_wait_for_the_clear() -> None:
     firsts: dict[int, float] = {}
-    for spares in (0, 1):
+    for count in (0, 1):
         async with (
-            both(spares, pace=4, clear_ms=400, first_audio_ms=50) as (url, _),
+            both(count, pace=4, clear_ms=400, first_audio_ms=50) as (url, _),
             talking(url, "tts", AURA, subprotocol=EXTENDED) as talk,
         ):
             await talk.send(TTS_INIT)
-            await say(talk, "a", " ".join(f"n{number}" for number in range(1, 60)))
+            await speak(talk, "a", " ".join(f"n{number}" for number in range(1, 60)))
             await talk.until("audio_start")
-            if spares:
+            if count:
                 await until_ready(url, 3)
             await talk.send({"type": "clear", "context_id": "a"})
             await talk.until("cleared")
             talk.audio.clear()
-            await say(talk, "b", "n100 n101")
+            await speak(talk, "b", "n100 n101")
             end = await talk.until("audio_end")
-            assert whole(talk.audio) == [100, 101]
-            firsts[spares] = end["first_audio_ms"]
-            await say(talk, "c", "n110")
+            assert whole_words(talk.audio) == [100, 101]
+            firsts[count] = end["first_audio_ms"]
+            await speak(talk, "c", "n110")
             await talk.until("audio_end")
-            assert whole(talk.audio) == [100, 101, 110]
+            assert whole_words(talk.audio) == [100, 101, 110]
     assert firsts[0] >= 400
     assert firsts[1] < firsts[0] / 3
 
@@ -162,7 +159,7 @@ async def test_a_drop_under_audio_is_repaired_by_a_standby_connection() -> None:
         assert " ".join(talk.finals()).split() == [f"n{number}" for number in range(1, 12)]
 
 
-async def test_a_session_with_a_session_id_takes_only_standby_connections_of_its_own() -> None:
+async def test_a_session_with_a_session_id_uses_only_its_own_standby_connections() -> None:
     async with both(upgrade_ms=20, ready_ms=20) as (url, simulator):
         async with talking(url, "tts", AURA) as other:
             await ready_ms(other, TTS_INIT)
@@ -173,7 +170,7 @@ async def test_a_session_with_a_session_id_takes_only_standby_connections_of_its
             await simulator.log.until(
                 lambda log: len([r for r in log.open if r.headers.get("x-slng-session-id") == "call-1"]) == 2
             )
-        # Its spare goes with it.
+        # Its standby connection is closed with it.
         await simulator.log.until(lambda log: not [r for r in log.open if r.headers.get("x-slng-session-id")])
 
 
@@ -187,7 +184,7 @@ async def test_a_session_can_ask_for_a_standby_connection_of_its_own() -> None:
         assert await status(url) == {"shapes": 0, "ready": 0, "opening": 0}
 
 
-async def test_none_are_held_unless_asked_for() -> None:
+async def test_no_standby_connections_are_opened_unless_configured() -> None:
     async with both(0, upgrade_ms=0, ready_ms=0) as (url, simulator):
         async with talking(url, "tts", AURA) as talk:
             await ready_ms(talk, TTS_INIT)
@@ -205,7 +202,7 @@ async def test_changed_settings_release_the_standby_connection_of_the_old_ones()
         await until_ready(url, 1)
         await talk.send({"type": "update", "voice": "two"})
         await talk.until("updated")
-        await say(talk, "a", "n1")
+        await speak(talk, "a", "n1")
         await talk.until("audio_end")
         await simulator.log.until(lambda log: len(log.open) == 2 and all(record.received for record in log.open))
         assert {record.received[0][1]["voice"] for record in simulator.log.open} == {"two"}
@@ -222,7 +219,7 @@ async def test_a_standby_connection_that_is_lost_or_sends_messages_is_never_hand
         async with talking(url, "tts", AURA) as talk:
             await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
             await talk.until("audio_end")
-            assert whole(talk.audio) == [1, 2]
+            assert whole_words(talk.audio) == [1, 2]
 
 
 async def test_old_and_unused_standby_connections_are_retired(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +228,7 @@ async def test_old_and_unused_standby_connections_are_retired(monkeypatch: pytes
         await until_ready(url, 2)
         monkeypatch.setattr(standby, "MAX_AGE", 0.1)
         dials = simulator.log.dials
-        await simulator.log.until(lambda log: log.dials >= dials + 2)  # renewed
+        await simulator.log.until(lambda log: log.dials >= dials + 2)  # it is replaced
         monkeypatch.setattr(standby, "UNUSED", 0.1)
         await until_none(url, "shapes")
         await simulator.log.until(lambda log: not log.open)
@@ -242,14 +239,14 @@ async def test_the_age_of_a_standby_connection_counts_for_the_session_that_takes
     async with gateway_and_simulator(options, sidecar_standby=1, sidecar_session_rotate=4.0) as (url, simulator):
         await until_ready(url, 2)
         opened = time.monotonic()
-        await asyncio.sleep(2.0)  # it gets old
+        await asyncio.sleep(2.0)  # it ages
         async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
             await ready_ms(talk, STT_INIT)
             [first] = [record for record in simulator.log.of("stt", NOVA) if record.audio or record.open][:1]
             while first.open:
                 await talk.send(bytes(640))
                 await asyncio.sleep(0.02)
-            # Counted from when the session took it, it would be 6 s.
+            # Counted from the moment at which the session took it, the time would be 6 s.
             assert time.monotonic() - opened < 5.5
 
 
@@ -270,7 +267,7 @@ async def test_a_fault_in_a_session_on_a_standby_connection_ends_that_session_an
                 assert (code, reason.partition(":")[0]) == (1011, "internal_error")
         await other.send({"type": "text", "text": "n2 n3"}, {"type": "flush"})
         await other.until("audio_end")
-        assert whole(other.audio) == [1, 2, 3]
+        assert whole_words(other.audio) == [1, 2, 3]
         async with httpx.AsyncClient(trust_env=False) as client:
             assert (await client.post(f"{url}/v1/audio/speech", json={"input": "n4"})).status_code == 200
         await until_ready(url, 3)
@@ -303,14 +300,16 @@ async def test_http_speech_uses_standby_connections_and_the_wait_is_not_overhead
     timings: list[dict[str, float]] = []
     async with both(slng_http_tts="websocket") as (url, simulator), httpx.AsyncClient(trust_env=False) as client:
         await until_ready(url, 2)
-        for _ in range(3):  # none of its shape, one that is opening, one that is ready
+        for _ in range(3):  # no connection of its shape, one that is opening, one that is ready
             if len(timings) == 2:
                 await until_ready(url, 3)
             reply = await client.post(f"{url}/v1/audio/speech", json={"input": "n1 n2", "response_format": "pcm"})
             assert [word.number for word in signal.decode(reply.content, 24_000)] == [1, 2]
             spans = (span.split(";dur=") for span in reply.headers["server-timing"].split(", "))
             timings.append({name: float(value) for name, value in spans})
-        assert len(simulator.log.of("tts", AURA)) == 5  # the configured one, and for each its own or its spare
+        assert (
+            len(simulator.log.of("tts", AURA)) == 5
+        )  # the configured one, and for each request its own connection or its standby connection
     cold, opening, warm = timings
     assert cold["dial"] + cold["ready"] >= 600
     assert opening["overhead"] < opening["ready"] / 2

@@ -15,7 +15,7 @@ RATE = 16_000
 BLOCK = RATE // 50 * 2
 
 
-def say(kind, **event):
+def emit(kind, **event):
     print(json.dumps({"is": kind, **event}), flush=True)
 
 
@@ -24,26 +24,26 @@ async def commands():
         yield json.loads(line)
 
 
-async def hear(service):
+async def run_stt(service):
     stream = service.stream()
 
     async def report():
         try:
             async for event in stream:
                 if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT:
-                    say("final", text=event.alternatives[0].text)
+                    emit("final", text=event.alternatives[0].text)
         except Exception as error:
-            say("error", error=repr(error))
-        say("ended")
+            emit("error", error=repr(error))
+        emit("ended")
 
     reporting = asyncio.create_task(report())
-    say("started")
+    emit("started")
     async for command in commands():
         match command["do"]:
-            case "hear":
-                sound = base64.b64decode(command["audio"])
-                for at in range(0, len(sound), BLOCK):
-                    block = sound[at : at + BLOCK]
+            case "transcribe":
+                audio = base64.b64decode(command["audio"])
+                for at in range(0, len(audio), BLOCK):
+                    block = audio[at : at + BLOCK]
                     stream.push_frame(rtc.AudioFrame(block, RATE, 1, len(block) // 2))
             case "flush":
                 stream.flush()
@@ -55,31 +55,31 @@ async def hear(service):
     await reporting
 
 
-async def speak(service):
-    say("started")
+async def run_tts(service):
+    emit("started")
     async for command in commands():
         match command["do"]:
             case "prewarm":
                 service.prewarm()
-            case "say":
+            case "speak":
                 stream = service.stream()
                 for text in command["texts"]:
                     stream.push_text(text)
                 stream.end_input()
                 try:
                     async for event in stream:
-                        say("audio", audio=base64.b64encode(event.frame.data).decode())
+                        emit("audio", audio=base64.b64encode(event.frame.data).decode())
                 except Exception as error:
-                    say("error", error=repr(error))
+                    emit("error", error=repr(error))
                 await stream.aclose()
-                say("said")
+                emit("spoken")
             case "synthesize":
                 try:
                     async for event in service.synthesize(command["text"]):
-                        say("audio", audio=base64.b64encode(event.frame.data).decode())
+                        emit("audio", audio=base64.b64encode(event.frame.data).decode())
                 except Exception as error:
-                    say("error", error=repr(error))
-                say("said")
+                    emit("error", error=repr(error))
+                emit("spoken")
 
 
 async def main():
@@ -89,8 +89,8 @@ async def main():
         service = (slng.STT if kind == "stt" else slng.TTS)(
             api_key="k", sample_rate=RATE, http_session=session, **options
         )
-        service.on("slng_event", lambda event: say(event.name, level=event.level))
-        await (hear if kind == "stt" else speak)(service)
+        service.on("slng_event", lambda event: emit(event.name, level=event.level))
+        await (run_stt if kind == "stt" else run_tts)(service)
         if kind == "tts":
             await service.aclose()
 

@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Before 1.12 Pipecat downloads NLTK's data at its import where it finds none. No sentence is split here, as whole ones
-# are sent, so an empty folder does; to split one would fail.
+# Before 1.12, Pipecat downloads NLTK's data at import if it finds none. An empty folder prevents that. It would fail to
+# split a sentence, but only whole sentences are sent here.
 os.environ["NLTK_DATA"] = tempfile.mkdtemp(prefix="no-nltk-data-")
 (Path(os.environ["NLTK_DATA"]) / "tokenizers" / "punkt_tab").mkdir(parents=True)
 
@@ -39,16 +39,16 @@ KEPT = (ErrorFrame, InterruptionFrame, TranscriptionFrame, TTSAudioRawFrame, TTS
 SERVICES = {"stt": SlngSTTService, "tts": SlngTTSService, "http": SlngHttpTTSService}
 
 
-def say(kind, **event):
+def emit(kind, **event):
     print(json.dumps({"is": kind, **event}), flush=True)
 
 
 class Reporter(FrameProcessor):
-    """Tells what passes."""
+    """Emits an event for each frame that passes."""
 
     async def process_frame(self, frame, direction):
         await super().process_frame(frame, direction)
-        # An exact type: an InterimTranscriptionFrame and the like are no news.
+        # The type must match exactly: an InterimTranscriptionFrame and the like are not reported.
         if type(frame) in KEPT:
             event = {}
             for name in ("text", "error", "finalized", "sample_rate"):
@@ -56,13 +56,13 @@ class Reporter(FrameProcessor):
                     event[name] = getattr(frame, name)
             if isinstance(frame, TTSAudioRawFrame):
                 event["audio"] = base64.b64encode(frame.audio).decode()
-            say(type(frame).__name__, **event)
+            emit(type(frame).__name__, **event)
         await self.push_frame(frame, direction)
 
 
 def frames_of(command, service):
     match command["do"]:
-        case "hear":
+        case "transcribe":
             pcm = base64.b64decode(command["audio"])
             return [
                 InputAudioRawFrame(audio=pcm[at : at + 640], sample_rate=16_000, num_channels=1)
@@ -70,7 +70,7 @@ def frames_of(command, service):
             ]
         case "stop speaking":
             return [VADUserStoppedSpeakingFrame()]
-        case "say":
+        case "speak":
             return [TTSSpeakFrame(command["text"])]
         case "respond":
             # As Pipecat's LLMTextProcessor does before a TTS.
@@ -90,16 +90,16 @@ async def main():
     service = SERVICES[kind](api_key="k", **options)
     if kind != "http":
         for event in ("on_connected", "on_disconnected", "on_connection_error"):
-            service.add_event_handler(event, lambda _service, *_rest, event=event: say(event))
+            service.add_event_handler(event, lambda _service, *_rest, event=event: emit(event))
     async with running_pipeline(Reporter(), service, Reporter()) as pipeline:
-        say("started")
+        emit("started")
         while line := await asyncio.to_thread(sys.stdin.readline):
             command = json.loads(line)
             for frame in frames_of(command, service):
                 await pipeline.send(frame)
                 if pace := command.get("pace"):
                     await asyncio.sleep(pace)
-            say("done")
+            emit("done")
 
 
 asyncio.run(main())

@@ -1,10 +1,10 @@
-"""A bot as one writes it for ``pipecat-slng`` 0.4.0, with all that its page offers, in Pipecat's names of then and now.
+"""A typical bot for ``pipecat-slng`` 0.4.0 that uses everything on its page, with Pipecat's names of then and now.
 
-It repeats what it hears, and from the word n20 on it does so in another voice. With ``SLNG_TTS=http`` it speaks over
+It repeats what the user says. From the word n20 on it answers in another voice. With ``SLNG_TTS=http`` it speaks over
 HTTP.
 """
 # mypy: ignore-errors
-# The version that is installed beside our tests is a later one.
+# The tests' environment has a later version installed.
 
 import os
 
@@ -28,7 +28,7 @@ from pipecat_slng import SlngHttpTTSService, SlngSTTService, SlngSTTSettings, Sl
 TRANSCRIPT: list[str] = []
 
 
-def ears() -> SlngSTTService:
+def new_stt() -> SlngSTTService:
     return SlngSTTService(
         api_key=os.environ["SLNG_API_KEY"],
         model=os.getenv("SLNG_STT_MODEL", "slng/deepgram/nova:3-en"),
@@ -43,7 +43,7 @@ def ears() -> SlngSTTService:
     )
 
 
-def mouth() -> SlngTTSService | SlngHttpTTSService:
+def new_tts() -> SlngTTSService | SlngHttpTTSService:
     voice = os.getenv("SLNG_TTS_VOICE", "aura-2-thalia-en")
     model = os.getenv("SLNG_TTS_MODEL", "slng/deepgram/aura:2-en")
     provider_key = os.getenv("SLNG_PROVIDER_KEY") or None
@@ -74,7 +74,7 @@ def mouth() -> SlngTTSService | SlngHttpTTSService:
 
 
 class Parrot(FrameProcessor):
-    """Answers in a language model's place."""
+    """Answers in place of a language model."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
@@ -92,7 +92,7 @@ class Parrot(FrameProcessor):
 
 
 async def run_bot(transport: BaseTransport) -> None:
-    pipeline = Pipeline([transport.input(), ears(), Parrot(), mouth(), transport.output()])
+    pipeline = Pipeline([transport.input(), new_stt(), Parrot(), new_tts(), transport.output()])
     worker = PipelineWorker(pipeline, params=PipelineParams(enable_metrics=True, enable_usage_metrics=True))
 
     @transport.event_handler("on_client_disconnected")

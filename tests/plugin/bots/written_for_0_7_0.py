@@ -1,6 +1,6 @@
-"""A bot as one writes it for ``pipecat-slng`` 0.7.0, with all that its README and its docstrings offer.
+"""A typical bot for ``pipecat-slng`` 0.7.0 that uses everything in its README and its docstrings.
 
-It repeats what it hears, and from the word n20 on it does so in another voice.
+It repeats what the user says. From the word n20 on it answers in another voice.
 """
 
 import os
@@ -25,7 +25,7 @@ from pipecat_slng import SlngSTTService, SlngSTTSettings, SlngTTSService, SlngTT
 TRANSCRIPT: list[str] = []
 
 
-def ears() -> SlngSTTService:
+def new_stt() -> SlngSTTService:
     return SlngSTTService(
         api_key=os.environ["SLNG_API_KEY"],
         world_part=os.getenv("SLNG_WORLD_PART", "us-east"),
@@ -42,7 +42,7 @@ def ears() -> SlngSTTService:
     )
 
 
-def mouth() -> SlngTTSService:
+def new_tts() -> SlngTTSService:
     return SlngTTSService(
         api_key=os.environ["SLNG_API_KEY"],
         world_part=WorldPart.EU_WEST,
@@ -62,7 +62,7 @@ def mouth() -> SlngTTSService:
 
 
 class Parrot(FrameProcessor):
-    """Answers in a language model's place."""
+    """Answers in place of a language model."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
@@ -80,7 +80,7 @@ class Parrot(FrameProcessor):
 
 
 async def run_bot(transport: BaseTransport) -> None:
-    pipeline = Pipeline([transport.input(), ears(), Parrot(), mouth(), transport.output()])
+    pipeline = Pipeline([transport.input(), new_stt(), Parrot(), new_tts(), transport.output()])
     worker = PipelineWorker(pipeline, params=PipelineParams(enable_metrics=True, enable_usage_metrics=True))
 
     @transport.event_handler("on_client_disconnected")  # type: ignore[untyped-decorator] # Pipecat leaves it untyped

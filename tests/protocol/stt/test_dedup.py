@@ -7,10 +7,10 @@ from slng_sidecar.protocol.messages import Transcript
 from slng_sidecar.protocol.stt.dedup import ReplayDeduplicator, without_first_words
 
 
-def replayed(told: str) -> ReplayDeduplicator:
-    """Return a deduplicator that was told some words before its connection was replaced."""
+def replayed(delivered: str) -> ReplayDeduplicator:
+    """Return a deduplicator that delivered some words before its connection was replaced."""
     dedup = ReplayDeduplicator()
-    dedup.remove_repeats(final(told))
+    dedup.remove_repeats(final(delivered))
     dedup.restart(replays=True)
     return dedup
 
@@ -24,7 +24,7 @@ def left(dedup: ReplayDeduplicator, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("told", "finals", "new"),
+    ("delivered", "finals", "new"),
     [
         ("a b c", ["c d"], ["d"]),
         ("a b c", ["b c", "d"], ["", "d"]),
@@ -39,16 +39,18 @@ def left(dedup: ReplayDeduplicator, text: str) -> str:
         ("a b a b", ["a b c"], ["c"]),
     ],
 )
-def test_repeated_words_are_removed_once(told: str, finals: list[str], new: list[str]) -> None:
-    dedup = replayed(told)
+def test_repeated_words_are_removed_once(delivered: str, finals: list[str], new: list[str]) -> None:
+    dedup = replayed(delivered)
 
     assert [left(dedup, text) for text in finals] == new
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=12, unique=True), st.integers(0, 12), st.integers(1, 4))
-def test_a_replay_that_begins_at_any_delivered_word_leaves_only_new_words(told: list[str], at: int, size: int) -> None:
-    words = [*told[min(at, len(told)) :], "new", "words"]
-    dedup = replayed(" ".join(told))
+def test_a_replay_that_begins_at_any_delivered_word_leaves_only_new_words(
+    delivered: list[str], at: int, size: int
+) -> None:
+    words = [*delivered[min(at, len(delivered)) :], "new", "words"]
+    dedup = replayed(" ".join(delivered))
     finals = [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
 
     kept = [left(dedup, text) for text in finals]

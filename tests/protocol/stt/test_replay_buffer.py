@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slng_sidecar.protocol.stt.replay_buffer import ReplayBuffer
 
-RATE = 32_000  # bytes a second
+RATE = 32_000  # bytes per second
 
 
 def tone(ms: int, level: int) -> bytes:
@@ -28,7 +28,7 @@ def test_any_part_is_read_as_it_came(chunks: list[bytes], data: st.DataObject) -
     assert b"".join(buffer.read(start, end)) == whole[start:end]
 
 
-def test_the_oldest_goes_first_and_the_bound_holds() -> None:
+def test_the_oldest_audio_is_dropped_first_and_the_limit_holds() -> None:
     buffer = ReplayBuffer(RATE, 1)
     for number in range(200):
         buffer.append(bytes([number]) * 640, 0)
@@ -58,8 +58,8 @@ def test_silence_speech_and_pauses_are_distinguished() -> None:
     assert buffer.speech_ms(0, buffer.end) == 400
     assert buffer.has_pause(0, at(700), 300)
     assert not buffer.has_pause(0, at(700), 320)
-    assert not buffer.has_pause(at(200), at(700), 100)  # it has to begin with speech
-    assert not buffer.has_pause(0, at(500), 100)  # and to end with it
+    assert not buffer.has_pause(at(200), at(700), 100)  # it must begin with speech
+    assert not buffer.has_pause(0, at(500), 100)  # and end with speech
 
 
 def test_noise_that_is_much_softer_than_speech_counts_as_silence() -> None:
@@ -82,7 +82,7 @@ def test_the_quietest_moment_and_the_silence_before_are_found() -> None:
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=60), st.data())
-def test_what_is_found_is_a_whole_sample_within_what_was_asked(sizes: list[int], data: st.DataObject) -> None:
+def test_every_position_found_is_a_whole_sample_within_the_range(sizes: list[int], data: st.DataObject) -> None:
     whole = tone(300, 8000) + bytes(1280) + tone(300, 8000)
     buffer, at = ReplayBuffer(RATE, 30), 0
     for size in sizes:

@@ -1,4 +1,4 @@
-"""An STT session of the plain dialect: how it opens, what its client may say, and its end."""
+"""An STT session of the plain dialect: its opening, its client's messages, and its end."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.protocol.stt.dialects import PlainStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
-from support.conversation import dial, down, fatal, goodbye, hung_up, refusal, retire, up
+from support.conversation import client_closed, dial, down, fatal, refusal, retire, up, upstream_close
 from support.plain_stt import CLOSE, FINALIZE, INIT, SECOND, final, live, new, opening
 
 # Opening
 
 
-def test_init_is_what_upstream_gets_first_word_for_word() -> None:
+def test_upstream_gets_the_init_first_and_unchanged() -> None:
     talk = new()
     init = {"type": "init", "config": {"language": "de", "enable_partials": True, "x": [1, None]}, "extra": "é"}
 
@@ -36,14 +36,14 @@ def test_audio_before_ready_is_held_and_goes_up_in_order_after_it() -> None:
     talk = opening()
 
     assert talk.client(b"one", b"two", FINALIZE, b"three") == []
-    said = talk.ready()
+    steps = talk.ready()
 
-    assert said[0] == down({"type": "ready", "session_id": "s1"})
-    assert said[1:] == [up(b"one"), up(b"two"), up(FINALIZE), up(b"three")]
+    assert steps[0] == down({"type": "ready", "session_id": "s1"})
+    assert steps[1:] == [up(b"one"), up(b"two"), up(FINALIZE), up(b"three")]
     assert talk.client(b"four") == [up(b"four")]
 
 
-def test_what_was_held_goes_up_only_once() -> None:
+def test_held_audio_goes_up_only_once() -> None:
     talk = opening()
     talk.client(b"one")
     talk.ready()
@@ -82,7 +82,7 @@ def test_a_finalize_whose_audio_was_all_dropped_is_answered_at_once() -> None:
     assert talk.ready()[1:] == [down(final("", from_finalize=True)), up(whole)]
 
 
-def test_a_message_larger_than_the_bound_is_dropped_as_a_whole() -> None:
+def test_a_message_larger_than_the_limit_is_dropped_as_a_whole() -> None:
     talk = opening(replay_seconds=1)
 
     assert talk.client(bytes(SECOND + 2)) == [refusal("audio_overflow")]
@@ -100,7 +100,7 @@ def test_a_message_larger_than_the_bound_is_dropped_as_a_whole() -> None:
         ({"encoding": "mp3"}, 16_000),
     ],
 )
-def test_a_second_of_audio_is_counted_by_the_init(config: dict[str, Any], bytes_per_second: int) -> None:
+def test_the_init_decides_how_many_bytes_a_second_has(config: dict[str, Any], bytes_per_second: int) -> None:
     talk = new(replay_seconds=1)
     talk.client({"type": "init", "config": config})
 
@@ -126,27 +126,27 @@ def test_an_init_without_a_config_is_enough() -> None:
     "config",
     [[], "linear16", 1, {"sample_rate": "16000"}, {"sample_rate": 0}, {"sample_rate": True}, {"encoding": 16}],
 )
-def test_an_init_that_cannot_be_meant_ends_the_session_before_a_dial(config: Any) -> None:
+def test_an_invalid_init_ends_the_session_before_a_dial(config: Any) -> None:
     talk = new()
 
-    assert talk.client({"type": "init", "config": config}) == [fatal("config_error"), goodbye(1008)]
+    assert talk.client({"type": "init", "config": config}) == [fatal("config_error"), client_closed(1008)]
     assert talk.client(INIT) == []
 
 
 @pytest.mark.parametrize("nesting", range(940, 1000))
-def test_an_init_nested_deeply_is_taken_or_refused(nesting: int) -> None:
+def test_a_deeply_nested_init_is_accepted_or_refused(nesting: int) -> None:
     machine = SttMachine(SttOptions(), PlainStt())
     machine.started(0)
 
     assert machine.client_text('{"type":"init","config":{"x":' + "[" * nesting + "]" * nesting + "}}", 0)
 
 
-def test_a_number_that_json_has_no_word_for_does_not_go_up_as_one() -> None:
+def test_a_number_that_json_cannot_express_does_not_go_up_as_one() -> None:
     talk = new()
 
-    said = talk.client('{"type":"init","config":{"speed":1e999,"gain":NaN}}')  # what goes up is read strictly
+    steps = talk.client('{"type":"init","config":{"speed":1e999,"gain":NaN}}')  # JSON that goes upstream must be strict
 
-    assert said[0] in (dial(0), refusal("bad_request"), fatal("config_error"))
+    assert steps[0] in (dial(0), refusal("bad_request"), fatal("config_error"))
 
 
 def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
@@ -159,7 +159,7 @@ def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
 def test_audio_before_init_ends_the_session() -> None:
     talk = new()
 
-    assert talk.client(b"one") == [fatal("bad_request"), goodbye(1008)]
+    assert talk.client(b"one") == [fatal("bad_request"), client_closed(1008)]
     assert talk.client(INIT) == []
 
 
@@ -172,11 +172,11 @@ def test_a_message_before_init_is_refused_and_ignored(kind: str) -> None:
     assert talk.ready() == [down({"type": "ready", "session_id": "s1"})]
 
 
-def test_a_client_that_never_says_init_is_sent_away() -> None:
+def test_a_client_that_never_sends_init_is_disconnected() -> None:
     talk = new(init_timeout=30)
 
     assert talk.wait(29.9) == []
-    assert talk.wait(0.1) == [fatal("bad_request"), goodbye(1008)]
+    assert talk.wait(0.1) == [fatal("bad_request"), client_closed(1008)]
 
 
 def test_no_deadline_but_that_of_rotation_runs_while_all_is_well() -> None:
@@ -185,11 +185,11 @@ def test_no_deadline_but_that_of_rotation_runs_while_all_is_well() -> None:
     assert talk.machine.deadline == talk.now + 1500
 
 
-# What the client says
+# Messages of the client
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[1]", "null", "{", '"x"', "NaN"])
-def test_what_is_no_message_is_refused_and_the_session_goes_on(text: str) -> None:
+def test_an_invalid_message_is_refused_and_the_session_goes_on(text: str) -> None:
     talk = live()
 
     assert talk.client(text) == [refusal("bad_request")]
@@ -215,7 +215,7 @@ def test_an_unknown_message_is_ignored_and_counted(message: dict[str, Any]) -> N
     assert talk.machine.counts["unknown_client_message"] == 1
 
 
-def test_a_keepalive_of_the_client_ends_here() -> None:
+def test_a_keepalive_of_the_client_is_not_passed_on() -> None:
     assert live().client({"type": "keepalive"}) == []
 
 
@@ -229,19 +229,19 @@ def test_close_lets_what_is_left_come_down_until_upstream_closes(kind: str) -> N
 
     assert talk.client({"type": kind}) == [up(CLOSE)]
     assert talk.upstream(final("the last words")) == [down(final("the last words"))]
-    assert talk.lost(1000) == [goodbye(1000)]
+    assert talk.lost(1000) == [client_closed(1000)]
 
 
 def test_close_without_speech_ends_at_once() -> None:
-    assert live().client(CLOSE) == [up(CLOSE), retire(0), goodbye(1000)]
+    assert live().client(CLOSE) == [up(CLOSE), retire(0), client_closed(1000)]
 
 
-def test_an_upstream_that_does_not_close_is_not_waited_for() -> None:
+def test_the_wait_for_upstream_to_close_is_bounded() -> None:
     talk = live(close_timeout=5)
     talk.client(b"one", CLOSE)
 
     assert talk.wait(4.9) == []
-    assert talk.wait(0.1) == [retire(0), goodbye(1000)]
+    assert talk.wait(0.1) == [retire(0), client_closed(1000)]
 
 
 def test_an_upstream_lost_while_closing_is_replaced_and_gets_uncovered_audio_again() -> None:
@@ -251,7 +251,7 @@ def test_an_upstream_lost_while_closing_is_replaced_and_gets_uncovered_audio_aga
     assert talk.lost(1006) == [dial(1)]
     assert talk.ready() == [up(b"one!", 1), up(CLOSE, 1)]
     assert talk.upstream(final("one")) == [down(final("one"))]
-    assert talk.lost(1000) == [goodbye(1000)]
+    assert talk.lost(1000) == [client_closed(1000)]
 
 
 def test_close_before_ready_comes_after_the_audio() -> None:
@@ -260,7 +260,7 @@ def test_close_before_ready_comes_after_the_audio() -> None:
     assert talk.client(b"one", CLOSE, b"too late") == []
     assert talk.ready()[1:] == [up(b"one"), up(CLOSE)]
     assert talk.upstream(final("one")) == [down(final("one"))]
-    assert talk.lost(1000) == [goodbye(1000)]
+    assert talk.lost(1000) == [client_closed(1000)]
     assert talk.machine.counts["audio_after_close"] == 1
 
 
@@ -268,22 +268,22 @@ def test_close_is_bounded_while_upstream_is_still_opening() -> None:
     talk = opening(close_timeout=5)
     talk.client(CLOSE)
 
-    assert talk.wait(5) == [retire(0), goodbye(1000)]
+    assert talk.wait(5) == [retire(0), client_closed(1000)]
 
 
 def test_a_close_that_leaves_audio_untranscribed_reports_how_much() -> None:
     talk = opening(close_timeout=5)
     talk.client(bytes(SECOND), CLOSE)
 
-    assert talk.wait(5) == [retire(0), fatal("upstream_timeout"), goodbye(1011)]
+    assert talk.wait(5) == [retire(0), fatal("upstream_timeout"), client_closed(1011)]
     assert "1000 ms" in talk.errors[0]["message"]
 
 
 def test_close_before_init_just_ends() -> None:
-    assert new().client(CLOSE) == [goodbye(1000)]
+    assert new().client(CLOSE) == [client_closed(1000)]
 
 
-def test_nothing_is_taken_after_close() -> None:
+def test_messages_after_close_are_ignored() -> None:
     talk = live()
     talk.client(b"one", CLOSE)
 
@@ -292,54 +292,54 @@ def test_nothing_is_taken_after_close() -> None:
     assert talk.machine.counts["message_after_close"] == 3
 
 
-def test_a_client_that_goes_takes_its_upstream_along() -> None:
+def test_a_client_that_leaves_ends_its_upstream_connection_too() -> None:
     for talk in (opening(), live()):
-        assert talk.client_goes() == [retire(0)]
+        assert talk.client_leaves() == [retire(0)]
         assert talk.machine.deadline is None
-    assert new().client_goes() == []
+    assert new().client_leaves() == []
 
 
-def test_a_client_that_goes_after_the_end_changes_nothing() -> None:
+def test_a_client_that_leaves_after_the_end_changes_nothing() -> None:
     talk = opening()
     talk.lost(1011)
 
-    assert talk.client_goes() == []
+    assert talk.client_leaves() == []
 
 
 @pytest.mark.parametrize(
     ("close", "close_code"),
     [
-        (hung_up(1006), 1011),
-        (hung_up(1000), 1011),
-        (hung_up(1008, "idle"), 1011),
+        (upstream_close(1006), 1011),
+        (upstream_close(1000), 1011),
+        (upstream_close(1008, "idle"), 1011),
         (GatewayError("auth_error", "the key", status=401), 1008),
         (GatewayError("rate_limit", "busy"), 1013),
         (GatewayError("not_ready", "busy"), 1013),
         (GatewayError("upstream_timeout", "slow"), 1011),
     ],
 )
-def test_an_upstream_that_does_not_open_ends_the_session_and_the_code_says_whose_fault(
+def test_an_upstream_that_does_not_open_ends_the_session_with_a_code_that_shows_whose_fault_it_is(
     close: Close | GatewayError, close_code: int
 ) -> None:
     talk = opening()
 
     code = (close.error if isinstance(close, Close) else close).code
-    assert talk.lost(close) == [fatal(code), goodbye(close_code)]
+    assert talk.lost(close) == [fatal(code), client_closed(close_code)]
     assert talk.client(b"late", FINALIZE) == []
     assert talk.wait(1000) == []
 
 
-def test_news_of_a_connection_after_the_end_is_ignored() -> None:
+def test_events_of_a_connection_after_the_end_are_ignored() -> None:
     talk = live()
-    talk.client_goes()
+    talk.client_leaves()
 
     assert talk.upstream(final("late"), b"late") == []
-    assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
+    assert talk.machine.upstream_lost(0, upstream_close(), talk.now) == []
 
 
 def test_repr_shows_the_state_and_no_words() -> None:
     talk = opening()
     talk.client(b"secret", FINALIZE)
 
-    told = "SttMachine(open, ReplayBuffer(0-0 ms, 1 chunks), [<dialling 0 0-, sent 0, covered 0>])"
-    assert repr(talk.machine) == told
+    shown = "SttMachine(open, ReplayBuffer(0-0 ms, 1 chunks), [<dialling 0 0-, sent 0, covered 0>])"
+    assert repr(talk.machine) == shown

@@ -1,4 +1,4 @@
-"""The extended dialect of STT as a conversation: coverage, replay, finalizes."""
+"""An STT session of the extended dialect: coverage, replay, finalizes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.stt.dialects import ExtendedStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
-from support.conversation import Conversation, dial, down, fatal, goodbye, refusal, up
-from support.extended_stt import FINALIZE, INIT, final, finalized, live, sent, silence, speech, told
+from support.conversation import Conversation, client_closed, dial, down, fatal, refusal, up
+from support.extended_stt import FINALIZE, INIT, final, finalized, live, sent, silence, speech, to_client
 
 # Coverage
 
 
-def test_word_times_say_what_is_covered() -> None:
+def test_word_times_show_which_audio_is_covered() -> None:
     talk = live()
     talk.client(speech(1000))
 
-    (heard,) = told(talk.upstream(final("one two", (0.1, 0.4), (0.5, 0.8))), "final_transcript")
+    (delivered,) = to_client(talk.upstream(final("one two", (0.1, 0.4), (0.5, 0.8))), "final_transcript")
 
-    assert heard["covered_ms"] == 800
+    assert delivered["covered_ms"] == 800
 
 
 def test_an_answer_without_word_times_covers_up_to_its_finalize() -> None:
     talk = live()
     talk.client(speech(900), silence(100), {**FINALIZE, "id": "a"})
 
-    said = talk.upstream(final("one"))
+    steps = talk.upstream(final("one"))
 
-    assert told(said, "final_transcript")[0]["finalize_id"] == "a"
-    assert 900 <= told(said, "final_transcript")[0]["covered_ms"] <= 1000
-    assert told(said, "finalized")[0]["outcome"] == "final"
+    assert to_client(steps, "final_transcript")[0]["finalize_id"] == "a"
+    assert 900 <= to_client(steps, "final_transcript")[0]["covered_ms"] <= 1000
+    assert to_client(steps, "finalized")[0]["outcome"] == "final"
 
 
 def test_any_other_final_covers_nothing_newer_than_the_lag() -> None:
@@ -41,9 +41,9 @@ def test_any_other_final_covers_nothing_newer_than_the_lag() -> None:
     talk.wait(2)
     talk.client(speech(1000))
 
-    (heard,) = told(talk.upstream(final("one")), "final_transcript")
+    (delivered,) = to_client(talk.upstream(final("one")), "final_transcript")
 
-    assert heard["covered_ms"] == 1000
+    assert delivered["covered_ms"] == 1000
 
 
 # Drops
@@ -63,13 +63,13 @@ def test_uncovered_audio_is_replayed_and_both_changes_are_reported() -> None:
     talk.wait(0.6)
     more = speech(20)
     assert talk.client(more) == []
-    said = talk.ready()
-    assert told(said, "status") == [
+    steps = talk.ready()
+    assert to_client(steps, "status") == [
         {"type": "status", "state": "connected", "attempt": 1, "gap_ms": 600, "replayed_ms": 1000, "dropped_ms": 0}
     ]
-    assert sent(said, 1) == second + more
-    # Times are those of the new connection's audio, which began at 1000 ms.
-    assert told(talk.upstream(final("two", (0.2, 0.9))), "final_transcript")[0]["covered_ms"] == 1900
+    assert sent(steps, 1) == second + more
+    # Times are relative to the new connection's audio, which began at 1000 ms.
+    assert to_client(talk.upstream(final("two", (0.2, 0.9))), "final_transcript")[0]["covered_ms"] == 1900
 
 
 @pytest.mark.parametrize("size", [1, 3, 641])
@@ -95,22 +95,22 @@ def test_words_that_a_replay_repeats_are_removed() -> None:
     talk.lost()
     talk.ready()
 
-    assert told(talk.upstream(final("the front desk")), "final_transcript")[0]["transcript"] == "front desk"
-    assert told(talk.upstream(final("the end")), "final_transcript")[0]["transcript"] == "the end"
+    assert to_client(talk.upstream(final("the front desk")), "final_transcript")[0]["transcript"] == "front desk"
+    assert to_client(talk.upstream(final("the end")), "final_transcript")[0]["transcript"] == "the end"
     assert talk.machine.counts["repeated_words"] == 1
 
 
-def test_an_outage_longer_than_the_ring_says_what_it_cost() -> None:
+def test_an_outage_longer_than_the_replay_buffer_reports_the_lost_audio() -> None:
     talk = live(replay_seconds=1)
     talk.client(speech(500))
     talk.lost()
 
     talk.client(speech(500))
-    assert talk.client(speech(500)) == []  # only what had been heard once is given up
+    assert talk.client(speech(500)) == []  # only audio that was already sent upstream is dropped
     assert talk.client(speech(500)) == [refusal("audio_overflow")]
     assert talk.client(speech(500)) == []
 
-    (status,) = told(talk.ready(), "status")
+    (status,) = to_client(talk.ready(), "status")
     assert (status["replayed_ms"], status["dropped_ms"]) == (0, 1500)
 
 
@@ -118,22 +118,22 @@ def test_a_lost_upstream_is_tried_at_once_and_then_after_growing_delays_until_th
     talk = live(reconnect_seconds=3)
     down_for: list[float] = []
     lost_at = talk.now
-    said = talk.lost()
+    steps = talk.lost()
     while not talk.over:
-        assert dial(talk.newest) in said
+        assert dial(talk.newest) in steps
         down_for.append(talk.now - lost_at)
-        said = talk.lost(GatewayError("upstream_unreachable", "nobody there"))
+        steps = talk.lost(GatewayError("upstream_unreachable", "nobody there"))
         while not talk.over and talk.newest not in talk.open:
-            said = talk.wait(0.01)
+            steps = talk.wait(0.01)
     assert down_for == pytest.approx([0, 0.25, 0.75, 1.75], abs=0.05)
-    assert said[-2:] == [fatal("upstream_unreachable"), goodbye(1011)]
+    assert steps[-2:] == [fatal("upstream_unreachable"), client_closed(1011)]
 
 
-def test_a_refusal_that_trying_again_cannot_change_ends_the_session() -> None:
+def test_a_refusal_that_a_retry_cannot_change_ends_the_session() -> None:
     talk = live()
     talk.lost()
 
-    assert talk.lost(GatewayError("auth_error", "the key")) == [fatal("auth_error"), goodbye(1008)]
+    assert talk.lost(GatewayError("auth_error", "the key")) == [fatal("auth_error"), client_closed(1008)]
 
 
 def test_a_fatal_error_answers_what_is_open_first() -> None:
@@ -141,19 +141,19 @@ def test_a_fatal_error_answers_what_is_open_first() -> None:
     talk.client(speech(100), {**FINALIZE, "id": "a"})
     talk.lost()
 
-    said = talk.lost(GatewayError("auth_error", "the key"))
+    steps = talk.lost(GatewayError("auth_error", "the key"))
 
-    assert said == [finalized("a", "timeout", 0), fatal("auth_error"), goodbye(1008)]
+    assert steps == [finalized("a", "timeout", 0), fatal("auth_error"), client_closed(1008)]
 
 
-def test_three_short_lives_in_a_row_end_the_session() -> None:
+def test_three_short_connections_in_a_row_end_the_session() -> None:
     talk = live()
     for _ in range(2):
         talk.lost()
         talk.wait(1)
         talk.ready()
 
-    assert talk.lost()[-1] == goodbye(1011)
+    assert talk.lost()[-1] == client_closed(1011)
     assert "3 connections in a row" in talk.errors[-1]["message"]
 
 
@@ -166,27 +166,27 @@ def test_a_final_of_earlier_speech_is_no_answer_while_later_speech_is_not_transc
 
     assert talk.upstream(final("one", (0.0, 0.5))) == []
     talk.wait(0.4)
-    said = talk.upstream(final("two", (0.9, 1.4)))
-    assert [f.get("finalize_id") for f in told(said, "final_transcript")] == [None, "a"]
-    assert told(said, "finalized")[0]["outcome"] == "final"
+    steps = talk.upstream(final("two", (0.9, 1.4)))
+    assert [f.get("finalize_id") for f in to_client(steps, "final_transcript")] == [None, "a"]
+    assert to_client(steps, "finalized")[0]["outcome"] == "final"
 
 
 def test_audio_that_is_never_transcribed_delays_an_answer_by_half_a_second_only() -> None:
     talk = live()
-    talk.client(speech(500), silence(100), speech(200), {**FINALIZE, "id": "a"})  # a word, and a cough
+    talk.client(speech(500), silence(100), speech(200), {**FINALIZE, "id": "a"})  # a word and a cough
 
     assert talk.upstream(final("one", (0.0, 0.5))) == []
     assert talk.wait(0.49) == []
-    said = talk.wait(0.01)
-    assert [f["finalize_id"] for f in told(said, "final_transcript")] == ["a"]
-    assert told(said, "finalized")[0]["outcome"] == "final"
+    steps = talk.wait(0.01)
+    assert [f["finalize_id"] for f in to_client(steps, "final_transcript")] == ["a"]
+    assert to_client(steps, "finalized")[0]["outcome"] == "final"
 
 
 def test_noise_before_a_finalize_delays_nothing() -> None:
     talk = live()
     talk.client(speech(500), speech(400, level=2000), {**FINALIZE, "id": "a"})
 
-    assert told(talk.upstream(final("one", (0.0, 0.5))), "finalized")[0]["outcome"] == "final"
+    assert to_client(talk.upstream(final("one", (0.0, 0.5))), "finalized")[0]["outcome"] == "final"
 
 
 def test_each_finalize_has_one_outcome() -> None:
@@ -196,8 +196,8 @@ def test_each_finalize_has_one_outcome() -> None:
     talk.client(silence(100), {**FINALIZE, "id": "silence"})
     assert talk.upstream(final("")) == [finalized("silence", "empty", 90)]
     talk.client(speech(100), {**FINALIZE, "id": "mumble"})
-    said = talk.upstream(final("mumble", (0.1, 0.2), confidence=0.2))
-    assert told(said, "transcript_dropped") == [
+    steps = talk.upstream(final("mumble", (0.1, 0.2), confidence=0.2))
+    assert to_client(steps, "transcript_dropped") == [
         {
             "type": "transcript_dropped",
             "final": True,
@@ -208,37 +208,37 @@ def test_each_finalize_has_one_outcome() -> None:
             "finalize_id": "mumble",
         }
     ]
-    assert told(said, "finalized")[0]["outcome"] == "dropped"
+    assert to_client(steps, "finalized")[0]["outcome"] == "dropped"
     talk.client(speech(100), {**FINALIZE, "id": "slow"})
     assert talk.wait(3) == [finalized("slow", "timeout", 200)]
-    (late,) = told(talk.upstream(final("late", (0.2, 0.3))), "final_transcript")
+    (late,) = to_client(talk.upstream(final("late", (0.2, 0.3))), "final_transcript")
     assert late["late"] is True
     assert "finalize_id" not in late
 
 
-def test_a_finalize_is_asked_again_after_a_drop() -> None:
+def test_a_finalize_is_sent_again_after_a_drop() -> None:
     talk = live()
     pcm = speech(500)
     talk.client(pcm, {**FINALIZE, "id": "a"})
     talk.lost()
 
     assert talk.ready()[1:] == [up(pcm, 1), up(FINALIZE, 1)]
-    assert told(talk.upstream(final("one", (0.0, 0.5))), "finalized")[0]["outcome"] == "final"
+    assert to_client(talk.upstream(final("one", (0.0, 0.5))), "finalized")[0]["outcome"] == "final"
 
 
-def test_a_finalize_whose_time_has_run_out_is_not_asked_again() -> None:
-    # Its answer would be taken for that of the next one, and audio that was not transcribed yet for covered.
+def test_an_expired_finalize_is_not_sent_again() -> None:
+    # Its answer would be taken for the answer to the next finalize, and untranscribed audio for covered audio.
     talk = live(finalize_timeout=3)
     talk.client(speech(500), {"type": "finalize", "id": "a"})
     talk.lost()
     assert finalized("a", "timeout", 0) in talk.wait(3)
     talk.client(speech(500), {"type": "finalize", "id": "b"})
 
-    said = talk.ready()
+    steps = talk.ready()
 
-    assert len([what for what in said if what == up(FINALIZE, talk.newest)]) == 1
-    heard = final("one", from_finalize=True)
-    (answer,) = told(talk.upstream(heard), "finalized")
+    assert len([what for what in steps if what == up(FINALIZE, talk.newest)]) == 1
+    message = final("one", from_finalize=True)
+    (answer,) = to_client(talk.upstream(message), "finalized")
     assert (answer["finalize_id"], answer["outcome"]) == ("b", "final")
 
 
@@ -247,26 +247,26 @@ def test_finals_of_one_sentence_wait_for_each_other_if_the_route_splits_them() -
     talk.client(speech(900), silence(20), {**FINALIZE, "id": "a"})
 
     assert talk.upstream(final("one")) == []
-    said = talk.upstream(final("two"))
-    assert [f.get("finalize_id") for f in told(said, "final_transcript")] == [None]
-    said = talk.wait(0.3)
-    assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [("two", "a")]
-    assert told(said, "finalized")[0]["outcome"] == "final"
+    steps = talk.upstream(final("two"))
+    assert [f.get("finalize_id") for f in to_client(steps, "final_transcript")] == [None]
+    steps = talk.wait(0.3)
+    assert [(f["transcript"], f["finalize_id"]) for f in to_client(steps, "final_transcript")] == [("two", "a")]
+    assert to_client(steps, "finalized")[0]["outcome"] == "final"
 
 
-def test_no_audio_is_called_covered_before_its_final_is_delivered() -> None:
-    # A client that is cut off meanwhile would not send it again.
+def test_no_audio_is_reported_as_covered_before_its_final_is_delivered() -> None:
+    # A client that lost its connection in between would not send the audio again.
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
     assert talk.upstream(final("one", (0.0, 0.3))) == []
 
-    said = talk.upstream(final("two", (0.3, 0.6)))
-    assert [(f["transcript"], f["covered_ms"]) for f in told(said, "final_transcript")] == [("one", 300)]
-    said = talk.wait(0.5)
-    assert [(f["transcript"], f["covered_ms"]) for f in told(said, "final_transcript")] == [("two", 600)]
+    steps = talk.upstream(final("two", (0.3, 0.6)))
+    assert [(f["transcript"], f["covered_ms"]) for f in to_client(steps, "final_transcript")] == [("one", 300)]
+    steps = talk.wait(0.5)
+    assert [(f["transcript"], f["covered_ms"]) for f in to_client(steps, "final_transcript")] == [("two", 600)]
 
 
-def test_a_finalize_that_is_answered_while_a_final_waits_covers_nothing_of_that() -> None:
+def test_a_finalize_answered_while_a_final_is_held_covers_nothing_of_that_final() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
     assert talk.upstream(final("one", (0.0, 0.4))) == []
@@ -274,43 +274,43 @@ def test_a_finalize_that_is_answered_while_a_final_waits_covers_nothing_of_that(
     assert talk.client({**FINALIZE, "id": "b"}) == [finalized("b", "empty", 0)]
 
 
-def test_a_final_waits_for_another_one_no_longer_than_its_finalize() -> None:
+def test_a_final_is_held_no_longer_than_its_finalize_waits() -> None:
     talk = live(finalize_timeout=3)
     talk.client(speech(500), {**FINALIZE, "id": "a"}, speech(500), {**FINALIZE, "id": "b"}, speech(500))
     talk.wait(2.9)
     assert talk.upstream(final("one", (0.0, 0.2))) == []
 
-    said = talk.wait(0.1)
+    steps = talk.wait(0.1)
 
-    assert said[:2] == [
+    assert steps[:2] == [
         down({**final("one", (0.0, 0.2)), "covered_ms": 200, "finalize_id": "a"}),
         finalized("a", "final", 200),
     ]
-    assert said[2] == finalized("b", "timeout", 200)
+    assert steps[2] == finalized("b", "timeout", 200)
 
 
-def test_a_final_that_waits_for_another_one_is_the_answer_once_upstream_has_no_more_to_say() -> None:
+def test_a_held_final_is_the_answer_once_upstream_has_no_more_words() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
     assert talk.upstream(final("one", (0.0, 0.4))) == []
 
-    said = talk.upstream(final("", from_finalize=True))
+    steps = talk.upstream(final("", from_finalize=True))
 
-    assert [f["finalize_id"] for f in told(said, "final_transcript")] == ["a"]
-    assert told(said, "finalized")[0]["outcome"] == "final"
+    assert [f["finalize_id"] for f in to_client(steps, "final_transcript")] == ["a"]
+    assert to_client(steps, "finalized")[0]["outcome"] == "final"
 
 
-def test_a_final_that_waits_for_another_one_is_the_answer_once_what_follows_is_of_later_audio() -> None:
+def test_a_held_final_is_the_answer_once_a_final_of_later_audio_follows() -> None:
     talk = live()
     talk.client(speech(900), {**FINALIZE, "id": "a"})
-    # Half a second before the finalize sounds like speech that is not transcribed yet.
+    # The half second before the finalize could be speech that is not transcribed yet.
     assert talk.upstream(final("one", (0.0, 0.4))) == []
     talk.client(speech(300), {**FINALIZE, "id": "b"})
 
-    said = talk.upstream(final("two", (0.9, 1.2)))
+    steps = talk.upstream(final("two", (0.9, 1.2)))
 
-    assert [what[1].get("transcript", what[1].get("outcome")) for what in said] == ["one", "final", "two", "final"]
-    assert [f["finalize_id"] for f in told(said, "final_transcript")] == ["a", "b"]
+    assert [what[1].get("transcript", what[1].get("outcome")) for what in steps] == ["one", "final", "two", "final"]
+    assert [f["finalize_id"] for f in to_client(steps, "final_transcript")] == ["a", "b"]
 
 
 def test_a_held_final_is_the_answer_once_another_connection_gets_no_replay() -> None:
@@ -319,10 +319,10 @@ def test_a_held_final_is_the_answer_once_another_connection_gets_no_replay() -> 
     assert talk.upstream(final("one")) == []
     talk.lost()
 
-    said = talk.ready()
+    steps = talk.ready()
 
-    assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [("one", "a")]
-    assert [answer["outcome"] for answer in told(said, "finalized")] == ["final"]
+    assert [(f["transcript"], f["finalize_id"]) for f in to_client(steps, "final_transcript")] == [("one", "a")]
+    assert [answer["outcome"] for answer in to_client(steps, "finalized")] == ["final"]
 
 
 def test_a_held_final_is_no_answer_if_more_speech_is_replayed() -> None:
@@ -331,14 +331,14 @@ def test_a_held_final_is_no_answer_if_more_speech_is_replayed() -> None:
     assert talk.upstream(final("one", (0.0, 0.4))) == []
     talk.lost()
 
-    said = talk.ready()
-    assert [f.get("finalize_id") for f in told(said, "final_transcript")] == [None]
-    assert not told(said, "finalized")
-    said = talk.upstream(final("two", (0.0, 0.5)))
-    assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [("two", "a")]
+    steps = talk.ready()
+    assert [f.get("finalize_id") for f in to_client(steps, "final_transcript")] == [None]
+    assert not to_client(steps, "finalized")
+    steps = talk.upstream(final("two", (0.0, 0.5)))
+    assert [(f["transcript"], f["finalize_id"]) for f in to_client(steps, "final_transcript")] == [("two", "a")]
 
 
-# Small things
+# Further behaviour
 
 
 @pytest.mark.parametrize(
@@ -352,8 +352,8 @@ def test_a_client_may_narrow_the_filter_but_not_widen_it(operator: Any, client: 
     talk.ready()
     talk.client(speech(100))
 
-    said = talk.upstream(final("mumble", confidence=0.1))
-    assert bool(told(said, "final_transcript")) == (low_final == "kept")
+    steps = talk.upstream(final("mumble", confidence=0.1))
+    assert bool(to_client(steps, "final_transcript")) == (low_final == "kept")
 
 
 def test_backpressure_holds_audio_back_for_a_moment() -> None:

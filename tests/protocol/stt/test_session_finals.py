@@ -21,7 +21,7 @@ def test_transcripts_keep_all_fields_of_upstream() -> None:
     ]
 
 
-def test_a_transcript_that_stands_only_inside_is_brought_to_the_top() -> None:
+def test_a_nested_transcript_is_copied_to_the_top() -> None:
     talk = live()
     channel = {"alternatives": [{"transcript": "hi", "confidence": 0.9}]}
 
@@ -56,7 +56,7 @@ def test_a_second_ready_is_not_passed_on() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "1"])
-def test_what_upstream_says_without_sense_is_counted_and_not_passed_on(text: str) -> None:
+def test_an_invalid_message_of_upstream_is_counted_and_not_passed_on(text: str) -> None:
     talk = live()
 
     assert talk.upstream(text) == []
@@ -81,7 +81,7 @@ def test_an_error_of_upstream_is_sent_in_the_sidecar_s_shape_and_the_session_goe
     assert talk.client(b"one") == [up(b"one")]
 
 
-def test_an_error_that_may_pass_is_not_sent_to_clients_that_end_at_any_error() -> None:
+def test_a_temporary_error_is_not_sent_to_clients_that_end_at_any_error() -> None:
     talk = live()
 
     assert talk.upstream({"type": "error", "data": {"code": "rate_limit", "message": "slow down"}}) == []
@@ -93,16 +93,16 @@ def test_an_error_that_may_pass_is_not_sent_to_clients_that_end_at_any_error() -
     ("scope", "low_partial", "low_final"),
     [("all", "dropped", "emptied"), ("partials", "dropped", "kept"), ("off", "kept", "kept")],
 )
-def test_the_filter_drops_what_its_scope_says(scope: str, low_partial: str, low_final: str) -> None:
+def test_the_filter_drops_the_transcripts_of_its_scope(scope: str, low_partial: str, low_final: str) -> None:
     talk = live(confidence_threshold=0.5, confidence_scope=scope)
 
-    heard = talk.upstream(partial("mumble", confidence=0.49))
-    assert heard == ([] if low_partial == "dropped" else [down(partial("mumble", confidence=0.49))])
-    heard = talk.upstream(final("mumble", confidence=0.49, words=[{"word": "mumble", "start": 0, "end": 1}]))
+    steps = talk.upstream(partial("mumble", confidence=0.49))
+    assert steps == ([] if low_partial == "dropped" else [down(partial("mumble", confidence=0.49))])
+    steps = talk.upstream(final("mumble", confidence=0.49, words=[{"word": "mumble", "start": 0, "end": 1}]))
     if low_final == "emptied":
-        assert heard == [down(final("", confidence=0.49))]
+        assert steps == [down(final("", confidence=0.49))]
     else:
-        assert heard[0][1]["transcript"] == "mumble"
+        assert steps[0][1]["transcript"] == "mumble"
     assert talk.machine.counts["dropped_partials"] == (low_partial == "dropped")
     assert talk.machine.counts["dropped_finals"] == (low_final == "emptied")
 
@@ -128,9 +128,9 @@ def test_a_nested_score_counts_as_well() -> None:
 def test_a_score_beyond_all_numbers_is_passed_on_as_json() -> None:
     talk = live()
 
-    heard = talk.upstream('{"type":"final_transcript","transcript":"word","confidence":1e999}')
+    steps = talk.upstream('{"type":"final_transcript","transcript":"word","confidence":1e999}')
 
-    assert heard[0][1]["transcript"] == "word"
+    assert steps[0][1]["transcript"] == "word"
 
 
 # Finalize
@@ -140,7 +140,7 @@ def test_finalize_goes_up_after_the_audio_before_it() -> None:
     assert live().client(b"one", FINALIZE, b"two") == [up(b"one"), up(FINALIZE), up(b"two")]
 
 
-def test_a_final_that_answers_a_finalize_says_so() -> None:
+def test_a_final_that_answers_a_finalize_is_marked() -> None:
     talk = live()
     talk.client(b"one", FINALIZE)
 
@@ -163,9 +163,9 @@ def test_each_of_two_finalizes_is_answered() -> None:
     talk = live()
     talk.client(b"one", FINALIZE, b"two", FINALIZE)
 
-    heard = talk.upstream(final("one"), final("two"), final("three"))
+    steps = talk.upstream(final("one"), final("two"), final("three"))
 
-    assert heard == [
+    assert steps == [
         down(final("one", from_finalize=True)),
         down(final("two", from_finalize=True)),
         down(final("three")),
@@ -206,7 +206,7 @@ def test_an_empty_final_is_no_answer_while_a_partial_waits_for_its_final() -> No
     assert talk.upstream(final("hi")) == [down(final("hi", from_finalize=True))]
 
 
-def test_a_final_that_upstream_calls_no_answer_is_none() -> None:
+def test_a_final_that_upstream_marks_as_no_answer_is_not_an_answer() -> None:
     talk = live()
     talk.client(b"one", FINALIZE)
 

@@ -1,20 +1,32 @@
-"""Updates and rotations of an STT session: at their place in the audio, with no word lost."""
+"""Updates and rotations of an STT session: applied at their place in the audio, without losing a word."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from slng_sidecar.protocol.errors import GatewayError
-from support.conversation import Said, dial, goodbye, retire, up
-from support.extended_stt import CLOSE, FINALIZE, INIT, NO_SLOT, final, finalized, live, sent, silence, speech, told
+from support.conversation import Step, client_closed, dial, retire, up
+from support.extended_stt import (
+    CLOSE,
+    FINALIZE,
+    INIT,
+    NO_SLOT,
+    final,
+    finalized,
+    live,
+    sent,
+    silence,
+    speech,
+    to_client,
+)
 
 
 def update(**config: Any) -> dict[str, Any]:
     return {"type": "update", "id": "u", "config": config}
 
 
-def updated(said: list[Said]) -> list[dict[str, Any]]:
-    return told(said, "updated")
+def updated(steps: list[Step]) -> list[dict[str, Any]]:
+    return to_client(steps, "updated")
 
 
 def test_the_old_connection_gets_audio_until_the_new_one_is_ready() -> None:
@@ -30,39 +42,39 @@ def test_two_hundred_ms_of_silence_is_the_cut_and_the_old_finals_come_first() ->
     talk = live()
     talk.client(speech(1000), update(language="de"), speech(100))
     talk.ready()
-    said = talk.client(silence(200))
+    steps = talk.client(silence(200))
 
-    (answer,) = updated(said)
+    (answer,) = updated(steps)
     assert answer == {
         "type": "updated", "id": "u", "applied": {"language": "de"}, "unchanged": [], "rejected": {}, "cut_ms": 1300,
     }  # fmt: skip
-    assert [what for what in said if what in (up(FINALIZE, 0), up(CLOSE, 0))] == [up(FINALIZE, 0), up(CLOSE, 0)]
+    assert [what for what in steps if what in (up(FINALIZE, 0), up(CLOSE, 0))] == [up(FINALIZE, 0), up(CLOSE, 0)]
     assert talk.client(pcm := speech(40)) == [up(pcm, 1)]
     assert talk.upstream(final("new", (0.0, 0.04)), connection=1) == []
-    said = talk.upstream(final("old", (0.0, 1.1)), connection=0)
-    assert [f["transcript"] for f in told(said, "final_transcript")] == ["old", "new"]
-    assert [f["covered_ms"] for f in told(said, "final_transcript")] == [1100, 1340]
-    assert retire(0) in said
+    steps = talk.upstream(final("old", (0.0, 1.1)), connection=0)
+    assert [f["transcript"] for f in to_client(steps, "final_transcript")] == ["old", "new"]
+    assert [f["covered_ms"] for f in to_client(steps, "final_transcript")] == [1100, 1340]
+    assert retire(0) in steps
 
 
-def test_without_silence_the_quietest_moment_of_what_is_held_back_is_the_cut() -> None:
+def test_without_silence_the_quietest_moment_of_the_held_audio_is_the_cut() -> None:
     talk = live()
     talk.client(speech(1000), update(language="de"))
     talk.ready()
-    for _ in range(15):  # no pause for longer than anybody should wait
+    for _ in range(15):  # there is no pause, for longer than anybody should wait
         assert sent(talk.client(speech(100)), 0)
         talk.wait(0.1)
     held = [speech(100), speech(100), silence(40), speech(160), speech(100)]
     assert talk.client(*held[:-1]) == []
-    said = talk.client(held[-1])
-    (answer,) = updated(said)
+    steps = talk.client(held[-1])
+    (answer,) = updated(steps)
     assert 2500 + 200 <= answer["cut_ms"] <= 2500 + 240
     whole = b"".join(held)
-    assert sent(said, 0) + sent(said, 1) == whole
-    assert sent(said, 0)[:6400] == whole[:6400]
+    assert sent(steps, 0) + sent(steps, 1) == whole
+    assert sent(steps, 0)[:6400] == whole[:6400]
 
 
-def test_a_refused_update_leaves_the_old_settings_in_force() -> None:
+def test_a_refused_update_leaves_the_old_settings_in_effect() -> None:
     talk = live()
     talk.client(speech(100), {"type": "update", "id": "u", "config": {"language": "xx"}, "model": "deepgram/nova:3"})
 
@@ -73,14 +85,14 @@ def test_a_refused_update_leaves_the_old_settings_in_force() -> None:
     assert talk.client(pcm := speech(20)) == [up(pcm, 0)]
 
 
-def test_what_cannot_be_updated_is_rejected_by_name() -> None:
+def test_a_field_that_cannot_be_updated_is_rejected_by_name() -> None:
     talk = live()
 
-    said = talk.client(
+    steps = talk.client(
         {"type": "update", "id": "u", "config": {"sample_rate": 8000, "language": "en"}, "model": "nova"}
     )
 
-    (answer,) = updated(said)
+    (answer,) = updated(steps)
     assert answer["applied"] == {}
     assert answer["unchanged"] == ["language"]
     assert set(answer["rejected"]) == {"sample_rate", "model"}
@@ -89,8 +101,8 @@ def test_what_cannot_be_updated_is_rejected_by_name() -> None:
 def test_of_several_waiting_updates_the_last_wins_and_all_are_answered() -> None:
     talk = live()
     talk.client({**update(language="de"), "id": "a"})
-    said = talk.client({**update(language="fr", diarize=True), "id": "b"})
-    assert said == [retire(1), dial(2)]
+    steps = talk.client({**update(language="fr", diarize=True), "id": "b"})
+    assert steps == [retire(1), dial(2)]
     assert talk.inits[2]["config"] == {"sample_rate": 16_000, "language": "fr", "diarize": True}
 
     assert [answer["id"] for answer in updated(talk.ready())] == ["a", "b"]
@@ -100,19 +112,19 @@ def test_if_upstream_has_no_second_slot_the_old_one_goes_first_and_audio_waits()
     talk = live()
     talk.client(speech(1000), silence(300), update(language="de"))
 
-    said = talk.lost(NO_SLOT)
-    assert [what for what in said if what[0] == "up"] == [up(FINALIZE, 0), up(CLOSE, 0)]
-    assert updated(said) == []
+    steps = talk.lost(NO_SLOT)
+    assert [what for what in steps if what[0] == "up"] == [up(FINALIZE, 0), up(CLOSE, 0)]
+    assert updated(steps) == []
     pcm = speech(500)
     assert talk.client(pcm) == []
     talk.wait(0.3)
-    said = talk.upstream(final("old", (0.0, 1.0)), connection=0)
-    assert [what for what in said if what[0] in ("retire", "dial")] == [retire(0), dial(2)]
+    steps = talk.upstream(final("old", (0.0, 1.0)), connection=0)
+    assert [what for what in steps if what[0] in ("retire", "dial")] == [retire(0), dial(2)]
     talk.wait(0.2)
-    said = talk.ready()
-    assert updated(said)[0]["applied"] == {"language": "de"}
-    assert told(said, "status")[0]["gap_ms"] == 500
-    assert sent(said, 2) == pcm
+    steps = talk.ready()
+    assert updated(steps)[0]["applied"] == {"language": "de"}
+    assert to_client(steps, "status")[0]["gap_ms"] == 500
+    assert sent(steps, 2) == pcm
 
 
 def test_a_drop_during_an_update_loses_neither_side() -> None:
@@ -123,14 +135,14 @@ def test_a_drop_during_an_update_loses_neither_side() -> None:
     talk.client(silence(200))
     talk.client(new := speech(300))
     talk.upstream(final("new", (0.0, 0.3)), connection=1)
-    said = talk.lost(connection=0)
+    steps = talk.lost(connection=0)
 
-    assert dial(2) in said
-    assert talk.inits[2] == INIT  # the old settings, for the old audio
-    said = talk.ready()
-    assert sent(said, 2)[: len(old)] == old
-    said = talk.upstream(final("old", (0.0, 1.0)), connection=2)
-    assert [f["transcript"] for f in told(said, "final_transcript")] == ["old", "new"]
+    assert dial(2) in steps
+    assert talk.inits[2] == INIT  # the old settings for the old audio
+    steps = talk.ready()
+    assert sent(steps, 2)[: len(old)] == old
+    steps = talk.upstream(final("old", (0.0, 1.0)), connection=2)
+    assert [f["transcript"] for f in to_client(steps, "final_transcript")] == ["old", "new"]
     assert new
 
 
@@ -141,10 +153,10 @@ def test_a_finalize_at_a_cut_before_which_all_is_delivered_is_answered_at_once()
     talk.client(silence(200))
     assert retire(0) in talk.upstream(final("old", (0.0, 1.0)), connection=0)
 
-    said = talk.client({**FINALIZE, "id": "a"})
+    steps = talk.client({**FINALIZE, "id": "a"})
 
-    assert said == [finalized("a", "empty", 1200)]
-    assert talk.client(CLOSE)[-1] == goodbye(1000)
+    assert steps == [finalized("a", "empty", 1200)]
+    assert talk.client(CLOSE)[-1] == client_closed(1000)
 
 
 def test_answers_held_on_both_sides_of_a_cut_are_both_delivered() -> None:
@@ -153,16 +165,16 @@ def test_answers_held_on_both_sides_of_a_cut_are_both_delivered() -> None:
     talk.ready()
     talk.client(silence(200), speech(300), {**FINALIZE, "id": "new"})
 
-    # Each may be the first of several finals, so each is held for the next.
+    # Each one may be the first of several finals, so each one is held until the next.
     assert talk.upstream(final("new", (0.0, 0.3)), connection=1) == []
     assert talk.upstream(final("old", (0.0, 1.0)), connection=0) == []
 
-    said = talk.wait(0.3)
-    assert [(f["transcript"], f["finalize_id"]) for f in told(said, "final_transcript")] == [
+    steps = talk.wait(0.3)
+    assert [(f["transcript"], f["finalize_id"]) for f in to_client(steps, "final_transcript")] == [
         ("old", "old"),
         ("new", "new"),
     ]
-    assert [answer["finalize_id"] for answer in told(said, "finalized")] == ["old", "new"]
+    assert [answer["finalize_id"] for answer in to_client(steps, "finalized")] == ["old", "new"]
 
 
 def test_old_audio_that_upstream_does_not_accept_again_is_reported_in_milliseconds() -> None:
@@ -172,9 +184,9 @@ def test_old_audio_that_upstream_does_not_accept_again_is_reported_in_millisecon
     talk.client(silence(200), speech(300))
     refused = GatewayError("auth_error", "no", status=401)
 
-    said = talk.lost(refused, connection=0)
+    steps = talk.lost(refused, connection=0)
 
-    (status,) = told(said, "status")
+    (status,) = to_client(steps, "status")
     assert status == {"type": "status", "state": "connected", "cause": "auth_error", "attempt": 0, "gap_ms": 0,
                       "replayed_ms": 0, "dropped_ms": 1200}  # fmt: skip
     talk.upstream(final("new", (0.0, 0.3)), connection=1)
@@ -185,10 +197,10 @@ def test_old_audio_whose_finals_do_not_come_in_time_is_reported_in_milliseconds(
     talk = live(finalize_timeout=3)
     talk.client(speech(1000), update(language="de"))
     talk.ready()
-    said = talk.client(silence(200), speech(300))
-    assert not told(said, "status")
+    steps = talk.client(silence(200), speech(300))
+    assert not to_client(steps, "status")
 
-    (status,) = told(talk.wait(3), "status")
+    (status,) = to_client(talk.wait(3), "status")
 
     assert (status["state"], status["cause"], status["dropped_ms"]) == ("connected", "upstream_timeout", 1200)
 
@@ -199,11 +211,11 @@ def test_audio_that_upstream_does_not_transcribe_at_the_close_is_reported_in_mil
     talk.upstream(final("one", (0.1, 0.4)))
     talk.client({"type": "close"})
 
-    said = talk.wait(5)
+    steps = talk.wait(5)
 
-    (status,) = told(said, "status")
+    (status,) = to_client(steps, "status")
     assert (status["state"], status["cause"], status["dropped_ms"]) == ("connected", "upstream_timeout", 600)
-    assert said[-1] == goodbye(1000)
+    assert steps[-1] == client_closed(1000)
 
 
 def test_a_long_session_moves_to_a_fresh_connection_at_a_quiet_moment() -> None:
@@ -215,9 +227,9 @@ def test_a_long_session_moves_to_a_fresh_connection_at_a_quiet_moment() -> None:
     talk.client(speech(100))
     assert talk.ready() == []
     talk.client(speech(100))
-    said = talk.client(silence(200))
-    assert up(CLOSE, 0) in said
-    assert updated(said) == told(said, "status") == []
+    steps = talk.client(silence(200))
+    assert up(CLOSE, 0) in steps
+    assert updated(steps) == to_client(steps, "status") == []
     assert talk.client(pcm := speech(20)) == [up(pcm, 1)]
 
 

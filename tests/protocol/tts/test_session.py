@@ -1,4 +1,4 @@
-"""A TTS session of the plain dialect: how it opens, what its client may say, its deadlines and its end."""
+"""A TTS session of the plain dialect: its opening, its client's messages, its deadlines and its end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import PlainTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import READY, dial, down, fatal, goodbye, hung_up, refusal, retire, up
+from support.conversation import READY, client_closed, dial, down, fatal, refusal, retire, up, upstream_close
 from support.plain_tts import AUDIO_END, CLEAR, CLOSE, FLUSH, INIT, QUIET, live, new, opening, speaking, text
 
 # Opening
 
 
-def test_init_goes_up_as_it_is() -> None:
+def test_init_goes_up_unchanged() -> None:
     talk = opening()
 
     assert talk.inits == [INIT]
@@ -34,7 +34,7 @@ def test_text_before_ready_is_held_and_sent_after_it() -> None:
     ]
 
 
-def test_texts_go_up_as_they_come_with_all_that_they_say() -> None:
+def test_texts_go_up_as_they_come_with_all_their_fields() -> None:
     talk = live()
     message = text("one", pronunciation={"mode": "rewrite"}, partial=True)
 
@@ -53,8 +53,8 @@ def test_a_message_before_init_is_refused_and_ignored(kind: str) -> None:
 
 
 @pytest.mark.parametrize("config", [[], "x", {"sample_rate": "24000"}, {"encoding": 1}])
-def test_an_init_that_cannot_be_meant_ends_the_session_before_a_dial(config: Any) -> None:
-    assert new().client({"type": "init", "config": config}) == [fatal("config_error"), goodbye(1008)]
+def test_an_invalid_init_ends_the_session_before_a_dial(config: Any) -> None:
+    assert new().client({"type": "init", "config": config}) == [fatal("config_error"), client_closed(1008)]
 
 
 def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
@@ -65,7 +65,7 @@ def test_a_second_init_is_refused_and_the_session_goes_on() -> None:
 
 
 @pytest.mark.parametrize("nesting", range(940, 1000))
-def test_a_message_nested_deeply_is_taken_or_refused(nesting: int) -> None:
+def test_a_deeply_nested_message_is_accepted_or_refused(nesting: int) -> None:
     machine = TtsMachine(TtsOptions(), PlainTts("upstream"))
     machine.started(0)
     deep = "[" * nesting + "]" * nesting
@@ -80,14 +80,14 @@ def test_a_message_nested_deeply_is_taken_or_refused(nesting: int) -> None:
     machine.upstream_text(0, f'{{"type":"audio_end","x":{deep}}}', 0)
 
 
-def test_a_client_that_never_says_init_is_sent_away() -> None:
+def test_a_client_that_never_sends_init_is_disconnected() -> None:
     talk = new(init_timeout=30)
 
     assert talk.wait(29.9) == []
-    assert talk.wait(0.1) == [fatal("bad_request"), goodbye(1008)]
+    assert talk.wait(0.1) == [fatal("bad_request"), client_closed(1008)]
 
 
-def test_no_deadline_runs_while_nothing_is_to_do() -> None:
+def test_no_deadline_runs_while_there_is_nothing_to_do() -> None:
     talk = live()
     assert talk.machine.deadline is None
 
@@ -100,18 +100,18 @@ def test_a_dial_that_fails_ends_the_session() -> None:
     talk = opening()
     talk.client(text("one"), FLUSH)
 
-    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), goodbye(1008)]
+    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), client_closed(1008)]
     assert talk.client(text("two")) == []
 
 
-# What the client says
+# Messages of the client
 
 
-@pytest.mark.parametrize("said", ["", "hello", "[1]", "null", "{", "NaN"])
-def test_what_is_no_message_is_refused_and_the_session_goes_on(said: str) -> None:
+@pytest.mark.parametrize("message", ["", "hello", "[1]", "null", "{", "NaN"])
+def test_an_invalid_message_is_refused_and_the_session_goes_on(message: str) -> None:
     talk = live()
 
-    assert talk.client(said) == [refusal("bad_request")]
+    assert talk.client(message) == [refusal("bad_request")]
     assert talk.client(text("one")) == [up(text("one"))]
 
 
@@ -125,7 +125,7 @@ def test_a_text_without_text_is_refused(message: dict[str, Any]) -> None:
     assert talk.client(text("one")) == [up(text("one"))]
 
 
-def test_a_text_that_is_too_long_is_refused_with_the_settings_name() -> None:
+def test_a_text_that_is_too_long_is_refused_with_the_name_of_the_setting() -> None:
     talk = live(max_text=10)
 
     assert talk.client(text("x" * 11)) == [refusal("payload_too_large")]
@@ -149,11 +149,11 @@ def test_an_unknown_message_is_ignored_and_counted(message: dict[str, Any]) -> N
     assert talk.machine.counts["unknown_client_message"] == 1
 
 
-def test_a_keepalive_of_the_client_ends_here() -> None:
+def test_a_keepalive_of_the_client_is_not_passed_on() -> None:
     assert live().client({"type": "keepalive"}) == []
 
 
-def test_a_client_far_ahead_is_read_no_further_until_upstream_caught_up() -> None:
+def test_a_client_far_ahead_is_not_read_until_upstream_has_caught_up() -> None:
     talk = opening(max_text=10_000)
     long = "x" * 10_000
     for _ in range(26):
@@ -169,13 +169,13 @@ def test_a_client_far_ahead_is_read_no_further_until_upstream_caught_up() -> Non
     assert talk.machine.reads_client
 
 
-def test_a_client_far_ahead_is_read_on_once_its_texts_have_audio() -> None:
+def test_a_client_far_ahead_is_read_again_once_its_texts_have_audio() -> None:
     talk = live(max_text=10_000)
     for _ in range(27):
         talk.client(text("x" * 10_000))
     assert not talk.machine.reads_client
 
-    talk.upstream(b"sound")  # what was kept to be said again is needed no more
+    talk.upstream(b"sound")  # the text kept for another attempt is no longer needed
 
     assert talk.machine.reads_client
 
@@ -204,7 +204,7 @@ def test_a_turn_that_falls_silent_fails() -> None:
     assert talk.client(text("two")) == [dial(1)]
 
 
-def test_silence_before_the_flush_is_the_clients_affair() -> None:
+def test_silence_before_the_flush_is_up_to_the_client() -> None:
     talk = live(terminal_timeout=15, first_audio_timeout=30, context_idle=60)
     talk.client(text("one"))
     talk.upstream(b"1")
@@ -227,7 +227,7 @@ def test_a_turn_that_is_never_flushed_ends_by_itself() -> None:
     assert talk.machine.counts["idle_contexts_ended"] == 1
 
 
-def test_a_waiting_turn_that_is_never_flushed_ends_as_well() -> None:
+def test_a_waiting_turn_that_is_never_flushed_ends_too() -> None:
     talk = speaking(context_idle=10)
     talk.client(text("two"))
     talk.wait(10)
@@ -241,9 +241,9 @@ def test_a_waiting_turn_that_is_never_flushed_ends_as_well() -> None:
 
 @pytest.mark.parametrize("kind", ["close", "stop"])
 def test_close_with_nothing_left_ends_at_once(kind: str) -> None:
-    assert live().client({"type": kind}) == [retire(0), goodbye(1000)]
-    assert opening().client({"type": kind}) == [retire(0), goodbye(1000)]
-    assert new().client({"type": kind}) == [goodbye(1000)]
+    assert live().client({"type": kind}) == [retire(0), client_closed(1000)]
+    assert opening().client({"type": kind}) == [retire(0), client_closed(1000)]
+    assert new().client({"type": kind}) == [client_closed(1000)]
 
 
 def test_close_finishes_the_turns() -> None:
@@ -253,7 +253,7 @@ def test_close_finishes_the_turns() -> None:
     assert talk.client(CLOSE) == []
     assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
     assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
-    assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END), retire(0), goodbye(1000)]
+    assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END), retire(0), client_closed(1000)]
 
 
 def test_close_ends_a_turn_that_was_not_flushed() -> None:
@@ -277,7 +277,7 @@ def test_close_is_bounded() -> None:
 
     assert talk.wait(4.9) == []
     assert talk.upstream(b"still") == [down(b"still")]
-    assert talk.wait(0.1) == [refusal("upstream_timeout"), retire(0), goodbye(1000)]
+    assert talk.wait(0.1) == [refusal("upstream_timeout"), retire(0), client_closed(1000)]
     assert talk.wait(1000) == []
 
 
@@ -285,10 +285,10 @@ def test_a_turn_that_fails_while_closing_ends_the_session_after_its_terminal() -
     talk = speaking()
     talk.client(CLOSE)
 
-    assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END), goodbye(1000)]
+    assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END), client_closed(1000)]
 
 
-def test_nothing_is_taken_after_close() -> None:
+def test_messages_after_close_are_ignored() -> None:
     talk = speaking()
     talk.client(CLOSE)
 
@@ -296,21 +296,21 @@ def test_nothing_is_taken_after_close() -> None:
     assert talk.machine.counts["message_after_close"] == 4
 
 
-def test_after_the_end_nothing_is_sent_whatever_comes() -> None:
+def test_nothing_is_sent_after_the_end() -> None:
     talk = live()
     talk.client(CLOSE)
 
     assert talk.client(INIT, text("late"), b"late", "nonsense") == []
     assert talk.upstream(b"late", AUDIO_END, "nonsense") == []
-    assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
+    assert talk.machine.upstream_lost(0, upstream_close(), talk.now) == []
     assert talk.wait(1000) == []
 
 
-def test_a_client_that_goes_takes_its_upstream_along() -> None:
+def test_a_client_that_leaves_ends_its_upstream_connection_too() -> None:
     for talk in (opening(), live(), speaking()):
-        assert talk.client_goes() == [retire(0)]
+        assert talk.client_leaves() == [retire(0)]
         assert talk.machine.deadline is None
-    assert new().client_goes() == []
+    assert new().client_leaves() == []
 
 
 def test_repr_shows_the_state_and_no_words() -> None:

@@ -1,8 +1,7 @@
-"""Extended TTS sessions in any order of events: what must hold whatever client and upstream do."""
+"""Extended TTS sessions in any order of events: the promises that hold whatever client and upstream do."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,77 +9,73 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from slng_sidecar.protocol.errors import Close, GatewayError
+from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.tts.dialects import ExtendedTts
 from slng_sidecar.protocol.tts.options import TtsOptions
 from slng_sidecar.protocol.tts.session import TtsMachine
-from support.conversation import Conversation, Said, hung_up, odd_client_messages, odd_upstream_messages
+from support.conversation import Conversation, Step, odd_client_messages, odd_upstream_messages, upstream_close
+from support.extended_tts import AUDIO_END, BUSY, CLEARED, INIT, NO_SUCH_VOICE
 
-INIT: dict[str, Any] = {"type": "init", "voice": "v", "config": {"encoding": "linear16", "sample_rate": 16_000}}
-AUDIO_END = {"type": "audio_end"}
-CLEARED = {"type": "cleared"}
 AURA, SONIOX = "slng/deepgram/aura:2-en", "soniox/tts-rt:v1"
-BUSY = GatewayError("not_ready", "busy", status=503)
-REFUSED = GatewayError("config_error", "no such voice", status=400)
 
 
 @dataclass
 class Listener:
-    """An extended client, which holds every message against what it was promised.
+    """An extended client that checks every message against the promises.
 
     Attributes:
-        sounding: the context whose sound may come now.
-        ended: the contexts that ended, and how.
-        heard: the sound of each context.
-        clears, updates: those that were not answered yet.
+        streaming: the context whose audio may come now.
+        ended: the contexts that ended, and for which reason.
+        audio: the audio of each context.
+        clears, updates: those without an answer so far.
     """
 
-    sounding: str | None = None
+    streaming: str | None = None
     ended: dict[str, str] = field(default_factory=dict)
-    heard: dict[str, bytes] = field(default_factory=dict)
+    audio: dict[str, bytes] = field(default_factory=dict)
     clears: Counter[str | None] = field(default_factory=Counter)
     updates: set[str] = field(default_factory=set)
 
-    def hear(self, said: list[Said]) -> None:
-        for what in said:
+    def receive(self, steps: list[Step]) -> None:
+        for what in steps:
             if what[0] == "down":
-                self._hear(what[1])
+                self._check(what[1])
 
-    def _hear(self, message: dict[str, Any] | bytes) -> None:
+    def _check(self, message: dict[str, Any] | bytes) -> None:
         if isinstance(message, bytes):
-            assert self.sounding is not None, "sound came between contexts"
-            self.heard[self.sounding] += message
+            assert self.streaming is not None, "audio came between contexts"
+            self.audio[self.streaming] += message
             return
         match message["type"]:
             case "audio_start":
-                assert self.sounding is None, "a context began within another's sound"
-                self.sounding = message["context_id"]
-                assert self.sounding not in self.ended
-                assert self.sounding not in self.heard, "a context began twice"
-                self.heard[self.sounding] = b""
+                assert self.streaming is None, "a context began within the audio of another one"
+                self.streaming = message["context_id"]
+                assert self.streaming not in self.ended
+                assert self.streaming not in self.audio, "a context began twice"
+                self.audio[self.streaming] = b""
             case "audio_end":
                 name = message["context_id"]
                 assert name not in self.ended, "a context ended twice"
                 self.ended[name] = message["reason"]
-                assert message["duration_ms"] == round(len(self.heard.get(name, b"")) / 32)
-                assert ("first_audio_ms" in message) == (name in self.heard)
-                if name == self.sounding:
-                    self.sounding = None
+                assert message["duration_ms"] == round(len(self.audio.get(name, b"")) / 32)
+                assert ("first_audio_ms" in message) == (name in self.audio)
+                if name == self.streaming:
+                    self.streaming = None
                 else:
-                    assert name not in self.heard
+                    assert name not in self.audio
             case "cleared":
                 name = message.get("context_id")
-                assert self.clears[name], "cleared was said without a clear"
+                assert self.clears[name], "cleared was sent without a clear"
                 self.clears[name] -= 1
             case "updated":
-                assert message["id"] in self.updates, "an update was answered that was not asked for, or twice"
+                assert message["id"] in self.updates, "an update was answered that was not sent, or answered twice"
                 self.updates.remove(message["id"])
             case kind:
                 assert kind in ("ready", "status")
 
 
 class AnyExtendedSpeech(RuleBasedStateMachine):
-    """Whatever both sides do: ``Conversation`` checks each command, and ``Listener`` each message to the client."""
+    """Both sides do anything. ``Conversation`` checks each command, and ``Listener`` each message to the client."""
 
     @initialize(flush=st.sampled_from(["standalone", "inline"]), model=st.sampled_from([AURA, SONIOX]))
     def start(self, flush: Any, model: str) -> None:
@@ -92,8 +87,8 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
         self.closing = False
         self.follow(self.talk.client(INIT))
 
-    def follow(self, said: list[Said]) -> None:
-        self.listener.hear(said)
+    def follow(self, steps: list[Step]) -> None:
+        self.listener.receive(steps)
         if self.talk.over:
             assert not self.talk.open, "a connection was left behind"
 
@@ -151,7 +146,7 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
     @rule(data=st.data())
     def ready(self, data: st.DataObject) -> None:
         if (number := self.some(data, ready=False)) is not None:
-            self.follow(became_ready(self.talk, number))
+            self.follow(self.talk.ready(connection=number))
 
     @rule(
         data=st.data(),
@@ -162,10 +157,14 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
         if (number := self.some(data, ready=True)) is not None:
             self.follow(self.talk.upstream(message, connection=number))
 
-    @rule(data=st.data(), ready=st.booleans(), error=st.sampled_from([BUSY, REFUSED, hung_up(), hung_up(1000)]))
+    @rule(
+        data=st.data(),
+        ready=st.booleans(),
+        error=st.sampled_from([BUSY, NO_SUCH_VOICE, upstream_close(), upstream_close(1000)]),
+    )
     def lost(self, data: st.DataObject, ready: bool, error: GatewayError) -> None:
         if (number := self.some(data, ready=ready)) is not None:
-            self.follow(was_lost(self.talk, number, error))
+            self.follow(self.talk.lost(error, connection=number))
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 1.0, 5.0, 15.0, 100.0]))
     def time(self, seconds: float) -> None:
@@ -176,76 +175,69 @@ class AnyExtendedSpeech(RuleBasedStateMachine):
         if hasattr(self, "talk") and self.talk.over:
             assert self.talk.machine.deadline is None
             assert not self.listener.updates
-            assert self.listener.sounding is None
+            assert self.listener.streaming is None
             assert self.listener.ended.keys() <= self.names
-            assert self.listener.heard.keys() <= self.listener.ended.keys()
+            assert self.listener.audio.keys() <= self.listener.ended.keys()
 
 
 TestAnyExtendedSpeech = AnyExtendedSpeech.TestCase
 TestAnyExtendedSpeech.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 
 
-def became_ready(talk: Conversation, number: int) -> list[Said]:
-    talk.open[number] = True
-    return talk._done(talk.machine.upstream_ready(number, json.dumps({"type": "ready"}), talk.now))
-
-
-def was_lost(talk: Conversation, number: int, error: Close | GatewayError) -> list[Said]:
-    return talk.lost(error, connection=number)
-
-
 def word(name: str, number: int) -> bytes:
-    """The sound of a context's text: a millisecond."""
+    """Return the audio of a context's text: a millisecond."""
     return f"{name}/{number};".encode().ljust(32, b".")
 
 
 @dataclass
 class Provider:
-    """One upstream connection in good order: it says what it was told, and acknowledges a clear."""
+    """A well-behaved upstream connection: it speaks each text and acknowledges a clear."""
 
     voice: str
     one_turn: bool
-    to_say: list[tuple[str, int]] = field(default_factory=list)
-    context: str | None = None  # whose turn is unfinished
+    to_speak: list[tuple[str, int]] = field(default_factory=list)
+    context: str | None = None  # the context whose turn is unfinished
     flushed: bool = False
     turns: int = 0
     clearing: bool = False
-    late: bool = False  # it had ended before it could be dropped; that is acknowledged all the same
+    late: bool = False  # the turn ended before the clear arrived, which is acknowledged all the same
 
-    def take(self, message: dict[str, Any]) -> None:
+    def receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "clear":
             self.clearing = True
             return
         assert not self.clearing, "something was sent before the clear was acknowledged"
         if message["type"] == "text":
             assert not self.flushed, "a turn began before the one before it had ended"
-            assert not (self.one_turn and self.turns), "a second turn on a line that takes one"
+            assert not (self.one_turn and self.turns), "a second turn on a connection that accepts one"
             name, number, voice = message["text"].split("/")
-            assert self.context in (None, name), "two contexts on one line"
-            assert voice == self.voice or voice.startswith("bad"), "said with other settings than asked for"
+            assert self.context in (None, name), "two contexts on one connection"
+            assert voice == self.voice or voice.startswith("bad"), "spoken with other settings than requested"
             self.context = name
-            self.to_say.append((name, int(number)))
+            self.to_speak.append((name, int(number)))
         if message["type"] == "flush" or message.get("flush"):
-            assert self.context, "a flush of nothing went up"
+            assert self.context, "a flush without text went up"
             self.flushed = True
 
     def over(self) -> None:
-        self.to_say.clear()
+        self.to_speak.clear()
         self.context, self.flushed = None, False
         self.turns += 1
 
 
 class OrderlyExtendedSpeech(RuleBasedStateMachine):
-    """An upstream in good order that may drop or refuse: every text is said once, in order, or its context says why."""
+    """A well-behaved upstream that may drop or refuse connections. Every text is spoken once and in order, or its
+    context fails.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.texts: dict[str, int] = {}  # how many each context has
+        self.texts: dict[str, int] = {}  # the number of texts of each context
         self.flushed: set[str] = set()
         self.providers: dict[int, Provider] = {}
         self.voice = "v0"
         self.updates = 0
-        self.drops: Counter[str] = Counter()  # how often each context was dropped before its sound
+        self.drops: Counter[str] = Counter()  # how often each context was dropped before its audio
 
     @initialize(flush=st.sampled_from(["standalone", "inline"]), model=st.sampled_from([AURA, SONIOX]))
     def start(self, flush: Any, model: str) -> None:
@@ -259,50 +251,50 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         self.follow(self.talk.client({**INIT, "voice": "v0"}))
         self.becomes_ready(0)
 
-    def follow(self, said: list[Said]) -> None:
-        for what in said:
+    def follow(self, steps: list[Step]) -> None:
+        for what in steps:
             if what[0] == "up":
                 number = what[1]
                 if number not in self.providers:
                     self.providers[number] = Provider(self.talk.inits[number]["voice"], self.model == SONIOX)
-                self.providers[number].take(what[2])
+                self.providers[number].receive(what[2])
             assert what[0] != "error" or what[2] == "goes on", "the session ended"
-        self.listener.hear(said)
-        for name, sound in self.listener.heard.items():
+        self.listener.receive(steps)
+        for name, sends_audio in self.listener.audio.items():
             expected = b"".join(word(name, number) for number in range(self.texts[name]))
-            assert expected.startswith(sound), "something was lost, repeated, or said under a wrong name"
+            assert expected.startswith(sends_audio), "audio was lost, repeated, or sent for a wrong context"
             if self.listener.ended.get(name) == "completed":
-                assert sound == expected, "a context was completed, but not said whole"
+                assert sends_audio == expected, "a context was completed, but not all of it was spoken"
         for name, reason in self.listener.ended.items():
             if reason == "completed":
                 assert name in self.flushed
-                assert name in self.listener.heard
+                assert name in self.listener.audio
             if reason == "failed":
-                assert name in self.listener.heard or self.drops[name] > 1
+                assert name in self.listener.audio or self.drops[name] > 1
 
     # The client
 
     @property
-    def growing(self) -> list[str]:
+    def unflushed(self) -> list[str]:
         return [name for name in self.texts if name not in self.flushed and name not in self.listener.ended]
 
     @rule(data=st.data(), new=st.booleans(), flush=st.booleans())
     def text(self, data: st.DataObject, new: bool, flush: bool) -> None:
-        if new or not self.growing:
+        if new or not self.unflushed:
             name = f"c{len(self.texts)}"
             self.texts[name] = 0
         else:
-            name = data.draw(st.sampled_from(self.growing))
+            name = data.draw(st.sampled_from(self.unflushed))
         words = f"{name}/{self.texts[name]}/{self.voice}"
         self.texts[name] += 1
         if flush:
             self.flushed.add(name)
         self.follow(self.talk.client({"type": "text", "context_id": name, "text": words, "flush": flush}))
 
-    @precondition(lambda self: self.growing)
+    @precondition(lambda self: self.unflushed)
     @rule(data=st.data())
     def flush(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(self.growing))
+        name = data.draw(st.sampled_from(self.unflushed))
         self.flushed.add(name)
         self.follow(self.talk.client({"type": "flush", "context_id": name}))
 
@@ -336,33 +328,33 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data())
-    def answers(self, data: st.DataObject) -> None:
+    def opens(self, data: st.DataObject) -> None:
         self.becomes_ready(data.draw(st.sampled_from(self.opening)))
 
     def becomes_ready(self, number: int) -> None:
         voice = self.talk.inits[number]["voice"]
         if voice.startswith("bad"):
             if self.voice == voice:
-                # What comes next is said with what held before; which that is, the machine knows.
+                # The next text is spoken with the previous settings; the machine knows which those are.
                 self.voice = "bad"
-            self.follow(was_lost(self.talk, number, REFUSED))
+            self.follow(self.talk.lost(NO_SUCH_VOICE, connection=number))
             return
-        self.follow(became_ready(self.talk, number))
-        self.time(5)  # a life that counts
+        self.follow(self.talk.ready(connection=number))
+        self.time(5)  # long enough that the connection does not count as short-lived
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data())
     def is_busy(self, data: st.DataObject) -> None:
-        self.follow(was_lost(self.talk, data.draw(st.sampled_from(self.opening)), BUSY))
+        self.follow(self.talk.lost(BUSY, connection=data.draw(st.sampled_from(self.opening))))
 
-    @precondition(lambda self: any(self.providers[number].to_say for number in self.working))
+    @precondition(lambda self: any(self.providers[number].to_speak for number in self.working))
     @rule(data=st.data())
-    def sound(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from([n for n in self.working if self.providers[n].to_say]))
-        self.says(number)
+    def sends_audio(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from([n for n in self.working if self.providers[n].to_speak]))
+        self.send_audio(number)
 
-    def says(self, number: int) -> None:
-        self.follow(self.talk.upstream(word(*self.providers[number].to_say.pop(0)), connection=number))
+    def send_audio(self, number: int) -> None:
+        self.follow(self.talk.upstream(word(*self.providers[number].to_speak.pop(0)), connection=number))
 
     @precondition(lambda self: any(self.providers[number].flushed for number in self.working))
     @rule(data=st.data(), twice=st.booleans(), closes=st.booleans())
@@ -372,12 +364,12 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
         if twice and number in self.talk.open:
             self.follow(self.talk.upstream(AUDIO_END, connection=number))
         if closes and number in self.talk.open:
-            self.follow(was_lost(self.talk, number, hung_up(1000)))
+            self.follow(self.talk.lost(upstream_close(1000), connection=number))
 
     def ends(self, number: int) -> None:
         provider = self.providers[number]
-        while provider.to_say and number in self.talk.open:
-            self.says(number)
+        while provider.to_speak and number in self.talk.open:
+            self.send_audio(number)
         provider.late, provider.clearing = provider.clearing, False
         provider.over()
         self.follow(self.talk.upstream(AUDIO_END, connection=number))
@@ -399,11 +391,11 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.talk.open.values()))
     @rule(data=st.data(), code=st.sampled_from([1006, 1011]))
-    def drops_out(self, data: st.DataObject, code: int) -> None:
+    def is_dropped(self, data: st.DataObject, code: int) -> None:
         number = data.draw(st.sampled_from([number for number, ready in self.talk.open.items() if ready]))
         if (provider := self.providers.get(number)) is not None and provider.context and not provider.clearing:
             self.drops[provider.context] += 1
-        self.follow(was_lost(self.talk, number, hung_up(code)))
+        self.follow(self.talk.lost(upstream_close(code), connection=number))
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 20.0]))
     def time(self, seconds: float) -> None:
@@ -412,8 +404,8 @@ class OrderlyExtendedSpeech(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "talk"):
             return
-        while self.growing:
-            name = self.growing[0]
+        while self.unflushed:
+            name = self.unflushed[0]
             self.flushed.add(name)
             self.follow(self.talk.client({"type": "flush", "context_id": name}))
         for _ in range(8 * (len(self.texts) + self.updates) + 8):

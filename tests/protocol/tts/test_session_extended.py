@@ -1,4 +1,4 @@
-"""The extended dialect of a TTS session: named contexts, cleared one by one."""
+"""A TTS session of the extended dialect: named contexts, cleared one by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from slng_sidecar.audio.codecs import CodecEncoder
-from support.conversation import down, fatal, goodbye, refusal, up
+from support.conversation import client_closed, down, fatal, refusal, up
 from support.extended_tts import (
     AUDIO_END,
     CLEAR,
@@ -33,21 +33,21 @@ from support.extended_tts import (
 # Opening
 
 
-def test_our_own_fields_of_init_do_not_go_upstream() -> None:
+def test_the_sidecars_own_fields_of_init_do_not_go_upstream() -> None:
     talk = opening({**INIT, "deliver": "as-is", "standby": True, "future": 1})
 
     assert talk.inits == [{**INIT, "future": 1}]
 
 
 @pytest.mark.parametrize("config", [None, {}, {"encoding": None, "sample_rate": None}])
-def test_an_encoding_and_a_rate_are_always_asked_for(config: Any) -> None:
+def test_an_encoding_and_a_rate_are_always_requested(config: Any) -> None:
     talk = opening({"type": "init", "config": config})
 
     assert talk.inits[0]["config"] == {"encoding": "linear16", "sample_rate": 24_000}
 
 
 @pytest.mark.parametrize(("encoding", "installed"), [("mp3", False), ("opus", False), ("flac", True)])
-def test_what_cannot_be_decoded_is_refused_by_name_at_init(
+def test_an_encoding_that_cannot_be_decoded_is_refused_by_name_at_init(
     encoding: str, installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not installed:
@@ -55,15 +55,15 @@ def test_what_cannot_be_decoded_is_refused_by_name_at_init(
     init = {"type": "init", "config": {"encoding": encoding, "sample_rate": 24_000}}
     talk = new()
 
-    assert talk.client(init) == [fatal("unsupported_audio_format"), goodbye(1008)]
+    assert talk.client(init) == [fatal("unsupported_audio_format"), client_closed(1008)]
     assert encoding in talk.errors[0]["message"]
     assert "as-is" in talk.errors[0]["message"]
     assert opening({**init, "deliver": "as-is"}).inits == [init]
 
 
 @pytest.mark.parametrize("deliver", ["mp3", 7, ["linear16"]])
-def test_an_unknown_way_to_deliver_is_refused(deliver: Any) -> None:
-    assert new().client({**INIT, "deliver": deliver}) == [fatal("config_error"), goodbye(1008)]
+def test_an_unknown_delivery_format_is_refused(deliver: Any) -> None:
+    assert new().client({**INIT, "deliver": deliver}) == [fatal("config_error"), client_closed(1008)]
 
 
 @pytest.mark.parametrize(("encoding", "silence"), [("mulaw", b"\xff\x7f"), ("alaw", b"\xd5\x55")])
@@ -71,21 +71,21 @@ def test_companded_audio_is_decoded_on_the_way(encoding: str, silence: bytes) ->
     talk = live({"type": "init", "config": {"encoding": encoding, "sample_rate": 8000}})
     talk.client(text("a", "one"), flush("a"))
 
-    said = talk.upstream(silence * 40, AUDIO_END)
-    assert said[0][1]["encoding"] == "linear16"
-    assert len(said[1][1]) == 160
-    assert max(abs(int.from_bytes(said[1][1][at : at + 2], "little", signed=True)) for at in range(0, 160, 2)) <= 8
-    assert said[2][1]["duration_ms"] == 10
+    steps = talk.upstream(silence * 40, AUDIO_END)
+    assert steps[0][1]["encoding"] == "linear16"
+    assert len(steps[1][1]) == 160
+    assert max(abs(int.from_bytes(steps[1][1][at : at + 2], "little", signed=True)) for at in range(0, 160, 2)) <= 8
+    assert steps[2][1]["duration_ms"] == 10
 
 
 def test_companded_audio_is_passed_on_if_the_client_asks_for_that() -> None:
     talk = live({"type": "init", "config": {"encoding": "mulaw", "sample_rate": 8000}, "deliver": "as-is"})
     talk.client(text("a", "one"), flush("a"))
 
-    said = talk.upstream(b"\x01" * 80, AUDIO_END)
-    assert said[0][1]["encoding"] == "mulaw"
-    assert said[1] == down(b"\x01" * 80)
-    assert said[2][1]["duration_ms"] == 10
+    steps = talk.upstream(b"\x01" * 80, AUDIO_END)
+    assert steps[0][1]["encoding"] == "mulaw"
+    assert steps[1] == down(b"\x01" * 80)
+    assert steps[2][1]["duration_ms"] == 10
 
 
 @pytest.mark.parametrize("encoding", ["mp3", "opus"])
@@ -95,11 +95,11 @@ def test_compressed_audio_is_decoded_on_the_way_each_context_as_a_stream_of_its_
     talk = live({"type": "init", "config": {"encoding": encoding, "sample_rate": 16_000}})
     for name in ("a", "b"):
         talk.client(text(name, "one"), flush(name))
-        said = talk.upstream(*(file[at : at + 700] for at in range(0, len(file), 700)), AUDIO_END)
-        assert said[0] == start(name)
-        pcm = b"".join(data for _, data in said[1:-1])
+        steps = talk.upstream(*(file[at : at + 700] for at in range(0, len(file), 700)), AUDIO_END)
+        assert steps[0] == start(name)
+        pcm = b"".join(data for _, data in steps[1:-1])
         assert 1000 <= len(pcm) / 32 < 1100
-        assert said[-1][1]["duration_ms"] == round(len(pcm) / 32)
+        assert steps[-1][1]["duration_ms"] == round(len(pcm) / 32)
         talk.wait(QUIET)
 
 
@@ -131,7 +131,7 @@ def test_a_context_is_framed_by_its_start_and_its_end() -> None:
     assert talk.upstream(MS, AUDIO_END) == [down(MS), end("a", ms=3, first=200)]
 
 
-def test_what_texts_say_besides_goes_up_without_the_name() -> None:
+def test_other_fields_of_a_text_go_up_without_the_context_id() -> None:
     talk = live()
 
     assert talk.client(text("a", "one", pronunciation={"name": "p"})) == [
@@ -212,7 +212,7 @@ def test_an_unknown_message_is_ignored_and_counted(message: dict[str, Any]) -> N
     assert talk.machine.counts["unknown_client_message"] == 1
 
 
-def test_what_else_upstream_says_is_not_passed_on() -> None:
+def test_other_messages_of_upstream_are_not_passed_on() -> None:
     assert speaking().upstream({"type": "segment_end"}, {"type": "Metadata"}) == []
 
 
@@ -252,14 +252,14 @@ def test_clearing_a_context_that_waits_leaves_the_spoken_one_whole() -> None:
     assert talk.wait(QUIET) == [words("three"), up(FLUSH)]
 
 
-def test_clearing_what_is_not_there_is_answered_all_the_same() -> None:
+def test_clearing_an_unknown_context_is_answered_too() -> None:
     assert live().client(clear("x"), CLEAR) == [down({**CLEARED, "context_id": "x"}), down(CLEARED)]
 
 
-def test_a_context_takes_another_connection_that_is_ready_while_one_is_cleared() -> None:
+def test_a_context_uses_another_ready_connection_while_one_is_cleared() -> None:
     talk = speaking()
     talk.client(update("u", voice="w"), text("b", "two"), flush("b"))
     assert talk.ready() == [updated("u", {"voice": "w"})]
 
-    said = talk.client(clear("a"))
-    assert said[-2:] == [words("two", 1), up(FLUSH, 1)]
+    steps = talk.client(clear("a"))
+    assert steps[-2:] == [words("two", 1), up(FLUSH, 1)]

@@ -1,9 +1,9 @@
-"""What an extended TTS session tells of upstream that fails."""
+"""The messages of an extended TTS session about failures of upstream."""
 
 from __future__ import annotations
 
 from slng_sidecar.protocol.errors import GatewayError
-from support.conversation import dial, down, fatal, goodbye, refusal, retire, up
+from support.conversation import client_closed, dial, down, fatal, refusal, retire, up
 from support.extended_tts import (
     AUDIO_END,
     BUSY,
@@ -14,7 +14,6 @@ from support.extended_tts import (
     end,
     flush,
     live,
-    lose,
     speaking,
     start,
     status,
@@ -49,7 +48,7 @@ def test_a_context_lost_within_its_audio_fails_with_what_was_delivered() -> None
     assert talk.ready()[1:] == [words("two", 1), up(FLUSH, 1)]
 
 
-def test_a_loss_with_nobody_waiting_is_no_news() -> None:
+def test_a_loss_that_nobody_waits_for_is_not_reported() -> None:
     talk = speaking()
 
     assert talk.lost() == [refusal("upstream_closed"), end("a", "failed", 1, 0)]
@@ -82,13 +81,13 @@ def test_a_fatal_error_ends_every_context_first() -> None:
     talk = live()
     talk.client(text("a", "one"), flush("a"), text("b", "two"), update("u", voice="w"))
     talk.lost(NO_SUCH_VOICE)
-    lose(talk, 0, BUSY)
+    talk.lost(BUSY, connection=0)
 
     assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [
         end("a", "failed"),
         end("b", "failed"),
         fatal("auth_error"),
-        goodbye(1008),
+        client_closed(1008),
     ]
 
 
@@ -102,7 +101,7 @@ def test_close_is_bounded_and_ends_every_context() -> None:
         refusal("upstream_timeout"),
         end("b", "failed"),
         retire(0),
-        goodbye(1000),
+        client_closed(1000),
     ]
 
 

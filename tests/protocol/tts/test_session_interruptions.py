@@ -1,4 +1,4 @@
-"""Interruptions of a plain TTS session: nothing stale after a clear."""
+"""Interruptions of a plain TTS session: no stale audio follows a clear."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_cancel_clears_and_is_not_answered() -> None:
 
 
 @pytest.mark.parametrize("start", [opening, live])
-def test_clear_with_nothing_live_is_answered_and_goes_nowhere(start: Any) -> None:
+def test_clear_without_a_turn_is_answered_and_not_passed_on(start: Any) -> None:
     talk: Conversation = start()
 
     assert talk.client(CLEAR) == [down(CLEARED)]
@@ -111,21 +111,21 @@ def test_stale_audio_after_the_confirmation_costs_the_connection() -> None:
     assert talk.ready() == [up(text("new"), 1), up(FLUSH, 1)]
 
 
-def test_the_late_confirmation_of_one_clear_is_not_taken_for_that_of_the_next() -> None:
+def test_the_late_confirmation_of_one_clear_does_not_confirm_the_next() -> None:
     talk = speaking()
     talk.client(CLEAR, text("two"), FLUSH)
-    talk.upstream(AUDIO_END)  # the first turn had ended before the clear came to upstream
-    assert talk.wait(1) == []  # no confirmation but that end
+    talk.upstream(AUDIO_END)  # the first turn ended before the clear reached upstream
+    assert talk.wait(1) == []  # no confirmation except that end
     assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
     talk.client(CLEAR, text("three"), FLUSH)
 
-    talk.upstream(CLEARED)  # the first clear's, on its way before the second clear was heard
+    talk.upstream(CLEARED)  # the first clear's confirmation, sent before upstream received the second clear
     talk.wait(QUIET)
 
     assert down(b"sound of two") not in talk.upstream(b"sound of two")
 
 
-def test_a_connection_lost_while_it_is_cleared_is_not_missed() -> None:
+def test_the_loss_of_a_connection_during_a_clear_is_not_noticed() -> None:
     talk = speaking()
     talk.client(CLEAR)
 

@@ -1,4 +1,4 @@
-"""What becomes of a plain TTS session when upstream ends, fails or errs."""
+"""A plain TTS session whose upstream closes, fails or sends errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 from slng_sidecar.protocol.errors import GatewayError
-from support.conversation import READY, Conversation, Said, dial, down, fatal, goodbye, hung_up, refusal, retire, up
+from support.conversation import (
+    READY,
+    Conversation,
+    Step,
+    client_closed,
+    dial,
+    down,
+    fatal,
+    refusal,
+    retire,
+    up,
+    upstream_close,
+)
 from support.plain_tts import AUDIO_END, CLEAR, CLEARED, CLOSE, FLUSH, FLUSHED, INIT, QUIET, live, new, speaking, text
 
 # Connections that end
@@ -39,10 +51,10 @@ def test_a_session_of_one_turn_dials_once_on_a_route_that_takes_one_turn() -> No
     talk = speaking(model="soniox/tts-rt:v1")
 
     assert talk.upstream(AUDIO_END) == [down(AUDIO_END), retire(0)]
-    assert talk.client(CLOSE) == [goodbye(1000)]
+    assert talk.client(CLOSE) == [client_closed(1000)]
 
 
-def test_a_connection_kept_ready_for_the_next_turn_is_not_missed_when_it_goes() -> None:
+def test_the_loss_of_a_connection_kept_for_the_next_turn_is_not_noticed() -> None:
     talk = speaking(model="soniox/tts-rt:v1")
     talk.upstream(AUDIO_END)
 
@@ -75,7 +87,7 @@ def test_the_age_of_a_standby_connection_counts() -> None:
     assert talk.wait(1) == [retire(0)]
 
 
-def test_an_old_connection_says_its_turn_to_the_end() -> None:
+def test_an_old_connection_finishes_its_turn() -> None:
     talk = live(rotate_seconds=1500, terminal_timeout=10_000)
     talk.wait(1400)
     talk.client(text("one"), FLUSH)
@@ -154,7 +166,7 @@ def test_each_turn_may_be_sent_again_once() -> None:
         talk.wait(QUIET)
 
 
-def test_a_turn_lost_while_it_grows_goes_on_growing() -> None:
+def test_a_turn_lost_before_its_flush_can_get_more_text() -> None:
     talk = live()
     talk.client(text("one"))
     talk.lost()
@@ -185,20 +197,20 @@ def test_a_redial_that_is_refused_ends_the_session() -> None:
     talk.client(text("one"), FLUSH)
     talk.lost()
 
-    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), goodbye(1008)]
+    assert talk.lost(GatewayError("auth_error", "the key", status=401)) == [fatal("auth_error"), client_closed(1008)]
 
 
 def test_an_upstream_that_does_not_come_back_ends_the_session() -> None:
     talk = live(reconnect_seconds=60)
     talk.client(text("one"), FLUSH)
     begun = talk.now
-    said = talk.lost()
+    steps = talk.lost()
     while not talk.over:
-        said = talk.lost(GatewayError("not_ready", "busy", status=503))
+        steps = talk.lost(GatewayError("not_ready", "busy", status=503))
         if not talk.over:
             talk.wait(talk.machine.deadline - talk.now)  # type: ignore[operator] # there is one
 
-    assert said == [fatal("not_ready"), goodbye(1013)]
+    assert steps == [fatal("not_ready"), client_closed(1013)]
     assert 50 < talk.now - begun <= 60
 
 
@@ -211,7 +223,7 @@ def test_a_loss_with_nobody_waiting_does_not_count_as_an_outage() -> None:
     assert talk.lost(GatewayError("not_ready", "busy", status=503)) == [dial(2)]
 
 
-def test_three_short_lives_in_a_row_end_the_session() -> None:
+def test_three_short_connections_in_a_row_end_the_session() -> None:
     talk = live()
     talk.client(*[text("one"), FLUSH] * 5)
     assert talk.lost() == [dial(1)]
@@ -219,11 +231,11 @@ def test_three_short_lives_in_a_row_end_the_session() -> None:
     assert talk.lost() == [refusal("upstream_closed"), down(AUDIO_END), dial(2)]
     talk.ready()
 
-    assert talk.lost() == [fatal("upstream_closed"), goodbye(1011)]
+    assert talk.lost() == [fatal("upstream_closed"), client_closed(1011)]
     assert "3 connections in a row" in talk.errors[-1]["message"]
 
 
-def test_short_lives_that_end_with_their_turn_by_design_do_not_count() -> None:
+def test_short_connections_that_end_with_their_turn_by_design_do_not_count() -> None:
     talk = live()
     for _ in range(10):
         talk.client(text("one"), FLUSH)
@@ -242,19 +254,19 @@ def test_ready_is_sent_once_however_many_connections_there_are() -> None:
     assert talk.ready() == [up(text("one"), 1)]
 
 
-def test_news_of_an_earlier_connection_is_ignored() -> None:
+def test_events_of_an_earlier_connection_are_ignored() -> None:
     talk = live()
     talk.client(text("one"), FLUSH)
     talk.lost()
     talk.ready()
 
     assert talk.upstream(b"old", AUDIO_END, CLEARED, connection=0) == []
-    assert talk.machine.upstream_lost(0, hung_up(), talk.now) == []
+    assert talk.machine.upstream_lost(0, upstream_close(), talk.now) == []
     assert talk.machine.upstream_ready(0, json.dumps(READY), talk.now) == []
     assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
 
 
-def test_an_idle_connection_that_is_lost_or_expires_is_not_seen() -> None:
+def test_the_client_does_not_notice_that_an_idle_connection_is_lost_or_expires() -> None:
     talk = speaking()
     talk.upstream(AUDIO_END)
     talk.wait(120)
@@ -296,14 +308,14 @@ def test_a_spent_session_is_replaced_and_the_turn_sent_again() -> None:
         {"status_code": 422, "message": "that language is not for this voice"},
     ],
 )
-def test_an_error_that_saying_again_cannot_help_fails_the_turn_at_once(error: dict[str, Any]) -> None:
+def test_an_error_that_a_retry_cannot_change_fails_the_turn_at_once(error: dict[str, Any]) -> None:
     talk = live()
     talk.client(text("one"), FLUSH, text("two"))
 
-    said = talk.upstream({"type": "error", **error})
+    steps = talk.upstream({"type": "error", **error})
 
-    assert [what[0] for what in said] == ["retire", "error", "down", "dial"]
-    assert said[2] == down(AUDIO_END)
+    assert [what[0] for what in steps] == ["retire", "error", "down", "dial"]
+    assert steps[2] == down(AUDIO_END)
     assert talk.errors[0]["retryable"] is False
 
 
@@ -317,49 +329,49 @@ def test_an_error_after_audio_fails_the_turn() -> None:
     ]
 
 
-# One terminal a turn, also where it failed before the client had said all of it
+# One terminal per turn, even if the turn failed before the client had sent all of its text
 
 
-def failed_before_its_flush() -> tuple[Conversation, list[Said]]:
+def failed_before_its_flush() -> tuple[Conversation, list[Step]]:
     talk = live()
     talk.client(text("one"))
     talk.upstream(b"1")
-    said = talk.lost()
-    assert said[0] == refusal("upstream_closed")
-    return talk, said
+    steps = talk.lost()
+    assert steps[0] == refusal("upstream_closed")
+    return talk, steps
 
 
 def test_a_turn_that_failed_before_its_flush_has_one_terminal() -> None:
-    talk, said = failed_before_its_flush()
+    talk, steps = failed_before_its_flush()
 
-    said += talk.client(FLUSH)
-    said += talk.wait(1000)
+    steps += talk.client(FLUSH)
+    steps += talk.wait(1000)
 
-    assert said.count(down(AUDIO_END)) == 1
+    assert steps.count(down(AUDIO_END)) == 1
     assert talk.client(text("two"), FLUSH) == [dial(1)]
 
 
-def test_a_turn_that_failed_before_its_flush_has_one_terminal_whatever_else_it_says() -> None:
-    talk, said = failed_before_its_flush()
+def test_a_turn_that_failed_before_its_flush_has_one_terminal_whatever_text_follows() -> None:
+    talk, steps = failed_before_its_flush()
 
-    said += talk.client(text("the rest"), FLUSH, text("new"), FLUSH)
+    steps += talk.client(text("the rest"), FLUSH, text("new"), FLUSH)
     for _ in range(3):
         if talk.open.get(talk.newest) is False:
-            said += talk.ready()
+            steps += talk.ready()
         if talk.open.get(talk.newest):
-            said += talk.upstream(AUDIO_END)
-        said += talk.wait(QUIET)
+            steps += talk.upstream(AUDIO_END)
+        steps += talk.wait(QUIET)
 
-    assert said.count(down(AUDIO_END)) == 2  # its own and that of the new one
+    assert steps.count(down(AUDIO_END)) == 2  # its own terminal and that of the new turn
     assert talk.machine.deadline is None
 
 
 def test_a_turn_that_failed_and_is_never_flushed_ends_by_itself() -> None:
-    talk, said = failed_before_its_flush()
+    talk, steps = failed_before_its_flush()
 
-    said += talk.wait(1000)
+    steps += talk.wait(1000)
 
-    assert said.count(down(AUDIO_END)) == 1
+    assert steps.count(down(AUDIO_END)) == 1
     assert talk.machine.deadline is None
 
 
@@ -372,7 +384,7 @@ def test_a_turn_that_failed_can_be_cleared_and_the_next_is_whole() -> None:
     assert talk.upstream(b"2", AUDIO_END) == [down(b"2"), down(AUDIO_END)]
 
 
-def test_the_flush_of_a_turn_that_idled_away_draws_no_second_terminal() -> None:
+def test_the_flush_of_a_turn_that_ended_by_itself_causes_no_second_terminal() -> None:
     talk = live(context_idle=60)
     talk.client(text("one"))
     talk.upstream(b"1")

@@ -1,4 +1,4 @@
-"""A plain TTS session in which both sides do anything, and one in which upstream behaves."""
+"""A plain TTS session in which both sides do anything, and one with a well-behaved upstream."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.conversation import Said, odd_client_messages, odd_upstream_messages
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from support.any_order import AnyOrder
+from support.conversation import Step, odd_client_messages, odd_upstream_messages
 from support.plain_tts import AUDIO_END, CLEAR, CLEARED, CLOSE, FLUSH, FLUSHED, INIT, live, new, text
 
 
-class AnySpeech(RuleBasedStateMachine):
-    """Whatever client and upstream do, in any order: ``Conversation`` checks each command."""
+class AnySpeech(AnyOrder):
+    """Client and upstream do anything in any order, and ``Conversation`` checks each command."""
 
     @initialize(
         flush=st.sampled_from(["standalone", "inline"]),
@@ -24,8 +25,8 @@ class AnySpeech(RuleBasedStateMachine):
     def start(self, flush: Any, form: Any, begun: bool) -> None:
         self.talk = live(flush=flush, terminal_form=form) if begun else new(flush=flush, terminal_form=form)
 
-    def follow(self, said: list[Said]) -> None:
-        self.heard = said
+    def follow(self, steps: list[Step]) -> None:
+        self.steps = steps
         assert len(self.talk.open) <= 1, "one connection is enough for a plain session"
         if self.talk.over:
             assert not self.talk.open, "a connection was left behind"
@@ -41,14 +42,9 @@ class AnySpeech(RuleBasedStateMachine):
         self.follow(self.talk.client(message))
 
     @rule()
-    def goes(self) -> None:
+    def leaves(self) -> None:
         if not self.talk.over and len(self.talk.inits) > 2:
-            self.follow(self.talk.client_goes())
-
-    @precondition(lambda self: self.talk.open.get(self.talk.newest) is False)
-    @rule()
-    def ready(self) -> None:
-        self.follow(self.talk.ready())
+            self.follow(self.talk.client_leaves())
 
     @precondition(lambda self: self.talk.open.get(self.talk.newest))
     @rule(
@@ -60,19 +56,9 @@ class AnySpeech(RuleBasedStateMachine):
     def upstream(self, message: Any) -> None:
         self.follow(self.talk.upstream(message))
 
-    @precondition(lambda self: self.talk.newest in self.talk.open)
-    @rule(code=st.sampled_from([1000, 1005, 1006, 1008, 1011]))
-    def lost(self, code: int) -> None:
-        self.follow(self.talk.lost(code))
-
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 1.0, 15.0, 100.0]))
     def time(self, seconds: float) -> None:
         self.follow(self.talk.wait(seconds))
-
-    @invariant()
-    def knows_when_it_is_over(self) -> None:
-        if hasattr(self, "talk") and self.talk.over:
-            assert self.talk.machine.deadline is None
 
 
 TestAnySpeech = AnySpeech.TestCase
@@ -81,7 +67,7 @@ TestAnySpeech.settings = settings(max_examples=100, stateful_step_count=40, dead
 
 @dataclass
 class Turn:
-    """A turn as the client knows it."""
+    """A turn from the client's point of view."""
 
     number: int
     flushed: bool = False
@@ -89,13 +75,13 @@ class Turn:
 
 @dataclass
 class Upstream:
-    """A provider in good order: it says what it was told, turn after turn, and acknowledges a clear."""
+    """A well-behaved upstream connection: it speaks one turn after the other and acknowledges a clear."""
 
-    turns: deque[tuple[int, bool]] = field(default_factory=deque)  # (which, flushed)
-    clearing: bool = False  # what was sent is to be dropped, and that acknowledged
-    late: bool = False  # it had ended before it could be dropped; that is acknowledged all the same
+    turns: deque[tuple[int, bool]] = field(default_factory=deque)  # (number of the turn, whether it is flushed)
+    clearing: bool = False  # a clear arrived that is not acknowledged yet
+    late: bool = False  # the turn ended before the clear arrived, which is acknowledged all the same
 
-    def take(self, message: dict[str, Any]) -> None:
+    def receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "clear":
             self.clearing = True
             return
@@ -110,17 +96,17 @@ class Upstream:
                 assert self.turns[-1][0] in (0, number), "a turn began before the one before it was flushed"
                 self.turns[-1] = (number, False)
         if message["type"] == "flush" or message.get("flush"):
-            assert unfinished or message["type"] == "text", "a flush of nothing went up"
+            assert unfinished or message["type"] == "text", "a flush without text went up"
             assert self.turns[-1][0], "spaces alone went up"
             self.turns[-1] = (self.turns[-1][0], True)
 
 
 class OrderlySpeech(RuleBasedStateMachine):
-    """An upstream that answers in order but may drop: each turn gets its own sound only, and ends exactly once."""
+    """An upstream that answers in order but may drop. Each turn gets only its own audio and ends exactly once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns: deque[Turn] = deque()  # those that the client waits for, the last one perhaps unflushed
+        self.turns: deque[Turn] = deque()  # the turns that the client waits for; the last one may be unflushed
         self.count = 0
         self.upstreams: dict[int, Upstream] = {}
         self.cut = False  # the unflushed turn failed before its flush
@@ -130,14 +116,14 @@ class OrderlySpeech(RuleBasedStateMachine):
         self.talk = new(flush=flush, terminal_form=form, context_idle=10_000, first_audio_timeout=500)
         self.follow(self.talk.client(INIT))
 
-    def follow(self, said: list[Said]) -> None:
-        for what in said:
+    def follow(self, steps: list[Step]) -> None:
+        for what in steps:
             match what:
                 case ("up", number, message):
-                    self.upstreams.setdefault(number, Upstream()).take(message)
+                    self.upstreams.setdefault(number, Upstream()).receive(message)
                 case ("down", bytes(data)):
-                    assert self.turns, "sound came that belongs to no turn"
-                    assert data == self.turns[0].number.to_bytes(4, "big"), "sound of another turn"
+                    assert self.turns, "audio came that belongs to no turn"
+                    assert data == self.turns[0].number.to_bytes(4, "big"), "audio of another turn"
                 case ("down", {"type": "audio_end" | "flushed"}):
                     assert self.turns, "a terminal came that belongs to no turn"
                     self.cut = not self.turns.popleft().flushed
@@ -181,11 +167,11 @@ class OrderlySpeech(RuleBasedStateMachine):
     @rule()
     def ready(self) -> None:
         self.follow(self.talk.ready())
-        self.time(5)  # a life that counts
+        self.time(5)  # long enough that the connection does not count as short-lived
 
     @precondition(lambda self: (upstream := self.current()) and upstream.turns and upstream.turns[0][0])
     @rule()
-    def sound(self) -> None:
+    def audio(self) -> None:
         upstream = self.current()
         assert upstream
         self.follow(self.talk.upstream(upstream.turns[0][0].to_bytes(4, "big")))
@@ -242,11 +228,11 @@ class OrderlySpeech(RuleBasedStateMachine):
             elif upstream and upstream.clearing:
                 self.confirm()
             elif upstream and upstream.late:
-                # A route may acknowledge a clear by the turn's terminal only, which counts after a second.
+                # A route may acknowledge a clear only by the terminal of the turn, which counts after a second.
                 self.time(1)
                 upstream.late = False
             elif upstream and upstream.turns:
-                self.sound()
+                self.audio()
                 self.end(False, False, AUDIO_END)
             self.time(0.1)
         assert not self.turns, "a turn never ended"

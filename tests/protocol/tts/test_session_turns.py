@@ -12,7 +12,7 @@ from support.plain_tts import AUDIO_END, FLUSH, FLUSHED, QUIET, live, opening, s
 
 
 @pytest.mark.parametrize(
-    ("terminal", "option", "told"),
+    ("terminal", "option", "expected"),
     [
         ({"type": "audio_end", "duration": 1.5}, "upstream", {"type": "audio_end", "duration": 1.5}),
         ({"type": "flushed"}, "upstream", {"type": "flushed"}),
@@ -27,20 +27,20 @@ from support.plain_tts import AUDIO_END, FLUSH, FLUSHED, QUIET, live, opening, s
     ],
 )
 def test_a_turn_ends_in_the_form_that_the_client_is_promised(
-    terminal: dict[str, Any], option: str, told: dict[str, Any]
+    terminal: dict[str, Any], option: str, expected: dict[str, Any]
 ) -> None:
     talk = speaking(terminal_form=option)
 
-    heard = talk.upstream(terminal)
+    steps = talk.upstream(terminal)
 
-    assert len(heard) == 1
-    assert heard[0][1].items() >= told.items()
-    assert heard[0][1]["type"] == told["type"]
+    assert len(steps) == 1
+    assert steps[0][1].items() >= expected.items()
+    assert steps[0][1]["type"] == expected["type"]
 
 
 @pytest.mark.parametrize("again", [AUDIO_END, FLUSHED, {"type": "done"}])
 @pytest.mark.parametrize("first", [AUDIO_END, FLUSHED])
-def test_a_turn_ends_once_however_often_upstream_says_it(first: dict[str, Any], again: dict[str, Any]) -> None:
+def test_a_turn_ends_once_however_many_terminals_upstream_sends(first: dict[str, Any], again: dict[str, Any]) -> None:
     talk = speaking()
 
     assert talk.upstream(first) == [down(first)]
@@ -51,9 +51,9 @@ def test_a_turn_ends_once_however_often_upstream_says_it(first: dict[str, Any], 
 def test_audio_and_the_end_can_come_in_one_message() -> None:
     talk = speaking()
 
-    sound, end = talk.upstream({"audio": "QUJD", "isFinal": True})
+    audio, end = talk.upstream({"audio": "QUJD", "isFinal": True})
 
-    assert sound == down(b"ABC")
+    assert audio == down(b"ABC")
     assert end[1]["type"] == "audio_end"
     assert talk.upstream({"audio": "QUJD"}) == [retire(0)]
 
@@ -79,7 +79,7 @@ def test_a_terminal_without_audio_ends_the_turn_too() -> None:
     assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]
 
 
-def test_a_segments_end_before_the_flush_is_not_the_turns() -> None:
+def test_the_end_of_a_segment_before_the_flush_is_not_that_of_the_turn() -> None:
     talk = live()
     talk.client(text("one"))
 
@@ -105,11 +105,11 @@ def test_a_second_ready_is_not_passed_on() -> None:
     assert talk.machine.counts["extra_ready"] == 1
 
 
-@pytest.mark.parametrize("said", ["", "nonsense", "[]", "1"])
-def test_what_upstream_says_without_sense_is_counted_and_not_passed_on(said: str) -> None:
+@pytest.mark.parametrize("message", ["", "nonsense", "[]", "1"])
+def test_an_invalid_message_of_upstream_is_counted_and_not_passed_on(message: str) -> None:
     talk = speaking()
 
-    assert talk.upstream(said) == []
+    assert talk.upstream(message) == []
     assert talk.machine.counts["unreadable_upstream_message"] == 1
 
 
@@ -127,7 +127,7 @@ def test_audio_that_cannot_be_decoded_fails_the_turn(broken: str) -> None:
 # Several turns
 
 
-def test_turns_go_up_one_at_a_time_with_quiet_between() -> None:
+def test_turns_go_up_one_at_a_time_with_a_pause_between_them() -> None:
     talk = live()
 
     assert talk.client(text("one"), FLUSH, text("two"), FLUSH, text("three")) == [up(text("one")), up(FLUSH)]
@@ -140,7 +140,7 @@ def test_turns_go_up_one_at_a_time_with_quiet_between() -> None:
     assert talk.client(FLUSH) == [up(FLUSH)]
 
 
-def test_a_turn_that_comes_within_the_quiet_waits_for_its_end() -> None:
+def test_a_turn_that_comes_within_the_pause_waits_for_its_end() -> None:
     talk = speaking()
     talk.upstream(AUDIO_END)
     talk.wait(0.06)
@@ -150,7 +150,7 @@ def test_a_turn_that_comes_within_the_quiet_waits_for_its_end() -> None:
     assert talk.wait(0.02) == [up(text("two")), up(FLUSH)]
 
 
-def test_a_turn_that_comes_after_the_quiet_goes_up_at_once() -> None:
+def test_a_turn_that_comes_after_the_pause_goes_up_at_once() -> None:
     talk = speaking()
     talk.upstream(AUDIO_END)
     talk.wait(QUIET)
@@ -159,7 +159,7 @@ def test_a_turn_that_comes_after_the_quiet_goes_up_at_once() -> None:
     assert len(talk.inits) == 1
 
 
-def test_a_late_second_terminal_prolongs_the_quiet() -> None:
+def test_a_late_second_terminal_prolongs_the_pause() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
     talk.upstream(AUDIO_END)
@@ -170,13 +170,13 @@ def test_a_late_second_terminal_prolongs_the_quiet() -> None:
     assert talk.wait(0.01) == [up(text("two")), up(FLUSH)]
 
 
-def test_a_second_terminal_later_than_the_quiet_cuts_no_turn_without_audio() -> None:
+def test_a_second_terminal_after_the_pause_cuts_no_turn_without_audio() -> None:
     talk = speaking()
     talk.client(text("two"), FLUSH)
     talk.upstream(AUDIO_END)
     assert talk.wait(QUIET) == [up(text("two")), up(FLUSH)]
 
-    assert talk.upstream(AUDIO_END) == []  # the first turn's, said once more
+    assert talk.upstream(AUDIO_END) == []  # the first turn's terminal once more
     assert talk.upstream(b"2") == [down(b"2")]
     assert talk.wait(1) == []
     assert talk.upstream(AUDIO_END) == [down(AUDIO_END)]
@@ -225,9 +225,9 @@ def test_stray_audio_in_one_message_with_an_end_harms_no_later_turn() -> None:
 def test_a_flush_on_the_text_ends_the_turn() -> None:
     talk = live()
 
-    said = talk.client(text("one", flush=True), text("two", flush=True))
+    steps = talk.client(text("one", flush=True), text("two", flush=True))
 
-    assert said in ([up(text("one", flush=True))], [up(text("one")), up(FLUSH)])
+    assert steps in ([up(text("one", flush=True))], [up(text("one")), up(FLUSH)])
     assert talk.upstream(b"1", AUDIO_END) == [down(b"1"), down(AUDIO_END)]
     assert talk.wait(QUIET) != []
 
@@ -242,9 +242,9 @@ def test_a_second_flush_does_not_end_the_next_turn_too() -> None:
     assert talk.machine.counts["empty_flushes"] == 1
 
 
-@pytest.mark.parametrize(("form", "told"), [("upstream", AUDIO_END), ("flushed", FLUSHED)])
-def test_a_flush_of_nothing_is_answered_here(form: str, told: dict[str, Any]) -> None:
-    assert live(terminal_form=form).client(FLUSH) == [down(told)]
+@pytest.mark.parametrize(("form", "expected"), [("upstream", AUDIO_END), ("flushed", FLUSHED)])
+def test_a_flush_without_text_is_answered_by_the_sidecar(form: str, expected: dict[str, Any]) -> None:
+    assert live(terminal_form=form).client(FLUSH) == [down(expected)]
 
 
 # The end of a turn on the last text (SLNG_FLUSH=inline)
@@ -296,7 +296,7 @@ def test_inline_a_pipelined_turn_waits_as_well() -> None:
 # Nothing to say
 
 
-def test_a_turn_of_spaces_ends_here() -> None:
+def test_a_turn_of_spaces_is_ended_by_the_sidecar() -> None:
     talk = live()
 
     assert talk.client(text(" \n")) == []
@@ -319,12 +319,12 @@ def test_spaces_alone_do_not_keep_the_machine_awake() -> None:
     assert talk.wait(1)[-1] == down(AUDIO_END)
 
 
-def test_a_turn_of_spaces_between_two_ends_in_its_order() -> None:
+def test_a_turn_of_spaces_between_two_others_ends_in_order() -> None:
     talk = live()
     talk.client(text("one"), FLUSH, text(" "), FLUSH, text("three"), FLUSH)
 
-    said = talk.upstream(b"1", AUDIO_END) + talk.wait(QUIET)
-    assert [what for what in said if what[0] != "error"] == [
+    steps = talk.upstream(b"1", AUDIO_END) + talk.wait(QUIET)
+    assert [what for what in steps if what[0] != "error"] == [
         down(b"1"),
         down(AUDIO_END),
         down(AUDIO_END),

@@ -1,4 +1,4 @@
-"""``GET /v1/models``: upstream's catalogue and what is configured here."""
+"""``GET /v1/models``: upstream's catalogue and the models of the settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
 import pytest
 from slng_sidecar.net.serving import listen_tcp, serving
 from slng_sidecar.protocol.errors import GatewayError
@@ -20,16 +19,13 @@ from slng_sidecar.upstream.bridge import HttpBridge
 from slng_sidecar.upstream.connection import Limits
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
+from support.http_tools import http_client
 from support.running import AURA, KEY, NOVA, gateway_and_simulator, running_gateway
 
 
-def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=30)
-
-
-async def test_the_catalogue_and_the_configured_ones_are_listed_as_openai_lists_models() -> None:
+async def test_the_models_of_the_catalogue_and_of_the_settings_are_listed_as_openai_lists_models() -> None:
     settings: dict[str, Any] = {"slng_tts_model": "acme/house:1", "sidecar_model_aliases": "fast=slng/x/y:1"}
-    async with gateway_and_simulator(**settings) as (url, _), client(url) as http:
+    async with gateway_and_simulator(**settings) as (url, _), http_client(url) as http:
         reply = await http.get("/v1/models")
         assert reply.status_code == 200
         assert reply.json()["object"] == "list"
@@ -48,14 +44,14 @@ async def test_the_catalogue_and_the_configured_ones_are_listed_as_openai_lists_
 async def test_a_catalogue_that_does_not_answer_is_an_error_that_names_it() -> None:
     async with running_simulator(SimulatorOptions.fast()) as simulator:
         gone = simulator.url
-    async with running_gateway(gone) as url, client(url) as http:
+    async with running_gateway(gone) as url, http_client(url) as http:
         reply = await http.get("/v1/models")
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_unreachable")
         assert gone.removeprefix("ws://") in reply.json()["error"]["message"]
 
 
 class Scripted:
-    """An upstream that gives its replies in turn, the last one for ever, and notes what it was asked."""
+    """An upstream that sends its replies in turn, repeats the last one, and records the requests."""
 
     def __init__(self, *replies: Response) -> None:
         self._replies = list(replies)
@@ -75,7 +71,7 @@ class Scripted:
 
 @contextlib.asynccontextmanager
 async def catalogue_of(upstream: Scripted, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[Any]:
-    """Serve an upstream; give a call for the models in its catalogue."""
+    """Serve an upstream and yield a function that returns the models in its catalogue."""
     bridge = HttpBridge(Limits(), first_audio_timeout=5, silence_timeout=5)
     catalogue = Catalogue(bridge.client, clock)
     sock = listen_tcp("127.0.0.1", 0)
@@ -107,7 +103,7 @@ async def test_all_pages_are_read_once_in_five_minutes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "status", "says"),
+    ("reply", "status", "message_part"),
     [
         (JSONResponse({"error": "Unauthorized"}, 401), 401, "SLNG_API_KEY"),
         (Response("<html>", 404), 502, "HTTP 404"),
@@ -119,9 +115,11 @@ async def test_all_pages_are_read_once_in_five_minutes() -> None:
         (Response("[" + " " * 9_000_000), 502, "too long"),
     ],
 )
-async def test_what_is_no_catalogue_is_an_error_and_asked_for_again(reply: Response, status: int, says: str) -> None:
+async def test_an_invalid_catalogue_is_an_error_and_requested_again(
+    reply: Response, status: int, message_part: str
+) -> None:
     async with catalogue_of(Scripted(reply, page(1))) as models:
-        with pytest.raises(GatewayError, match=says) as caught:
+        with pytest.raises(GatewayError, match=message_part) as caught:
             await models()
         assert caught.value.status == status
         assert KEY not in caught.value.message
@@ -144,13 +142,13 @@ async def test_an_endless_catalogue_fails_all_waiting_requests(monkeypatch: pyte
         assert len(upstream.asked) < 5
 
 
-async def test_items_that_name_no_model_are_passed_over() -> None:
+async def test_items_that_name_no_model_are_skipped() -> None:
     items = [{"code": "a/b"}, {"name": "x"}, "a/c", {"code": 5}, {"code": "c/d", "provider_code": 7}]
     async with catalogue_of(Scripted(JSONResponse(items))) as models:
         assert [model["id"] for model in await models()] == ["a/b", "c/d"]
 
 
-async def test_a_catalogue_that_repeats_the_key_is_freed_of_it() -> None:
+async def test_the_key_is_removed_from_a_catalogue_that_repeats_it() -> None:
     listed = JSONResponse({"data": [{"code": f"a/{KEY}", "provider_code": f"of {KEY}"}]})
     async with catalogue_of(Scripted(listed)) as models:
         assert await models() == [{"id": "a/[key]", "object": "model", "created": 0, "owned_by": "of [key]"}]

@@ -1,4 +1,4 @@
-"""``POST /v1/audio/speech``: OpenAI's shape of HTTP speech."""
+"""``POST /v1/audio/speech``: HTTP speech in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -15,24 +15,15 @@ import httpx
 import pytest
 import soundfile
 from slng_sidecar.config import load_settings
-from slng_sidecar.engines import signal
 from slng_sidecar.keys import ConfigError
 from slng_sidecar.simulator import SimulatorOptions
+from support.http_tools import http_client, server_sent_events
+from support.numbered_signal import whole_words
 from support.processes import need
 from support.running import AURA, gateway_and_simulator
 
 PATH = "/v1/audio/speech"
 LONG = " ".join(f"n{n}" for n in range(1, 60))
-
-
-def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=30)
-
-
-def numbers(pcm: bytes, rate: int = 24_000) -> list[int]:
-    found = signal.decode(pcm, rate)
-    assert all(word.whole for word in found)
-    return [word.number for word in found]
 
 
 @pytest.mark.parametrize(
@@ -44,18 +35,18 @@ def numbers(pcm: bytes, rate: int = 24_000) -> list[int]:
         ({}, "audio/pcm", "audio/pcm;rate=24000"),
     ],
 )
-async def test_a_wav_comes_unless_pcm_is_asked_for(asked: dict[str, Any], accept: str, media_type: str) -> None:
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+async def test_a_wav_comes_unless_pcm_is_requested(asked: dict[str, Any], accept: str, media_type: str) -> None:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         body = {"model": "tts-1", "input": "n1 n2", "voice": "alloy", **asked}
         reply = await http.post(PATH, json=body, headers={"Accept": accept})
         assert (reply.status_code, reply.headers["content-type"]) == (200, media_type)
         assert reply.headers["x-model"] == AURA
         assert "x-ignored" not in reply.headers
-        assert numbers(reply.content[44 if media_type == "audio/wav" else 0 :]) == [1, 2]
+        assert whole_words(reply.content[44 if media_type == "audio/wav" else 0 :], 24_000) == [1, 2]
 
 
-async def test_pcm_is_24_khz_unless_asked_otherwise_whatever_upstream_returns() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(http_rate=48_000)) as (url, _), client(url) as http:
+async def test_pcm_is_24_khz_by_default_whatever_upstream_returns() -> None:
+    async with gateway_and_simulator(SimulatorOptions.fast(http_rate=48_000)) as (url, _), http_client(url) as http:
         wav = await http.post(PATH, json={"input": LONG})
         assert wav.headers["x-sample-rate"] == "48000"
         seconds = (len(wav.content) - 44) / 2 / 48_000
@@ -83,7 +74,7 @@ async def test_names_of_models_and_voices_are_aliases_defaults_or_themselves(
         "sidecar_voice_aliases": {"echo": "aura-2-orion-en"},
         "slng_tts_voice": "house",
     }
-    async with gateway_and_simulator(**settings) as (url, simulator), client(url) as http:
+    async with gateway_and_simulator(**settings) as (url, simulator), http_client(url) as http:
         reply = await http.post(PATH, json={"input": "n1", **asked})
         assert (reply.status_code, reply.headers["x-model"]) == (200, model)
         (record,) = simulator.log.of("http")
@@ -91,7 +82,7 @@ async def test_names_of_models_and_voices_are_aliases_defaults_or_themselves(
 
 
 @pytest.mark.parametrize("value", ["fast", "fast=aura", "=x/y"])
-def test_an_alias_that_names_no_model_is_a_setting_s_error(value: str) -> None:
+def test_an_alias_that_names_no_model_is_an_error_in_the_settings(value: str) -> None:
     if value == "=x/y":
         assert load_settings(slng_api_key="k", sidecar_model_aliases=value)
         return
@@ -99,8 +90,8 @@ def test_an_alias_that_names_no_model_is_a_setting_s_error(value: str) -> None:
         load_settings(slng_api_key="k", sidecar_model_aliases=value)
 
 
-async def test_language_and_speed_go_upstream_and_openai_s_own_speed_of_one_costs_nothing() -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+async def test_language_and_speed_go_upstream_and_openai_s_default_speed_changes_nothing() -> None:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         await http.post(PATH, json={"input": "n1", "speed": 1.0})
         assert [record.kind for record in simulator.log.records] == ["http"]
         await http.post(PATH, json={"input": "n1", "speed": 1.5, "language": "es", "sample_rate": 16_000})
@@ -109,15 +100,15 @@ async def test_language_and_speed_go_upstream_and_openai_s_own_speed_of_one_cost
         assert init["config"] == {"sample_rate": 16_000, "encoding": "linear16", "language": "es", "speed": 1.5}
 
 
-async def test_fields_that_nothing_is_done_about_are_named() -> None:
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+async def test_ignored_fields_are_named() -> None:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         odd = {"instructions": "Sing.", "user": "u", "x\r\ny": 1, "é": 2}
         reply = await http.post(PATH, json={"input": "n1", **odd})
         assert reply.headers["x-ignored"] == "instructions, user"
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "says"),
+    ("body", "status", "message_part"),
     [
         (b"", 400, "not JSON"),
         (b"{}", 400, '"input"'),
@@ -132,11 +123,13 @@ async def test_fields_that_nothing_is_done_about_are_named() -> None:
         (json.dumps({"input": "a" * 10_001}).encode(), 413, "10,000"),
     ],
 )
-async def test_an_unusable_request_is_refused_by_name_before_any_dial(body: bytes, status: int, says: str) -> None:
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+async def test_an_unusable_request_is_refused_by_name_before_any_dial(
+    body: bytes, status: int, message_part: str
+) -> None:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         reply = await http.post(PATH, content=body)
         assert reply.status_code == status
-        assert says in reply.json()["error"]["message"]
+        assert message_part in reply.json()["error"]["message"]
         assert simulator.log.dials == 0
 
 
@@ -146,11 +139,9 @@ TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "
 
 @pytest.mark.parametrize("name", SUFFIX)
 @pytest.mark.parametrize("way", ["bridge", "websocket"])
-async def test_every_format_is_as_long_as_the_same_in_pcm_to_the_millisecond(
-    name: str, way: str, tmp_path: Path
-) -> None:
+async def test_every_format_is_as_long_as_pcm_to_the_millisecond(name: str, way: str, tmp_path: Path) -> None:
     need("ffmpeg")
-    async with gateway_and_simulator(slng_http_tts=way) as (url, _), client(url) as http:
+    async with gateway_and_simulator(slng_http_tts=way) as (url, _), http_client(url) as http:
         pcm = (await http.post(PATH, json={"input": LONG, "response_format": "pcm"})).content
         reply = await http.post(PATH, json={"input": LONG, "response_format": name})
     assert reply.headers["content-type"] == TYPES[name]
@@ -159,7 +150,7 @@ async def test_every_format_is_as_long_as_the_same_in_pcm_to_the_millisecond(
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "s16le", "-ar", "24000", "-ac", "1", "-"]
     read = subprocess.run(command, capture_output=True, check=True).stdout
     late_ms = (len(read) - len(pcm)) / 48
-    # MP3 and AAC cannot say in a stream how much of their first and last frames is padding.
+    # A stream of MP3 or AAC cannot record how much of its first and last frames is padding.
     assert 0 <= late_ms <= (100 if name in ("mp3", "aac") else 0.5)
     if name in ("wav", "flac"):
         assert read == pcm
@@ -177,7 +168,7 @@ async def test_encoded_bytes_leave_while_upstream_still_speaks(name: str) -> Non
     options = SimulatorOptions.fast(pace=2)
     async with (
         gateway_and_simulator(options) as (url, simulator),
-        client(url) as http,
+        http_client(url) as http,
         http.stream("POST", PATH, json={"input": LONG, "response_format": name}) as reply,
     ):
         pieces = reply.aiter_raw()
@@ -186,23 +177,19 @@ async def test_encoded_bytes_leave_while_upstream_still_speaks(name: str) -> Non
         assert simulator.log.of("http")[0].ended is None
 
 
-def events(body: str) -> list[dict[str, Any]]:
-    return [json.loads(line.removeprefix("data: ")) for line in body.split("\n\n") if line]
-
-
 async def test_server_sent_events_carry_the_same_audio() -> None:
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         body = {"input": "n1 n2", "response_format": "pcm", "stream_format": "sse"}
         reply = await http.post(PATH, json=body)
         assert reply.headers["content-type"] == "text/event-stream"
-        told = events(reply.text)
-        assert [event["type"] for event in told] == ["speech.audio.delta"] * (len(told) - 1) + ["speech.audio.done"]
-        assert numbers(b"".join(base64.b64decode(event["audio"]) for event in told[:-1])) == [1, 2]
+        events = server_sent_events(reply.text)
+        assert [event["type"] for event in events] == ["speech.audio.delta"] * (len(events) - 1) + ["speech.audio.done"]
+        assert whole_words(b"".join(base64.b64decode(event["audio"]) for event in events[:-1]), 24_000) == [1, 2]
 
 
 @pytest.mark.parametrize("asked", [{"stream_format": "sse"}, {"response_format": "mp3"}, {"response_format": "flac"}])
 async def test_a_failure_in_mid_sentence_breaks_every_form_off(asked: dict[str, str]) -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(break_bytes=60_000)) as (url, _), client(url) as http:
+    async with gateway_and_simulator(SimulatorOptions.fast(break_bytes=60_000)) as (url, _), http_client(url) as http:
         got = bytearray()
 
         async def read() -> None:
@@ -214,11 +201,11 @@ async def test_a_failure_in_mid_sentence_breaks_every_form_off(asked: dict[str, 
         with pytest.raises(httpx.RemoteProtocolError):
             await read()
         if "stream_format" in asked:
-            assert events(got.decode())[-1]["error"]["code"] == "upstream_closed"
+            assert server_sent_events(got.decode())[-1]["error"]["code"] == "upstream_closed"
 
 
 async def test_a_client_that_leaves_in_mid_file_stops_upstream() -> None:
-    async with gateway_and_simulator(SimulatorOptions.fast(pace=1)) as (url, simulator), client(url) as http:
+    async with gateway_and_simulator(SimulatorOptions.fast(pace=1)) as (url, simulator), http_client(url) as http:
         async with http.stream("POST", PATH, json={"input": LONG, "response_format": "mp3"}) as reply:
             await anext(reply.aiter_raw())
         (record,) = simulator.log.of("http")
@@ -230,7 +217,7 @@ async def test_without_the_codecs_wav_and_pcm_work_and_the_rest_is_refused_by_na
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    async with gateway_and_simulator() as (url, simulator), client(url) as http:
+    async with gateway_and_simulator() as (url, simulator), http_client(url) as http:
         for name in ("wav", "pcm"):
             assert (await http.post(PATH, json={"input": "n1", "response_format": name})).status_code == 200
         dials = simulator.log.dials
@@ -244,7 +231,7 @@ async def test_without_the_codecs_wav_and_pcm_work_and_the_rest_is_refused_by_na
 
 @pytest.mark.parametrize("name", ["wav", "mp3", "opus"])
 async def test_a_hundred_at_once_are_all_served(name: str) -> None:
-    async with gateway_and_simulator() as (url, _), client(url) as http:
+    async with gateway_and_simulator() as (url, _), http_client(url) as http:
         asked = (http.post(PATH, json={"input": f"n{n} n{n + 1}", "response_format": name}) for n in range(1, 101))
         replies = await asyncio.gather(*asked)
         assert {reply.status_code for reply in replies} == {200}

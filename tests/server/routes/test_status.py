@@ -1,4 +1,4 @@
-"""What the sidecar says of itself: health, metrics, status and its page."""
+"""What the sidecar reports about itself: health, metrics, status and its page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from slng_sidecar.engines import signal
 from slng_sidecar.simulator import Simulator, SimulatorOptions
+from support.http_tools import http_client
 from support.running import AURA, NOVA, STT_INIT, TTS_INIT, gateway_and_simulator, talking
 
 EXTENDED = "slng-sidecar.v1"
 
 
 class Scrape:
-    """What ``/metrics`` said."""
+    """The content of ``/metrics``."""
 
     def __init__(self, text: str) -> None:
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -34,7 +35,7 @@ async def serving(
 ) -> AsyncIterator[tuple[str, Simulator, httpx.AsyncClient]]:
     async with (
         gateway_and_simulator(options, **settings) as (url, simulator),
-        httpx.AsyncClient(trust_env=False, base_url=url) as client,
+        http_client(url) as client,
     ):
         yield url, simulator, client
 
@@ -63,7 +64,7 @@ async def test_turns_audio_and_characters_are_counted_by_model() -> None:
         assert found.value("slng_sidecar_upstream_open_seconds_count", kind="tts") == 1
 
 
-async def test_finalizes_and_what_was_repaired_are_counted() -> None:
+async def test_finalizes_and_repaired_audio_are_counted() -> None:
     async with serving() as (url, simulator, client):
         pcm = signal.encode([signal.SignalWord(number) for number in range(1, 9)])
         async with talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk:
@@ -80,11 +81,11 @@ async def test_finalizes_and_what_was_repaired_are_counted() -> None:
         assert found.value("slng_sidecar_finalize_seconds_count", model=NOVA) == 2
         assert found.value("slng_sidecar_upstream_losses_total", kind="stt", cause="upstream_closed") == 1
         assert found.value("slng_sidecar_stt_repaired_audio_seconds_total", what="replayed") > 0
-        heard = found.value("slng_sidecar_audio_seconds_total", kind="stt", model=NOVA)
-        assert heard == pytest.approx(2 * len(pcm) / 32_000, abs=0.01)
+        seconds = found.value("slng_sidecar_audio_seconds_total", kind="stt", model=NOVA)
+        assert seconds == pytest.approx(2 * len(pcm) / 32_000, abs=0.01)
 
 
-async def test_models_without_end_do_not_fill_the_memory() -> None:
+async def test_any_number_of_models_does_not_fill_the_memory() -> None:
     async with serving() as (url, _, client):
         for number in range(105):
             async with talking(url, "tts", f"a/b:{number}") as talk:
@@ -99,7 +100,7 @@ async def test_models_without_end_do_not_fill_the_memory() -> None:
         assert len(models) <= 101
 
 
-async def test_http_speech_is_counted_whichever_way_it_goes() -> None:
+async def test_http_speech_is_counted_over_either_upstream_api() -> None:
     for way in ("bridge", "websocket"):
         async with serving(slng_http_tts=way) as (_, _, client):
             await client.post(f"/v1/bridges/unmute/tts/{AURA}", json={"text": "n1 n2"})
@@ -109,7 +110,7 @@ async def test_http_speech_is_counted_whichever_way_it_goes() -> None:
             assert found.value("slng_sidecar_audio_seconds_total", kind="tts", model=AURA) > 0.1
             assert found.value("slng_sidecar_overhead_seconds_count") == 1
             assert 0 < found.value("slng_sidecar_overhead_seconds_sum") < 1
-            # Upstream is closed once the reply is through.
+            # The upstream connection closes after the reply is complete.
             async with asyncio.timeout(5):
                 while not (await scrape(client)).value("slng_sidecar_sessions_total", kind="tts", outcome="closed"):
                     await asyncio.sleep(0.02)
@@ -124,7 +125,7 @@ async def test_the_event_loop_is_watched() -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_what_went_wrong_stands_in_the_status_without_words() -> None:
+async def test_the_status_names_the_last_error_without_its_words() -> None:
     async with serving(SimulatorOptions.fast(keys=("another",))) as (url, _, client):
         async with talking(url, "stt", NOVA) as talk:
             await talk.send(STT_INIT)

@@ -7,33 +7,20 @@ import json
 from typing import Any
 
 import pytest
-from slng_sidecar.engines import signal
 from slng_sidecar.simulator import SimulatorOptions
+from support.numbered_signal import speech, whole_words, words
 from support.running import AURA, KEY, NOVA, STT_INIT, TTS_INIT, Talk, gateway_and_simulator, running_gateway, talking
 from websockets.exceptions import InvalidStatus
 
 SIGNAL_STT = "slng/simulator/signal:1"
 
 
-def words(count: int, first: int = 1) -> bytes:
-    """Spell numbered words, with a gap after every fifth."""
-    numbers = range(first, first + count)
-    return signal.encode([signal.SignalWord(number, gap=20 if number % 5 == 0 else 0) for number in numbers])
+def spoken(count: int, first: int = 1) -> bytes:
+    return speech(range(first, first + count), pause_every=5)
 
 
-def spoken(first: int, last: int) -> list[str]:
-    return [f"n{number}" for number in range(first, last + 1)]
-
-
-def heard(talk: Talk) -> list[str]:
+def transcribed(talk: Talk) -> list[str]:
     return " ".join(talk.finals()).split()
-
-
-def heard_in(audio: bytes | bytearray, rate: int = 16000) -> list[int]:
-    """Read back the words of synthesised signal; a broken one fails the test."""
-    found = signal.decode(bytes(audio), rate)
-    assert all(word.whole for word in found)
-    return [word.number for word in found]
 
 
 async def test_speech_goes_up_and_words_come_down() -> None:
@@ -41,21 +28,21 @@ async def test_speech_goes_up_and_words_come_down() -> None:
         await talk.send(STT_INIT)
         ready = await talk.until("ready")
         assert ready["session_id"]
-        await talk.send(words(12), {"type": "close"})
+        await talk.send(spoken(12), {"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard(talk) == spoken(1, 12)
+        assert transcribed(talk) == words(1, 12)
 
 
 async def test_audio_sent_before_upstream_is_ready_is_held_and_sent_in_order() -> None:
     options = SimulatorOptions.fast(upgrade_ms=150, ready_ms=150)
     async with gateway_and_simulator(options) as (url, simulator), talking(url, "stt", NOVA) as talk:
-        audio = words(20)
+        audio = spoken(20)
         await talk.send(STT_INIT)
         for start in range(0, len(audio), 640):
             await talk.send(audio[start : start + 640])
         await talk.send({"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard(talk) == spoken(1, 20)
+        assert transcribed(talk) == words(1, 20)
         assert bytes(simulator.log.of("stt")[0].audio) == audio
 
 
@@ -129,7 +116,7 @@ async def test_the_client_s_bearer_goes_upstream_if_passthrough_is_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "headers", "status", "code", "says"),
+    ("model", "headers", "status", "code", "message_part"),
     [
         (NOVA, {"X-Slng-Provider-Key": "k"}, 400, "config_error", "BYOK is only supported for external STT/TTS routes"),
         ("nova", {}, 400, "bad_request", "'nova' is not a model"),
@@ -148,8 +135,8 @@ async def test_the_client_s_bearer_goes_upstream_if_passthrough_is_on() -> None:
         (NOVA, {"Host": "rebound.example:8765"}, 403, "forbidden_origin", "SIDECAR_ALLOWED_HOSTS"),
     ],
 )
-async def test_what_cannot_be_is_refused_at_the_upgrade_before_any_dial(
-    model: str, headers: dict[str, str], status: int, code: str, says: str
+async def test_an_invalid_request_is_refused_at_the_upgrade_before_any_dial(
+    model: str, headers: dict[str, str], status: int, code: str, message_part: str
 ) -> None:
     async with gateway_and_simulator() as (url, simulator):
         with pytest.raises(InvalidStatus) as caught:
@@ -158,13 +145,13 @@ async def test_what_cannot_be_is_refused_at_the_upgrade_before_any_dial(
         assert caught.value.response.status_code == status
         error = _error_of(caught.value)
         assert error["code"] == error["data"]["code"] == code
-        assert says in error["message"]
+        assert message_part in error["message"]
         assert error["fatal"] is True
         assert error["retryable"] is False
         assert simulator.log.dials == 0
 
 
-async def test_an_unknown_path_is_refused_with_the_paths_there_are() -> None:
+async def test_an_unknown_path_is_refused_with_the_existing_paths() -> None:
     async with gateway_and_simulator() as (url, _):
         with pytest.raises(InvalidStatus) as caught:
             async with talking(url, "vad", AURA):
@@ -173,7 +160,7 @@ async def test_an_unknown_path_is_refused_with_the_paths_there_are() -> None:
         assert "/v1/bridges/unmute/stt/{model}" in _error_of(caught.value)["message"]
 
 
-async def test_a_session_too_many_is_refused_and_its_place_comes_free_again() -> None:
+async def test_one_session_too_many_is_refused_until_a_place_is_free() -> None:
     async with gateway_and_simulator(sidecar_max_sessions=1) as (url, simulator):
         async with talking(url, "stt", NOVA) as first:
             await first.send(STT_INIT)
@@ -189,7 +176,7 @@ async def test_a_session_too_many_is_refused_and_its_place_comes_free_again() ->
             await second.until("ready")
 
 
-async def test_a_required_token_is_taken_in_each_of_its_places_and_nothing_else_is() -> None:
+async def test_a_required_token_is_accepted_in_each_of_its_places_and_nothing_else_is() -> None:
     async with gateway_and_simulator(sidecar_token="local-secret") as (url, simulator):
         for headers, query in (
             ({"Authorization": "Bearer local-secret"}, ""),
@@ -212,7 +199,7 @@ async def test_a_required_token_is_taken_in_each_of_its_places_and_nothing_else_
 async def test_low_confidence_drops_partials_and_empties_finals() -> None:
     options = SimulatorOptions.fast(confidence=0.49, from_finalize=False)
     async with gateway_and_simulator(options) as (url, _), talking(url, "stt", NOVA) as talk:
-        await talk.send(STT_INIT, words(5), {"type": "finalize"})
+        await talk.send(STT_INIT, spoken(5), {"type": "finalize"})
         final = await talk.until("final_transcript")
         assert final["transcript"] == ""
         assert "partial_transcript" not in talk.types
@@ -223,30 +210,30 @@ async def test_equal_confidence_passes_and_scope_off_passes_all() -> None:
         gateway_and_simulator(SimulatorOptions.fast(confidence=0.5)) as (url, _),
         talking(url, "stt", NOVA) as talk,
     ):
-        await talk.send(STT_INIT, words(5), {"type": "close"})
+        await talk.send(STT_INIT, spoken(5), {"type": "close"})
         await talk.until_closed()
-        assert heard(talk) == spoken(1, 5)
+        assert transcribed(talk) == words(1, 5)
     settings = {"sidecar_confidence_scope": "off"}
     async with (
         gateway_and_simulator(SimulatorOptions.fast(confidence=0.1), **settings) as (url, _),
         talking(url, "stt", NOVA) as talk,
     ):
-        await talk.send(STT_INIT, words(5), {"type": "close"})
+        await talk.send(STT_INIT, spoken(5), {"type": "close"})
         await talk.until_closed()
-        assert heard(talk) == spoken(1, 5)
+        assert transcribed(talk) == words(1, 5)
 
 
 async def test_deepgram_s_own_results_become_the_bridge_s_messages() -> None:
     options = SimulatorOptions.fast(results=True)
     async with gateway_and_simulator(options) as (url, _), talking(url, "stt", NOVA) as talk:
-        await talk.send(STT_INIT, words(5), {"type": "close"})
+        await talk.send(STT_INIT, spoken(5), {"type": "close"})
         await talk.until_closed()
-        assert heard(talk) == spoken(1, 5)
+        assert transcribed(talk) == words(1, 5)
         assert "Results" not in talk.types
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "message_part"),
     [
         ("{", "not JSON"),
         ("[1]", "a list"),
@@ -255,17 +242,19 @@ async def test_deepgram_s_own_results_become_the_bridge_s_messages() -> None:
         ({"type": "init"}, "already had its init"),
     ],
 )
-async def test_nonsense_draws_a_named_error_and_the_session_goes_on(message: Any, says: str) -> None:
+async def test_an_invalid_stt_message_causes_a_named_error_and_the_session_goes_on(
+    message: Any, message_part: str
+) -> None:
     async with gateway_and_simulator() as (url, _), talking(url, "stt", NOVA) as talk:
         await talk.send(STT_INIT)
         await talk.until("ready")
         await talk.send(message)
         error = await talk.until("error")
-        assert says in error["message"]
+        assert message_part in error["message"]
         assert error["fatal"] is False
-        await talk.send({"type": "never heard of it"}, words(5), {"type": "close"})
+        await talk.send({"type": "never heard of it"}, spoken(5), {"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard(talk) == spoken(1, 5)
+        assert transcribed(talk) == words(1, 5)
 
 
 async def test_audio_before_init_ends_the_session_by_name() -> None:
@@ -320,17 +309,17 @@ async def test_an_unreachable_upstream_is_reported_by_name() -> None:
         assert "127.0.0.1:9" in error["message"]
 
 
-async def test_a_drop_of_upstream_is_not_noticed_and_loses_no_word() -> None:
+async def test_the_client_does_not_notice_a_drop_of_upstream_and_loses_no_word() -> None:
     async with gateway_and_simulator() as (url, simulator), talking(url, "stt", NOVA) as talk:
         fault = simulator.inject(do="drop", kind="stt", when="audio", after_ms=600)
         await talk.send(STT_INIT)
         await talk.until("ready")
-        audio = words(10)
+        audio = spoken(10)
         for start in range(0, len(audio), 640):
             await talk.send(audio[start : start + 640])
         await talk.send({"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard(talk) == spoken(1, 10)
+        assert transcribed(talk) == words(1, 10)
         assert set(talk.types) <= {"ready", "partial_transcript", "final_transcript"}
         assert len(fault.fired) == 1
         assert simulator.log.dials == 2
@@ -347,7 +336,7 @@ async def test_text_sent_before_ready_is_spoken_and_each_turn_has_one_terminal()
         await talk.until("audio_end")
         await talk.send({"type": "close"})
         assert await talk.until_closed() == (1000, "")
-        assert heard_in(talk.audio) == [1, 2, 3, 4]
+        assert whole_words(talk.audio) == [1, 2, 3, 4]
         assert talk.types == ["ready", "audio_end", "audio_end"]
         assert simulator.log.dials == 1
 
@@ -360,23 +349,23 @@ async def test_the_terminal_comes_in_the_form_that_the_operator_asked_for(form: 
 
 
 @pytest.mark.parametrize("model", ["slng/rime/arcana:3-en", "soniox/tts-rt:v1"])
-async def test_routes_that_die_with_every_turn_look_like_one_session(model: str) -> None:
+async def test_routes_that_close_with_every_turn_look_like_one_session(model: str) -> None:
     async with gateway_and_simulator() as (url, simulator), talking(url, "tts", model) as talk:
         await talk.send(TTS_INIT)
         for number in (1, 2, 3):
             await talk.send({"type": "text", "text": f"n{number}"}, {"type": "flush"})
             await talk.until("audio_end")
-        assert heard_in(talk.audio) == [1, 2, 3]
+        assert whole_words(talk.audio) == [1, 2, 3]
         assert talk.types == ["ready", "audio_end", "audio_end", "audio_end"]
         assert simulator.log.dials == 3
 
 
-async def test_a_drop_before_the_first_audio_is_not_noticed() -> None:
+async def test_the_client_does_not_notice_a_drop_before_the_first_audio() -> None:
     async with gateway_and_simulator() as (url, simulator), talking(url, "tts", AURA) as talk:
         fault = simulator.inject(do="drop", kind="tts", when="flush")
         await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
         await talk.until("audio_end")
-        assert heard_in(talk.audio) == [1, 2]
+        assert whole_words(talk.audio) == [1, 2]
         assert len(fault.fired) == 1
         assert simulator.log.dials == 2
 
@@ -392,7 +381,7 @@ async def test_no_audio_of_a_cleared_turn_follows_the_clear() -> None:
         talk.audio.clear()
         await talk.send({"type": "text", "text": "n100 n101"}, {"type": "flush"})
         await talk.until("audio_end")
-        assert heard_in(talk.audio) == [100, 101]
+        assert whole_words(talk.audio) == [100, 101]
         assert talk.types.count("cleared") == 1
 
 
@@ -402,10 +391,10 @@ async def test_audio_in_base64_comes_as_binary(form: str) -> None:
     async with gateway_and_simulator(options) as (url, _), talking(url, "tts", AURA) as talk:
         await talk.send(TTS_INIT, {"type": "text", "text": "n1 n2"}, {"type": "flush"})
         await talk.until("audio_end")
-        assert heard_in(talk.audio) == [1, 2]
+        assert whole_words(talk.audio) == [1, 2]
 
 
-async def test_tts_nonsense_draws_a_named_error_and_the_session_goes_on() -> None:
+async def test_an_invalid_tts_message_causes_a_named_error_and_the_session_goes_on() -> None:
     async with gateway_and_simulator(sidecar_max_text=100) as (url, _), talking(url, "tts", AURA) as talk:
         await talk.send({"type": "text", "text": "n1"})
         assert "first message" in (await talk.until("error"))["message"]
@@ -417,10 +406,10 @@ async def test_tts_nonsense_draws_a_named_error_and_the_session_goes_on() -> Non
         assert (await talk.until("error"))["code"] == "payload_too_large"
         await talk.send({"type": "text", "text": "n5"}, {"type": "flush"})
         await talk.until("audio_end")
-        assert heard_in(talk.audio) == [5]
+        assert whole_words(talk.audio) == [5]
 
 
-async def test_a_message_over_the_bound_closes_with_1009() -> None:
+async def test_a_message_over_the_limit_closes_with_1009() -> None:
     async with gateway_and_simulator(sidecar_max_message=100_000) as (url, _), talking(url, "stt", NOVA) as talk:
         await talk.send(STT_INIT)
         await talk.until("ready")
@@ -428,7 +417,7 @@ async def test_a_message_over_the_bound_closes_with_1009() -> None:
         assert (await talk.until_closed())[0] == 1009
 
 
-async def test_a_client_that_goes_ends_its_upstream_connection() -> None:
+async def test_a_client_that_leaves_ends_its_upstream_connection() -> None:
     async with gateway_and_simulator() as (url, simulator):
         async with talking(url, "stt", NOVA) as talk:
             await talk.send(STT_INIT)
@@ -444,15 +433,15 @@ async def test_sessions_at_once_do_not_mix() -> None:
         async def one(first: int) -> list[str]:
             async with talking(url, "stt", NOVA) as talk:
                 await talk.send(STT_INIT)
-                audio = words(10, first)
+                audio = spoken(10, first)
                 for start in range(0, len(audio), 6400):
                     await talk.send(audio[start : start + 6400])
                 await talk.send({"type": "close"})
                 await talk.until_closed()
-                return heard(talk)
+                return transcribed(talk)
 
         results = await asyncio.gather(*(one(100 * n) for n in range(1, 11)))
-        assert results == [spoken(100 * n, 100 * n + 9) for n in range(1, 11)]
+        assert results == [words(100 * n, 100 * n + 9) for n in range(1, 11)]
         assert simulator.log.dials == 10
 
 
@@ -462,7 +451,7 @@ def _error_of(refusal: InvalidStatus) -> dict[str, Any]:
 
 
 class talking_when_free:
-    """Open a session as soon as a place is free; the last one is given back once its upstream is closed."""
+    """Open a session as soon as a place is free, which is once the last session's upstream connection is closed."""
 
     def __init__(self, url: str) -> None:
         self._url = url

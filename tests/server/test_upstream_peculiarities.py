@@ -14,18 +14,18 @@ EXTENDED = "slng-sidecar.v1"
 OVER_LIMIT = pytest.mark.parametrize("over_limit", ["429", "rate_limit"])
 
 
-def no_second(over_limit: str) -> SimulatorOptions:
-    """An upstream with a place for one connection; how it refuses another one is not known."""
+def one_slot(over_limit: str) -> SimulatorOptions:
+    """Return an upstream that accepts one connection only. How SLNG refuses a second one is not known."""
     return SimulatorOptions.fast(max_connections=1, over_limit=over_limit, ready_ms=20)
 
 
 @OVER_LIMIT
 @pytest.mark.parametrize(("kind", "model", "init"), [("stt", NOVA, STT_INIT), ("tts", AURA, TTS_INIT)])
-async def test_a_session_that_upstream_has_no_slot_for_gets_an_error(
+async def test_a_session_without_an_upstream_slot_gets_an_error(
     kind: str, model: str, init: dict[str, Any], over_limit: str
 ) -> None:
     async with (
-        gateway_and_simulator(no_second(over_limit)) as (url, _),
+        gateway_and_simulator(one_slot(over_limit)) as (url, _),
         talking(url, kind, model, subprotocol=EXTENDED) as first,
         talking(url, kind, model, subprotocol=EXTENDED) as second,
     ):
@@ -40,7 +40,7 @@ async def test_a_session_that_upstream_has_no_slot_for_gets_an_error(
 @OVER_LIMIT
 async def test_stt_settings_change_if_upstream_has_no_second_slot(over_limit: str) -> None:
     async with (
-        gateway_and_simulator(no_second(over_limit)) as (url, simulator),
+        gateway_and_simulator(one_slot(over_limit)) as (url, simulator),
         talking(url, "stt", NOVA, subprotocol=EXTENDED) as talk,
     ):
         await talk.send(STT_INIT, signal.encode([1, 2, signal.SignalWord(3, gap=20)]))
@@ -50,13 +50,13 @@ async def test_stt_settings_change_if_upstream_has_no_second_slot(over_limit: st
         await talk.send(signal.encode([4, 5, signal.SignalWord(6, gap=20)]), {"type": "close"})
         assert (await talk.until_closed())[0] == 1000
         assert " ".join(talk.finals()).split() == [f"n{n}" for n in range(1, 7)]
-        assert len(simulator.log.of("stt")) == 3  # the one refused, too
+        assert len(simulator.log.of("stt")) == 3  # including the refused one
 
 
 @OVER_LIMIT
 async def test_a_voice_changes_if_upstream_has_no_second_slot(over_limit: str) -> None:
     async with (
-        gateway_and_simulator(no_second(over_limit)) as (url, simulator),
+        gateway_and_simulator(one_slot(over_limit)) as (url, simulator),
         talking(url, "tts", AURA, subprotocol=EXTENDED) as talk,
     ):
         await talk.send(TTS_INIT)
@@ -74,7 +74,7 @@ async def test_a_voice_changes_if_upstream_has_no_second_slot(over_limit: str) -
         assert last["voice"] == "other"
 
 
-async def test_words_that_upstream_writes_as_a_number_come_as_it_writes_them() -> None:
+async def test_words_that_upstream_writes_as_a_number_are_delivered_as_a_number() -> None:
     options = SimulatorOptions.fast(speech="tone", script=("ten apples", "ten more"))
     async with (
         gateway_and_simulator(options) as (url, _),

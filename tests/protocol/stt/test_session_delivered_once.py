@@ -1,4 +1,4 @@
-"""An STT session whose upstream, on any of its connections, transcribes what it heard whenever it likes."""
+"""An STT session whose upstream transcribes the audio of any of its connections at any time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from slng_sidecar.protocol.errors import GatewayError
-from support.conversation import Said
+from support.conversation import Step
 from support.extended_stt import CLOSE, FINALIZE, final, live, silence, speech
 
 _ANSWERS = st.sampled_from([{}, {}, {"from_finalize": True}, {"from_finalize": False}])
@@ -16,14 +16,14 @@ _PARTS = st.sampled_from([None, (0.0, 0.5), (0.5, 1.0), (0.9, 1.0)])
 _LOSSES = st.sampled_from([1000, 1006, 1011, GatewayError("rate_limit", "too many", status=429)])
 
 
-class ToldOnce(RuleBasedStateMachine):
-    """Each final of each connection is told once, and each finalize is answered once, also across cuts and drops."""
+class DeliveredOnce(RuleBasedStateMachine):
+    """Each final of each connection is delivered once and each finalize is answered once, through updates and drops."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds: dict[int, float] = {}
         self.transcribed: list[str] = []
-        self.told: list[str] = []
+        self.delivered: list[str] = []
         self.finalizes: list[str] = []
         self.answered: list[str] = []
         self.covered: list[int] = []
@@ -33,18 +33,18 @@ class ToldOnce(RuleBasedStateMachine):
         self.talk = live(model=model)
 
     @property
-    def hearing(self) -> list[int]:
-        """The connections that have heard something to transcribe."""
+    def with_audio(self) -> list[int]:
+        """Return the connections that received audio to transcribe."""
         return [number for number in self.talk.open if number in self.seconds]
 
-    def follow(self, said: list[Said]) -> None:
-        for what in said:
+    def follow(self, steps: list[Step]) -> None:
+        for what in steps:
             if what[0] == "up" and isinstance(what[2], bytes):
                 self.seconds[what[1]] = self.seconds.get(what[1], 0.0) + len(what[2]) / 32_000
             elif what[0] == "down" and what[1]["type"] == "finalized":
                 self.answered.append(what[1]["finalize_id"])
             elif what[0] == "down" and what[1]["type"] == "final_transcript":
-                self.told += what[1]["transcript"].split()
+                self.delivered += what[1]["transcript"].split()
                 self.covered.append(what[1]["covered_ms"])
 
     @precondition(lambda self: not self.talk.over)
@@ -68,11 +68,11 @@ class ToldOnce(RuleBasedStateMachine):
     def ready(self) -> None:
         self.follow(self.talk.ready())
 
-    @precondition(lambda self: self.hearing)
+    @precondition(lambda self: self.with_audio)
     @rule(which=st.integers(0, 2), part=_PARTS, fields=_ANSWERS)
     def transcribes(self, which: int, part: tuple[float, float] | None, fields: dict[str, Any]) -> None:
-        """A connection gives a final, with the times of some of what it heard or with none."""
-        connection = self.hearing[which % len(self.hearing)]
+        """Send a final on a connection, with word times for a part of its audio or without word times."""
+        connection = self.with_audio[which % len(self.with_audio)]
         self.transcribed.append(f"w{len(self.transcribed)}")
         seconds = self.seconds[connection]
         spans = [] if part is None else [(part[0] * seconds, part[1] * seconds)]
@@ -89,7 +89,7 @@ class ToldOnce(RuleBasedStateMachine):
 
     @invariant()
     def nothing_comes_twice(self) -> None:
-        assert len(set(self.told)) == len(self.told)
+        assert len(set(self.delivered)) == len(self.delivered)
         assert len(set(self.answered)) == len(self.answered)
 
     @invariant()
@@ -103,10 +103,10 @@ class ToldOnce(RuleBasedStateMachine):
             self.follow(self.talk.client(CLOSE))
             self.follow(self.talk.wait(60))
         assert self.talk.over
-        assert sorted(self.told) == sorted(self.transcribed)
+        assert sorted(self.delivered) == sorted(self.transcribed)
         if not any(error["fatal"] for error in self.talk.errors):
             assert sorted(self.answered) == sorted(self.finalizes)
 
 
-TestToldOnce = ToldOnce.TestCase
-TestToldOnce.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+TestDeliveredOnce = DeliveredOnce.TestCase
+TestDeliveredOnce.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)

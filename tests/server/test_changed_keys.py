@@ -1,23 +1,23 @@
-"""Keys in files are replaced while the sidecar runs; nobody tells it."""
+"""Keys in files are replaced while the sidecar runs, without any signal to it."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-import httpx
 import pytest
 from slng_sidecar.engines import signal
+from support.http_tools import http_client
 from support.running import NOVA, STT_INIT, gateway_and_simulator, talking
 
 
 def put(path: Path, key: str) -> None:
-    """Replace a file as Kubernetes and Docker do."""
+    """Replace a file in the way Kubernetes and Docker do."""
     path.with_suffix(".new").write_text(f"{key}\n")
     path.with_suffix(".new").replace(path)
 
 
-async def test_new_sessions_take_the_new_key_and_a_running_one_keeps_its_own(
+async def test_new_sessions_use_the_new_key_and_a_running_one_keeps_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "key"
@@ -40,13 +40,13 @@ async def test_new_sessions_take_the_new_key_and_a_running_one_keeps_its_own(
         assert keys == ["Bearer key-before", "Bearer key-before", "Bearer key-after"]
 
 
-async def test_the_new_token_holds_at_once_and_the_old_one_no_more(
+async def test_the_new_token_is_valid_at_once_and_the_old_one_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "token"
     put(file, "token-before")
     monkeypatch.setenv("SIDECAR_TOKEN_FILE", str(file))
-    async with gateway_and_simulator() as (url, _), httpx.AsyncClient(trust_env=False, base_url=url) as client:
+    async with gateway_and_simulator() as (url, _), http_client(url) as client:
 
         async def status(token: str) -> int:
             return (await client.get("/v1/status", headers={"X-API-Key": token})).status_code
