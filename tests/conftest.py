@@ -1,7 +1,6 @@
-"""What all tests share: no setting leaks in from the machine, no error is logged unnoticed, nothing stays behind.
+"""Checks around every test: no setting leaks in from the machine, no error is logged unnoticed, nothing stays behind.
 
-And nothing of ours blocks an event loop: blockbuster raises where our code would read a file, sleep or wait for a
-lock in one.
+Our code also must not block an event loop: blockbuster raises if it reads a file, sleeps or waits for a lock in one.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ import slng_sidecar
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
-# How long what a test has closed may take to be gone; far above what it takes.
+# The seconds after which what a test has closed must be gone. This is far more than it takes.
 SETTLING = 3.0
-# In asyncio's debug mode (make debug): how long one step of a task may take. A busy machine alone makes it a second.
+# The seconds that one step of a task may take in asyncio's debug mode (make debug). On a busy machine it can be one.
 SLOW_STEP = 5.0
 MAY_BLOCK = {
     # Once, when a server starts.
     "slng_sidecar/simulator/app.py": "create_simulator",
     "slng_sidecar/server/app.py": "create_app",
     "slng_sidecar/net/serving.py": "listen_unix",
-    # Whether a secret's file has changed is seen by its stamp, at each use.
+    # It reads the time stamp of a secret's file at each use.
     "slng_sidecar/keys.py": "_read",
-    # It joins a thread that has said that it is done.
+    # It joins a thread that has finished.
     "slng_sidecar/audio/decoding.py": "__aexit__",
-    # /proc is no disk.
+    # /proc is not on a disk.
     "prometheus_client/process_collector.py": "collect",
 }
-# What libraries open at their first use and keep: the recogniser its log, onnxruntime a database.
+# Files that libraries open at their first use and keep open: the recognizer its log, onnxruntime a database.
 KEPT = ("/dev/null", ".onnxruntime/")
 
 # Hypothesis does not judge the speed of this machine: tests run side by side, and the first text that it draws in a new
@@ -49,15 +48,15 @@ settings.load_profile("any machine")
 
 
 def pytest_collection_finish() -> None:
-    # As the sidecar does itself: else each full collection walks all that was imported, which holds the loop up.
+    # The sidecar does this too. Otherwise each full collection walks everything that was imported, and delays the loop.
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    # Half the time of a test is spent waiting, so two tests share a processor. The environments of the clients have no
-    # pytest-xdist, and know no such hook.
+    # A test waits half of its time, so two tests share a processor. The hook is optional, as the environments of the
+    # clients have no pytest-xdist.
     return 2 * len(os.sched_getaffinity(0))
 
 
@@ -119,7 +118,7 @@ async def _tasks_and_files() -> AsyncIterator[None]:
 
 
 def open_files() -> set[tuple[str, str]]:
-    """Give the number of each file descriptor of this process and what it is of."""
+    """Return each file descriptor of this process, and what it refers to."""
     found = set()
     for link in Path("/proc/self/fd").iterdir():
         try:

@@ -1,4 +1,4 @@
-"""A gateway with the simulator, in processes of their own, that the tests of a module share."""
+"""A gateway and a simulator in processes of their own, which the tests of a module share."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from support.processes import COMMAND, environment
 
 @pytest.fixture(scope="module")
 def shared_gateway() -> Iterator[str]:
-    """Give the address of a running ``serve --simulate``."""
+    """The address of a running ``serve --simulate``."""
     with running("serve", "--simulate", "--port", "0", "--log-level", "error") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def signal_simulator() -> Iterator[str]:
-    """Give the address of a simulator that loads no speech engines, as the numbered signal needs none."""
+    """The address of a simulator without speech engines. The numbered signal needs none."""
     with running("simulate", "--port", "0", "--speech", "signal") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def signal_gateway(signal_simulator: str) -> Iterator[str]:
-    """Give the address of a gateway in front of that simulator."""
+    """The address of a gateway in front of that simulator."""
     with running("serve", "--simulator", signal_simulator, "--port", "0", "--log-level", "error") as url:
         yield url
 
 
 @contextlib.contextmanager
 def running(*arguments: str) -> Iterator[str]:
-    """Run ``slng-sidecar`` while the block runs, and give the address that it says it is at."""
+    """Run ``slng-sidecar`` while the block runs, and yield the address that it prints."""
     process = subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, env=environment(), text=True)
     assert process.stderr is not None
     try:

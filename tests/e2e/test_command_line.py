@@ -1,4 +1,4 @@
-"""The command as a person or a script uses it: real processes, real files."""
+"""The command as a person or a script uses it, with real processes and files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from slng_sidecar.engines import signal as numbered
 from support.processes import run, serving, started
 
 
-async def test_without_a_key_it_says_what_to_do() -> None:
+async def test_without_a_key_the_error_says_what_to_do() -> None:
     done = await run("serve")
     assert done.code == 1
     assert "SLNG_API_KEY" in done.err
     assert "--simulate" in done.err
 
 
-async def test_without_a_key_a_simulator_that_runs_already_stands_in() -> None:
+async def test_without_a_key_a_running_simulator_is_used() -> None:
     async with started("simulate", "--port", "0", "--speech", "signal") as simulator:
         url = (await simulator.says(r"at (ws://\S+)")).group(1)
         async with serving("--simulator", url) as gateway:
@@ -35,7 +35,7 @@ async def test_without_a_key_a_simulator_that_runs_already_stands_in() -> None:
             assert "upstream https://us-east.api.slng.ai" in gateway.err
 
 
-async def test_without_a_key_and_with_no_simulator_there_it_says_what_to_do(signal_gateway: str) -> None:
+async def test_without_a_key_or_a_simulator_the_error_says_what_to_do(signal_gateway: str) -> None:
     # The last one listens and answers, but is no simulator.
     for url in ("ws://127.0.0.1:9", "ws://no.such.host.invalid:9100", "simulator:9100", signal_gateway):
         done = await run("serve", "--port", "0", "--simulator", url)
@@ -58,7 +58,7 @@ async def test_without_a_key_and_with_no_simulator_there_it_says_what_to_do(sign
         ({"SLNG_API_KEY_FILE": "/nowhere/key", "SLNG_API_KEY": ""}, "SLNG_API_KEY_FILE=/nowhere/key"),
     ],
 )
-async def test_settings_that_cannot_be_are_named(env: dict[str, str], says: str) -> None:
+async def test_an_invalid_setting_is_named(env: dict[str, str], says: str) -> None:
     everything: dict[str, Any] = {"SLNG_API_KEY": "k", **env}
     done = await run("serve", **everything)
     assert done.code == 1
@@ -84,7 +84,7 @@ async def test_serve_help_lists_every_setting() -> None:
         assert name.upper() in done.out
 
 
-async def test_sigterm_ends_it_and_its_simulator() -> None:
+async def test_sigterm_stops_the_gateway_and_its_simulator() -> None:
     async with serving("--simulate") as gateway:
         children = _children(gateway.process.pid)
         assert children
@@ -104,7 +104,7 @@ async def test_a_killed_gateway_leaves_no_simulator_behind() -> None:
         gateway.code = 0
 
 
-async def test_wait_and_check_tell_how_it_stands() -> None:
+async def test_wait_and_check_report_the_state_of_the_sidecar() -> None:
     async with started("simulate", "--port", "0", "--speech", "tone") as simulator:
         upstream = (await simulator.says(r"at (ws://\S+)")).group(1)
         async with serving(SLNG_API_KEY="k", SLNG_BASE_URL=upstream) as gateway:
@@ -123,7 +123,7 @@ async def test_wait_and_check_tell_how_it_stands() -> None:
 
 
 @pytest.mark.parametrize("asked_for", [False, True])
-async def test_a_proxy_is_taken_from_the_environment_only_where_that_is_asked_for(asked_for: bool) -> None:
+async def test_a_proxy_of_the_environment_is_used_only_if_the_settings_allow_it(asked_for: bool) -> None:
     nobody = "http://127.0.0.1:9"
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY"), nobody)
     async with started("simulate", "--port", "0", "--speech", "tone") as simulator:
@@ -138,7 +138,7 @@ async def test_a_proxy_is_taken_from_the_environment_only_where_that_is_asked_fo
         assert (done.code == 0) is not asked_for, done.out
 
 
-async def test_say_and_transcribe_carry_every_word(tmp_path: Path, signal_gateway: str) -> None:
+async def test_say_and_transcribe_keep_every_word(tmp_path: Path, signal_gateway: str) -> None:
     to = ("--model", "slng/simulator/signal:1", "--url", signal_gateway)
     wav = tmp_path / "said.wav"
     done = await run("say", "n1 n2 n3 n4", "-o", wav, "--sample-rate", "16000", *to)
@@ -183,7 +183,7 @@ async def test_say_writes_to_a_pipe_and_reads_from_one(signal_gateway: str) -> N
         (("serve", "--config", "nowhere.toml"), "no settings file"),
     ],
 )
-async def test_what_cannot_be_done_is_said_in_a_line(
+async def test_a_failure_is_reported_in_one_line(
     tmp_path: Path, signal_gateway: str, arguments: tuple[str, ...], says: str
 ) -> None:
     (tmp_path / "text.wav").write_text("not sound")
@@ -209,7 +209,7 @@ async def test_a_toml_file_and_an_env_file_are_read(tmp_path: Path) -> None:
         assert reply.json()["max_sessions"] == 7
 
 
-async def test_a_unix_socket_serves_as_well(tmp_path: Path, signal_simulator: str) -> None:
+async def test_a_unix_socket_works_too(tmp_path: Path, signal_simulator: str) -> None:
     path = tmp_path / "sidecar.sock"
     async with started("serve", "--simulator", signal_simulator, "--uds", path) as gateway:
         await gateway.says(r"at unix:")
@@ -221,7 +221,7 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path, signal_simulator: st
         assert done.out.split() == ["n1", "n2"]
 
 
-async def test_a_killed_gateway_s_socket_is_taken_over(tmp_path: Path) -> None:
+async def test_the_socket_of_a_killed_gateway_is_reused(tmp_path: Path) -> None:
     path = tmp_path / "sidecar.sock"
     for code in (-signal.SIGKILL, 0):
         async with started("serve", "--uds", path, SLNG_API_KEY="k") as gateway:
@@ -232,7 +232,7 @@ async def test_a_killed_gateway_s_socket_is_taken_over(tmp_path: Path) -> None:
             assert path.is_socket()
 
 
-async def test_wait_looks_where_the_sidecar_s_own_settings_say(tmp_path: Path) -> None:
+async def test_wait_uses_the_address_in_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "sidecar.sock"
     async with serving(SLNG_API_KEY="k") as gateway, started("serve", "--uds", path, SLNG_API_KEY="k") as other:
         await other.says(r"at unix:")
@@ -255,7 +255,7 @@ async def test_wait_looks_where_the_sidecar_s_own_settings_say(tmp_path: Path) -
         ({"SIDECAR_PORT": "9", "SLNG_SIDECAR_URL": "http://127.0.0.3:9"}, "http://127.0.0.3:9"),
     ],
 )
-async def test_the_address_that_wait_asks_is_named(env: dict[str, Any], url: str) -> None:
+async def test_wait_names_the_address_that_it_asks(env: dict[str, Any], url: str) -> None:
     done = await run("wait", "--timeout", "0", **env)
     assert done.code == 1
     assert f"No sidecar answers at {url}." in done.err
@@ -275,7 +275,7 @@ async def test_no_key_is_ever_in_the_log(tmp_path: Path) -> None:
     assert "secret words" not in gateway.err
 
 
-def test_the_version_is_told() -> None:
+def test_version_prints_the_version() -> None:
     import subprocess
 
     from slng_sidecar import __version__
@@ -287,7 +287,7 @@ def test_the_version_is_told() -> None:
 
 
 def _children(pid: int) -> list[int]:
-    """Give the processes below one, from /proc."""
+    """Return the descendants of a process, from /proc."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""Real voices and ears, where they are installed, and the processes they run in."""
+"""The installed voices and recognizers, and the processes that they run in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.simulator_client import CLOSE, FINALIZE, FLUSH, NOVA, fast, stt, te
 
 pytestmark = pytest.mark.skipif(
     not (voices.voice_installed() and pocketsphinx.recognizer_installed()),
-    reason="no voice or no recogniser is installed",
+    reason="no voice or no recognizer is installed",
 )
 SENTENCE = "please call me tomorrow morning"
 OTHER = "the weather is very nice today"
@@ -25,10 +25,10 @@ SILENCE = bytes(2 * 16_000)
 
 
 async def first_spoken(text: str, rate: int) -> bytes:
-    """Speak in a new process, which makes the same sound each time.
+    """Synthesize a text in a new process, which makes the same audio each time.
 
-    eSpeak NG adds the noise of breath, so each utterance of a process sounds different. The recogniser mishears about
-    one in thirty of them.
+    eSpeak NG adds random breath noise, so the same text sounds different each time in one process. The recognizer
+    misrecognizes about one in thirty of them.
     """
     workers = Workers(1)
     try:
@@ -37,24 +37,24 @@ async def first_spoken(text: str, rate: int) -> bytes:
         await workers.close()
 
 
-async def test_what_is_spoken_is_recognised() -> None:
+async def test_synthesized_speech_is_recognized() -> None:
     pcm = await first_spoken(SENTENCE, 16_000)
     assert await asyncio.to_thread(recognize, pcm) == SENTENCE
 
 
-async def test_what_is_spoken_at_another_rate_is_recognised() -> None:
+async def test_speech_at_another_sample_rate_is_recognized() -> None:
     pcm = await first_spoken(SENTENCE, 24_000)
     assert await asyncio.to_thread(recognize, pcm, 24_000) == SENTENCE
 
 
-def test_espeak_speaks_too() -> None:
+def test_espeak_synthesizes_speech() -> None:
     pytest.importorskip("espeakng_loader")
     pcm, rate = voices._espeak().say("hello")
     assert 0.2 < len(pcm) / 2 / rate < 2
     assert max(sound.samples_of(pcm)) > 1000
 
 
-def test_speaks_without_flite(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_speech_is_synthesized_without_flite(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     voices.voice_installed.cache_clear()
     request.addfinalizer(voices.voice_installed.cache_clear)
@@ -69,7 +69,7 @@ def test_a_segment_has_the_same_words_whatever_was_decoded_before_it() -> None:
     assert recognize_segment(one) == first
 
 
-def test_segments_are_the_same_however_the_sound_is_split() -> None:
+def test_segments_do_not_depend_on_how_the_audio_is_split() -> None:
     pcm = speak(SENTENCE) + SILENCE + speak(OTHER) + SILENCE
     whole = SpeechSegmenter(16_000, 300).feed(pcm)
     cuts = [*range(0, len(pcm), 997), len(pcm)]
@@ -87,14 +87,14 @@ def test_a_segment_is_the_same_whether_a_silence_or_a_finalize_ended_it() -> Non
     assert segmenter.finish() is None
 
 
-def test_silence_has_no_segment() -> None:
+def test_silence_has_no_segments() -> None:
     segmenter = SpeechSegmenter(16_000, 300)
     assert segmenter.feed(SILENCE * 5) == []
     assert segmenter.finish() is None
     assert segmenter.position_ms == 5000
 
 
-async def test_a_session_hears_what_the_recogniser_hears() -> None:
+async def test_a_session_sends_what_the_recognizer_returns() -> None:
     pcm = (
         await asyncio.to_thread(speak, SENTENCE, 24_000) + bytes(24_000) + await asyncio.to_thread(speak, OTHER, 24_000)
     )
@@ -120,26 +120,26 @@ async def test_partials_come_while_speech_goes_on() -> None:
         await client.until("partial_transcript")
 
 
-async def test_a_session_says_what_is_recognised() -> None:
+async def test_a_tts_session_sends_speech_that_is_recognized() -> None:
     async with fast(speech="real") as simulator, tts(simulator, sample_rate=16_000) as client:
         await client.send(text(SENTENCE), FLUSH)
         await client.until("audio_end")
         assert await asyncio.to_thread(recognize, bytes(client.audio)) == SENTENCE
 
 
-async def test_hearing_does_not_hold_up_other_connections() -> None:
+async def test_recognition_does_not_delay_other_connections() -> None:
     pcm = await asyncio.to_thread(speak, OTHER)
-    async with fast(speech="real") as simulator, stt(simulator) as hearing, stt(simulator, NOVA) as other:
+    async with fast(speech="real") as simulator, stt(simulator) as busy, stt(simulator, NOVA) as other:
         loop = asyncio.get_running_loop()
-        await hearing.send(pcm, FINALIZE)
+        await busy.send(pcm, FINALIZE)
         answers: list[float] = []
-        while not hearing.transcripts() and len(answers) < 20:
+        while not busy.transcripts() and len(answers) < 20:
             sent = loop.time()
             await other.send({"type": "audio"})
             await other.until("error")
             answers.append(loop.time() - sent)
         assert sorted(answers)[len(answers) // 2] < 0.05
-        await hearing.until("final_transcript")
+        await busy.until("final_transcript")
 
 
 async def test_a_failing_call_is_reported_and_the_worker_goes_on() -> None:
@@ -166,12 +166,13 @@ async def test_a_worker_that_dies_is_reported_and_replaced() -> None:
         await workers.close()
 
 
-async def test_an_answer_that_was_given_up_is_not_taken_for_the_next() -> None:
-    workers, patient = Workers(1), Workers(1)
+async def test_an_abandoned_answer_is_not_used_for_the_next_request() -> None:
+    workers, reference = Workers(1), Workers(1)
     texts = ("hello", "a much longer sentence than the next", "hello")
     try:
-        # What eSpeak NG says depends on what its process said before, so the same texts are said in another process.
-        expected = [await patient.speak(text, 8000) for text in texts]
+        # The audio of eSpeak NG depends on what its process synthesized before, so another process synthesizes the same
+        # texts.
+        expected = [await reference.speak(text, 8000) for text in texts]
         assert await workers.speak(texts[0], 8000) == expected[0]
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(workers.speak(texts[1], 8000), 0.001)
@@ -179,7 +180,7 @@ async def test_an_answer_that_was_given_up_is_not_taken_for_the_next() -> None:
         assert expected[2] != expected[1]
     finally:
         await workers.close()
-        await patient.close()
+        await reference.close()
 
 
 async def test_workers_end_with_the_simulator() -> None:
@@ -191,7 +192,7 @@ async def test_workers_end_with_the_simulator() -> None:
     assert all(process.returncode is not None for process in processes)
 
 
-def test_says_which_voice_and_ear_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_voice_and_the_recognizer_in_use_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe("auto") in (("flite", "PocketSphinx"), ("eSpeak NG", "PocketSphinx"))
     assert describe("signal") == ("the numbered signal", "the numbered signal")
     monkeypatch.setattr(voices, "voice_installed", lambda: None)
@@ -201,7 +202,7 @@ def test_says_which_voice_and_ear_are_in_use(monkeypatch: pytest.MonkeyPatch) ->
         create_simulator(SimulatorOptions(speech="real"))
 
 
-async def test_without_the_extra_it_hums_and_hears_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_extra_a_tone_and_a_script_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voices, "voice_installed", lambda: None)
     monkeypatch.setattr(pocketsphinx, "recognizer_installed", lambda: False)
     async with fast(speech="auto", script=("hello there",)) as simulator:
@@ -209,7 +210,7 @@ async def test_without_the_extra_it_hums_and_hears_a_script(monkeypatch: pytest.
             await client.send(text("ten chars!"), FLUSH)
             await client.until("audio_end")
             assert len(client.audio) == 2 * 16 * 600
-            hummed = bytes(client.audio)
+            tone_audio = bytes(client.audio)
         async with stt(simulator) as client:
-            await client.send(hummed, FINALIZE)
+            await client.send(tone_audio, FINALIZE)
             assert (await client.until("final_transcript"))["transcript"] == "hello there"

@@ -1,4 +1,4 @@
-"""Every fault at every moment at which it can occur: what is promised holds in each cell, and a table says what came.
+"""Every fault at every moment at which it can occur: the guarantees hold in each cell, and a table lists the outcomes.
 
 ``MATRIX_FACTOR`` stretches all deadlines, for a slow machine. ``MATRIX_DOCS`` names a file that the table is written
 to. ``MATRIX_ONLY`` runs the cells that have this in their names. ``MATRIX_SEED`` runs a sample of the cells instead of
@@ -98,7 +98,7 @@ def chosen(everything: list[Any]) -> list[Any]:
 
 
 def table(results: Mapping[Any, str]) -> str:
-    """Write down what came of each cell."""
+    """Record the outcome of each cell."""
     lines = [TITLE]
     for kind, title in (("stt", "Speech to text"), ("tts", "Text to speech")):
         moments = [moment for moment in MOMENTS if kind == "tts" or moment != "during a clear"]
@@ -136,7 +136,7 @@ def table(results: Mapping[Any, str]) -> str:
 
 
 class Matrix:
-    """What came of the cells, many of which live at once."""
+    """The outcomes of the cells. Many cells run at once."""
 
     def __init__(self) -> None:
         self.results: dict[Cell | Request, str] = {}
@@ -160,9 +160,9 @@ async def all_ended(url: str) -> None:
 
 @pytest.fixture
 def _short_collections() -> Iterator[None]:
-    """Spare the garbage collector what is there already.
+    """Exclude the objects that exist already from garbage collection.
 
-    A collection of it takes up to a second, in which all deadlines run; a session survives that by trying again, a
+    Collecting them takes up to a second, in which all deadlines run. A session survives that by trying again, and a
     request over HTTP does not.
     """
     gc.collect()
@@ -174,7 +174,7 @@ def _short_collections() -> Iterator[None]:
 @pytest.mark.matrix
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("_short_collections")
-async def test_what_is_promised_holds_whatever_fails_whenever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_guarantee_holds_at_every_fault_and_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "_PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(connection, "_KEEPALIVE_SECONDS", 0.2 * FACTOR)
     profile = {"upgrade_ms": 20, "ready_ms": 10, "pace": 10, "chunk_ms": 40, "clear_ms": 20, "final_ms": 20}

@@ -20,11 +20,11 @@ def test_a_sample_has_every_value_of_each_dimension(product: list[Any], seed: st
     assert SHARE * len(product) - 1 < len(chosen) < len(product) / 2
 
 
-def test_a_seed_gives_the_same_sample_again_and_another_one_gives_another() -> None:
+def test_the_seed_decides_the_sample() -> None:
     product = cells()
     assert sample(product, "1", SHARE) == sample(cells(), "1", SHARE)
     assert sample(product, "1", SHARE) != sample(product, "2", SHARE)
 
 
-def test_even_the_smallest_sample_has_every_value() -> None:
+def test_the_smallest_sample_has_every_value() -> None:
     assert values_of(sample(cells(), "1", 0.0)) == values_of(cells())

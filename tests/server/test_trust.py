@@ -1,4 +1,4 @@
-"""What a sidecar connects to, and what it writes: what docs/explain/trust.md says, and nothing else."""
+"""A sidecar connects and writes only to what docs/explain/trust.md names."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_a_sidecar_connects_to_its_gateway_and_to_nothing_else(spied: dict
         assert not [line for line in told(spied) if line.startswith("subprocess")]
 
 
-async def test_a_collector_and_a_proxy_are_connected_to_where_they_are_set(spied: dict[str, str]) -> None:
+async def test_a_collector_and_a_proxy_are_used_only_if_they_are_set(spied: dict[str, str]) -> None:
     async with simulator_process() as simulator:
         settings = {"SLNG_API_KEY": "k", "SLNG_BASE_URL": simulator.url}
         async with serving(cwd=None, **settings, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", **spied) as sidecar:
