@@ -62,7 +62,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(autouse=True, scope="session")
 def _certificates_are_read_once() -> Iterator[None]:
-    """Let httpx's clients share one TLS context, as reading the certificates takes 20 ms and no test uses TLS."""
+    """Share one TLS context, as reading the certificates takes 20 ms and no test uses TLS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
         yield

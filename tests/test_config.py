@@ -279,7 +279,7 @@ def test_regions_are_written_as_upstream_wants_them() -> None:
         ("0.0.0.0", True), ("::", True), ("192.168.1.2", True), ("sidecar.local", True),
     ],
 )  # fmt: skip
-def test_listening_beyond_loopback_is_recognised(host: str, beyond: bool) -> None:
+def test_listening_beyond_loopback_is_recognized(host: str, beyond: bool) -> None:
     assert loaded(sidecar_host=host).listens_beyond_loopback is beyond
     assert not loaded(sidecar_host=host, sidecar_uds=Path("/run/s.sock")).listens_beyond_loopback
 

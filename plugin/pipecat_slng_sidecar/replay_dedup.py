@@ -44,7 +44,7 @@ class ReplayDeduplicator:
             return text
         words = text.split()
         plain = [_plain(word) for word in words]
-        # The replay may begin within a word, which is then recognised as another word.
+        # The replay may begin within a word, which is then recognized as another word.
         for skip in (0, 1):
             for start in range(len(self._expected)):
                 length = min(len(self._expected) - start, len(plain) - skip)

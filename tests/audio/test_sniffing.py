@@ -31,7 +31,7 @@ def encoded(form: str, subtype: str | None = None, seconds: float = 0.5) -> byte
 
 
 @pytest.mark.parametrize("label", ["audio/wav", "audio/mpeg", "application/octet-stream", ""])
-def test_a_wav_is_recognised_by_its_bytes_whatever_its_label(label: str) -> None:
+def test_a_wav_is_recognized_by_its_bytes_whatever_its_label(label: str) -> None:
     assert read(wav_header(8_000) + PCM, 1, 30, content_type=label) == (8_000, PCM)
 
 
@@ -86,7 +86,7 @@ def test_unreadable_bodies_are_refused_by_name(body: bytes, name: str, cuts: tup
 
 
 @pytest.mark.parametrize("layer", ["16,LAYER_III", "24,LAYER_III", "44,LAYER_III"])
-def test_mp3_of_every_version_is_recognised_by_two_frames(layer: str) -> None:
+def test_mp3_of_every_version_is_recognized_by_two_frames(layer: str) -> None:
     rate = {"16": 16_000, "24": 24_000, "44": 44_100}[layer.partition(",")[0]]
     file = io.BytesIO()
     soundfile.write(file, numpy.zeros(rate), rate, format="MP3")

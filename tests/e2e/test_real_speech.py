@@ -29,7 +29,7 @@ def write_wav(path: Path, pcm: bytes, rate: int = 16_000) -> Path:
 
 
 def words_in_common(spoken: str, transcript: str) -> float:
-    """Return the share of the spoken words that were recognised."""
+    """Return the share of the spoken words that were recognized."""
     expected = spoken.lower().replace(".", "").replace("?", "").split()
     found = transcript.lower().split()
     return sum(word in found for word in expected) / len(expected)
@@ -59,7 +59,7 @@ async def test_a_long_text_of_several_utterances_keeps_their_order(tmp_path: Pat
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
-async def test_synthesised_audio_can_be_read_and_contains_speech(
+async def test_synthesized_audio_can_be_read_and_contains_speech(
     tmp_path: Path, shared_gateway: str, rate: int
 ) -> None:
     out = tmp_path / "said.wav"
@@ -74,7 +74,7 @@ async def test_synthesised_audio_can_be_read_and_contains_speech(
     assert words_in_common(sentence, transcript) >= 0.4
 
 
-async def test_sox_reads_the_synthesised_audio(tmp_path: Path, shared_gateway: str) -> None:
+async def test_sox_reads_the_synthesized_audio(tmp_path: Path, shared_gateway: str) -> None:
     need("sox")
     out = tmp_path / "said.wav"
     await run("say", SENTENCES[0], "-o", out, "--url", shared_gateway)

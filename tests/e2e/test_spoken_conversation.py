@@ -1,4 +1,4 @@
-"""A spoken question to the example bot gets a spoken answer, offline, with a real voice and a real recogniser."""
+"""A spoken question to the example bot gets a spoken answer, offline, with a real voice and a real recognizer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def example() -> ModuleType:
 
 
 class Visitor:
-    """A visitor in the room, with a microphone that is always on and a recogniser for the bot's speech."""
+    """A visitor in the room, with a microphone that is always on and a recognizer for the bot's speech."""
 
     def __init__(self, room: RoomTransport) -> None:
         self._room = room

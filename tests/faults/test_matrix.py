@@ -66,7 +66,7 @@ Rows with `+` are further faults of an upstream, and rows with `tcp` are faults 
 | *whole* | Nothing was lost. For TTS, what had not sounded was spoken again. |
 | *one failed* | A context that had sounded in part ended as `failed`, with how much was delivered; or one that could not be spoken again did, with the reason. |
 | *cleared* | As *whole*, except for the context that was cleared. |
-| *timeout* | Upstream withheld what it had recognised, and finalizes were answered with `timeout` in time. |
+| *timeout* | Upstream withheld what it had recognized, and finalizes were answered with `timeout` in time. |
 | *incomplete* | Upstream withheld words and closed cleanly, or its stray final was taken for the last answer. See [what cannot be promised](../explain/guarantees.md#what-cannot-be-promised). |
 | *ms dropped* | How much audio the client was told was never transcribed. |
 | *drained* | The session was ended at a finalize's answer while its client went on speaking, as a drain does. |

@@ -66,7 +66,7 @@ async def test_curl_gets_speech_and_its_transcript(address: str, tmp_path: Path)
     assert by_sox == samples.tobytes()
     assert 1.5 < len(samples) / rate < 6
 
-    # The recogniser itself, with the same audio at the rate to which the sidecar converts it.
+    # The recognizer itself, with the same audio at the rate to which the sidecar converts it.
     resampling = resampler(rate, 16_000)
     directly = recognize(resampling.feed(samples.tobytes()) + resampling.end(), 16_000)
     form = ("-F", "model=whisper-1", "-F", "file=@a.wav")

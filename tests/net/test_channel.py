@@ -7,7 +7,7 @@ from slng_sidecar.net.channel import Channel
 
 
 async def started(task: asyncio.Task[object]) -> bool:
-    """Let a task run as far as it can, and return whether it still waits."""
+    """Run a task as far as it can go, and return whether it still waits."""
     for _ in range(3):
         await asyncio.sleep(0)
     return not task.done()

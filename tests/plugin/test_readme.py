@@ -58,7 +58,7 @@ def speech_of(sidecar: str, text: str) -> bytes:
     return at_speaking_level(pcm)
 
 
-def recognised(sidecar: str, pcm: bytes, rate: int) -> str:
+def recognized(sidecar: str, pcm: bytes, rate: int) -> str:
     header = f"audio/l16; rate={rate}; channels=1"
     reply = ask(f"{sidecar}/v1/bridges/unmute/stt/slng/deepgram/nova:3-en", pcm, **{"Content-Type": header})
     return str(json.loads(reply))
@@ -84,7 +84,7 @@ async def test_the_bot_in_the_readme_answers(tmp_path: Path, monkeypatch: pytest
             async with asyncio.timeout(WAIT):
                 while not room.played() or asyncio.get_running_loop().time() - room.last_audio < 1:
                     await room.speak(bytes(640), RATE)
-            answer = await asyncio.to_thread(recognised, sidecar.url, room.played(), room.out_rate)
+            answer = await asyncio.to_thread(recognized, sidecar.url, room.played(), room.out_rate)
             assert "call the front desk and ask for a quiet room" in answer
             await room.leave()
             await asyncio.wait_for(running, WAIT)

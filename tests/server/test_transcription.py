@@ -89,7 +89,7 @@ async def test_text_is_text_and_verbose_json_has_times() -> None:
             at = word["start"]
 
 
-async def test_the_words_come_as_events_while_they_are_recognised() -> None:
+async def test_the_words_come_as_events_while_they_are_recognized() -> None:
     async with gateway_and_simulator() as (url, _), http_client(url) as http:
         reply = await http.post(OPENAI, **form(stream="true"))
         assert reply.headers["content-type"] == "text/event-stream"

@@ -92,10 +92,10 @@ async def test_stop_means_close() -> None:
         assert (await client.until_closed())[0] == 1000
 
 
-@pytest.mark.parametrize("initialised", [False, True])
-async def test_audio_before_ready_closes_with_1008_and_no_message(initialised: bool) -> None:
+@pytest.mark.parametrize("initialized", [False, True])
+async def test_audio_before_ready_closes_with_1008_and_no_message(initialized: bool) -> None:
     async with fast(ready_ms=5000) as simulator, dialled(simulator, "stt", NOVA) as client:
-        if initialised:
+        if initialized:
             await client.send({"type": "init", "config": {}})
         await client.send(bytes(640))
         assert (await client.until_closed())[0] == 1008

@@ -88,7 +88,7 @@ def write_question(path: Path) -> None:
 
 
 async def ask_question(page: Page, address: str) -> str:
-    """Open the bot's page, connect, and return the recognised words of its answer to the microphone's question."""
+    """Open the bot's page, connect, and return the recognized words of its answer to the microphone's question."""
     await page.goto(f"{address}/talk")
     await page.get_by_role("button", name="Talk").click()
     await page.evaluate(LISTEN)

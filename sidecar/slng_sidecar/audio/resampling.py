@@ -16,7 +16,7 @@ class Resampler(Protocol):
     rate: int
 
     def feed(self, pcm: bytes) -> bytes:
-        """Take more input, and return the output that it completes."""
+        """Resample more input, and return the output that it completes."""
 
     def end(self) -> bytes:
         """Return the output that is left after the last input."""

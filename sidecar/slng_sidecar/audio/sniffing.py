@@ -1,4 +1,4 @@
-"""Recognises what SLNG's HTTP bridge returned from its bytes, because its label and its lengths are unreliable."""
+"""Recognizes what SLNG's HTTP bridge returned from its bytes, because its label and its lengths are unreliable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNATURES = (
     (0, b"\x1aE\xdf\xa3", "WebM"),
     (4, b"ftyp", "MP4"),
 )
-# Formats without a signature of their own are recognised by these media types only.
+# Formats without a signature of their own are recognized by these media types only.
 _TYPES = {
     "audio/mpeg": "MP3", "audio/mp3": "MP3", "audio/ogg": "Ogg", "audio/opus": "Opus", "audio/flac": "FLAC",
     "audio/aac": "AAC", "audio/webm": "WebM", "audio/mp4": "MP4", "application/json": "JSON",
@@ -55,7 +55,7 @@ class SniffingReader:
         self._decided = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, and return the 16-bit mono samples that they complete.
+        """Read the next bytes, and return the 16-bit mono samples that they complete.
 
         Raises:
             UnreadableAudio: the body is neither of the two. The text says what came.

@@ -41,7 +41,7 @@ class StreamDecoder:
         self.skipped = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, and return the PCM that they complete."""
+        """Decode the next bytes, and return the PCM that they complete."""
         if not self._opus:
             return self._decoded(self._codec.parse(data))
         if not self._begun:
@@ -91,7 +91,7 @@ class _OggPackets:
         self._packet = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes, and return the packets that they complete."""
+        """Parse the next bytes, and return the packets that they complete."""
         self._waiting += data
         packets: list[bytes] = []
         while (page := self._page()) is not None:

@@ -67,7 +67,7 @@ class WavReader:
         return self._next in (self._data, self._after_data)
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, and return the samples that they complete.
+        """Parse the next bytes, and return the samples that they complete.
 
         Raises:
             UnreadableAudio: the file is not a WAV that can be read.

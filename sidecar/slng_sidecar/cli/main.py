@@ -202,7 +202,7 @@ def say_command(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Say a text into a WAV file, through a running sidecar."""
+    """Synthesize a text into a WAV file, through a running sidecar."""
     if text == "-":
         text = sys.stdin.read()
     config: dict[str, Any] = {"sample_rate": sample_rate}

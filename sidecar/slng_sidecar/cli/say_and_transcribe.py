@@ -34,7 +34,7 @@ class SpeechFailed(Exception):
 async def say(
     address: SidecarAddress, text: str, model: str, voice: str | None, config: dict[str, Any], out: Path
 ) -> float:
-    """Say a text into a WAV file, or to standard output if ``out`` is ``-``.
+    """Synthesize a text and write it to a WAV file, or to standard output if ``out`` is ``-``.
 
     Returns:
         The seconds of audio.

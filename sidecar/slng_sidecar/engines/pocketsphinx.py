@@ -25,7 +25,7 @@ _MAX_SEGMENT_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class RecognizedWord:
-    """A recognised word. ``start`` and ``end`` are seconds from the first byte of the connection's audio."""
+    """A recognized word. ``start`` and ``end`` are seconds from the first byte of the connection's audio."""
 
     text: str
     start: float
@@ -132,7 +132,7 @@ class SpeechSegmenter:
         return self._speech_end is not None
 
     def feed(self, pcm: bytes) -> list[SpeechSegment]:
-        """Take more audio, and return the segments that ended in it."""
+        """Process more audio, and return the segments that ended in it."""
         data = self._rest + pcm
         whole = len(data) - len(data) % self._frame
         self._rest = data[whole:]

@@ -1,6 +1,6 @@
 """Recognizers: what turns the audio of one connection into words.
 
-A recognizer belongs to one connection. It finds utterances in the audio as it comes, and recognises each one when its
+A recognizer belongs to one connection. It finds utterances in the audio as it comes, and recognizes each one when its
 words are asked for.
 """
 
@@ -26,21 +26,21 @@ _SCRIPTED_WORD_MS = 300
 
 @dataclass(frozen=True, slots=True)
 class RecognizedUtterance:
-    """One utterance: its words, or the audio in which they are still to be recognised."""
+    """One utterance: its words, or the audio in which they are still to be recognized."""
 
     words: tuple[RecognizedWord, ...] = ()
     segment: SpeechSegment | None = None
 
 
 class Recognizer(Protocol):
-    """Recognises the audio of one connection."""
+    """Recognizes the audio of one connection."""
 
     @property
     def position_ms(self) -> float:
         """Milliseconds of audio that were fed."""
 
     def feed(self, audio: bytes) -> list[RecognizedUtterance]:
-        """Take one message of audio, and return the utterances that ended in it."""
+        """Process one message of audio, and return the utterances that ended in it."""
 
     def partial(self) -> RecognizedUtterance | None:
         """Return the current utterance as far as it came; None if there is none."""
@@ -56,7 +56,7 @@ class Recognizer(Protocol):
         """Return the words of an utterance.
 
         Raises:
-            WorkerFailed: it could not be recognised.
+            WorkerFailed: it could not be recognized.
         """
 
     @property
@@ -65,7 +65,7 @@ class Recognizer(Protocol):
 
 
 class SignalRecognizer(Recognizer):
-    """Recognises the numbered signal. A final covers the words that have ended by then."""
+    """Recognizes the numbered signal. A final covers the words that have ended by then."""
 
     is_free = True
 
@@ -114,7 +114,7 @@ class SignalRecognizer(Recognizer):
 
 
 class SpeechRecognizer(Recognizer):
-    """Recognises English speech. A worker process decodes each utterance as a whole."""
+    """Recognizes English speech. A worker process decodes each utterance as a whole."""
 
     def __init__(self, rate: int, endpoint_ms: float, workers: Workers) -> None:
         self._segmenter = pocketsphinx.SpeechSegmenter(rate, endpoint_ms)

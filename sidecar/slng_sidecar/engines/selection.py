@@ -47,7 +47,7 @@ def synthesizer_for(choice: Speech, model: str, workers: Workers) -> Synthesizer
 
 
 def recognizes_speech(choice: Speech) -> bool:
-    """Return whether real speech is recognised."""
+    """Return whether real speech is recognized."""
     return _resolve(choice, "", pocketsphinx.recognizer_installed()) == "real"
 
 

@@ -147,7 +147,7 @@ class Decoder:
         return self._word is not None
 
     def feed(self, audio: bytes) -> list[DecodedWord]:
-        """Take more audio, and return the words that ended in it."""
+        """Decode more audio, and return the words that ended in it."""
         audio = self._odd + audio
         self._odd = audio[len(audio) & ~1 :]
         self._signs += audio[1::2].translate(_SIGNS)

@@ -14,13 +14,13 @@ _TONE_MS_PER_LETTER = 60
 
 
 class Synthesizer(Protocol):
-    """Synthesises the texts of one connection."""
+    """Synthesizes the texts of one connection."""
 
     async def synthesize(self, text: str, rate: int) -> bytes:
         """Return a text as 16-bit mono PCM at ``rate`` Hz.
 
         Raises:
-            WorkerFailed: it could not be synthesised.
+            WorkerFailed: it could not be synthesized.
         """
 
 

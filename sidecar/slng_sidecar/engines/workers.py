@@ -1,4 +1,4 @@
-"""Worker processes that synthesise and recognise speech, which would block the event loop for hundreds of milliseconds.
+"""Worker processes that synthesize and recognize speech, which would block the event loop for hundreds of milliseconds.
 
 A worker runs ``main`` as a program. It reads pickled calls from its standard input and ends when that is closed, so it
 cannot outlive the simulator, however that ends.
@@ -21,7 +21,7 @@ from slng_sidecar.engines.voices import speak
 _LENGTH = struct.Struct("!I")
 _CALLS: dict[str, Callable[..., Any]] = {
     "speak": speak,
-    "recognise": recognize_segment,
+    "recognize": recognize_segment,
     "prepare_ear": prepare_recognizer,
 }
 
@@ -48,7 +48,7 @@ class Workers:
         """Return a text as PCM; see ``voices.speak``.
 
         Raises:
-            WorkerFailed: it could not be synthesised.
+            WorkerFailed: it could not be synthesized.
         """
         pcm: bytes = await self._call("speak", text, rate)
         return pcm
@@ -57,9 +57,9 @@ class Workers:
         """Return the words of a segment; see ``pocketsphinx.recognize_segment``.
 
         Raises:
-            WorkerFailed: it could not be recognised.
+            WorkerFailed: it could not be recognized.
         """
-        words: list[Any] = await self._call("recognise", segment)
+        words: list[Any] = await self._call("recognize", segment)
         return words
 
     async def prepare_recognizer(self) -> None:

@@ -35,7 +35,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class TimedWord:
-    """A recognised word. Its times are seconds of the upstream connection's audio."""
+    """A recognized word. Its times are seconds of the upstream connection's audio."""
 
     text: str
     start: float
@@ -44,7 +44,7 @@ class TimedWord:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Recognised speech.
+    """Recognized speech.
 
     Attributes:
         final: whether it will not change any more.
@@ -65,7 +65,7 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Synthesised audio, in the encoding that ``init`` asked for."""
+    """Synthesized audio, in the encoding that ``init`` asked for."""
 
     data: bytes
 

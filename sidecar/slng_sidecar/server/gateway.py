@@ -104,7 +104,7 @@ class Gateway:
         log.info("refused a request from %s: %s", peer, error.known_code, extra={"fields": fields})
 
     def take_place(self, target: Target, peer: str) -> LiveSession:
-        """Take one of the places for sessions, until ``free_place``.
+        """Reserve one of the places for sessions, until ``free_place``.
 
         Args:
             peer: the client's address (``guard.peer_of``).

@@ -44,7 +44,7 @@ class KnownGateways:
 
 
 class Synthesis:
-    """Synthesises texts for every HTTP route."""
+    """Synthesizes texts for every HTTP route."""
 
     def __init__(self, gateway: Gateway, sessions: SessionFactory) -> None:
         self._gateway = gateway
@@ -58,7 +58,7 @@ class Synthesis:
         return self._services.settings.sidecar_send_timeout
 
     def start(self, speech: HttpSpeech, target: Target, peer: str) -> None:
-        """Start to synthesise a text. ``speech`` gets the audio and the outcome.
+        """Start to synthesize a text. ``speech`` gets the audio and the outcome.
 
         Args:
             peer: the client's address.
@@ -74,7 +74,7 @@ class Synthesis:
             gateway.refused(error, peer)
             raise
         speech.log, live.fail = live.log(), speech.finish
-        task = self._services.tasks.start(self._synthesise(speech, live, bridge), f"speech {live.number}")
+        task = self._services.tasks.start(self._synthesize(speech, live, bridge), f"speech {live.number}")
         task.add_done_callback(lambda _: gateway.free_place(live))
 
     def reply_starts(self, speech: HttpSpeech) -> None:
@@ -94,9 +94,9 @@ class Synthesis:
             return "websocket" if only_websocket or not self._known.has_bridge(target.base_url) else "bridge"
         return setting
 
-    async def _synthesise(self, speech: HttpSpeech, live: LiveSession, bridge: Bridge) -> None:
+    async def _synthesize(self, speech: HttpSpeech, live: LiveSession, bridge: Bridge) -> None:
         if bridge == "bridge":
-            missing = await self._synthesise_by_http(speech, live)
+            missing = await self._synthesize_by_http(speech, live)
             if missing is None:
                 return
             if missing.status == 404:
@@ -107,8 +107,8 @@ class Synthesis:
         speech.bridge = "websocket"
         await self._sessions.run(SpeechClient(speech), live, observer=speech.timing)
 
-    async def _synthesise_by_http(self, speech: HttpSpeech, live: LiveSession) -> BridgeMissing | None:
-        """Synthesise over the HTTP bridge.
+    async def _synthesize_by_http(self, speech: HttpSpeech, live: LiveSession) -> BridgeMissing | None:
+        """Synthesize over the HTTP bridge.
 
         Returns:
             The answer that there is no such bridge, if the WebSocket bridge may be used instead; otherwise None.

@@ -31,7 +31,7 @@ from slng_sidecar.sessions.http_transcription import HttpTranscription, Transcri
 from slng_sidecar.sessions.timing import Timing
 
 _RATE = 16_000
-"""The sample rate that recognisers are trained on and official clients send."""
+"""The sample rate that recognizers are trained on and official clients send."""
 
 
 class TranscriptionResponse(Response):

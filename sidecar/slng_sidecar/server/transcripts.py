@@ -29,7 +29,7 @@ class TranscriptText:
         segments: the segments in the reply's form, each a JSON object; kept only if the reply shows them.
         words: the words, likewise.
         dropped: what the confidence filter dropped, likewise.
-        language: the language that upstream recognised.
+        language: the language that upstream recognized.
     """
 
     def __init__(self, *, segments: bool = False, words: bool = False) -> None:
@@ -90,7 +90,7 @@ class TranscriptionOptions:
 
     Attributes:
         model: the model as the request names it.
-        stream: whether the transcript is sent while it is recognised.
+        stream: whether the transcript is sent while it is recognized.
         ignored: the fields that were ignored.
         language: the language of the speech.
     """

@@ -74,7 +74,7 @@ class MultipartForm:
             raise GatewayError(ErrorCode.BAD_REQUEST, f"The form cannot be read: {error}.") from None
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes, and return what they complete.
+        """Parse the next bytes, and return what they complete.
 
         Raises:
             GatewayError: the body is not a form, or not one that is accepted.

@@ -1,4 +1,4 @@
-"""One text synthesised for a request over HTTP, by either of upstream's bridges."""
+"""One text synthesized for a request over HTTP, by either of upstream's bridges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULT_RATE = 24_000
 
 
 class HttpSpeech:
-    """A text to synthesise, and its audio on the way to the HTTP reply.
+    """A text to synthesize, and its audio on the way to the HTTP reply.
 
     Upstream's side calls ``put`` and ``finish``. The reply calls ``next``, and ``leave`` if it reads no more.
 
@@ -32,7 +32,7 @@ class HttpSpeech:
         timing: when what happened.
         bridge: which of upstream's bridges is used.
         size: bytes of audio that came so far.
-        is_complete: whether all of the text was synthesised.
+        is_complete: whether all of the text was synthesized.
         on_complete: called once that is so.
         log: the log of its session, once it has started.
         abandoned: set once the reply reads no more.
@@ -58,7 +58,7 @@ class HttpSpeech:
         """Wait for more audio and return all there is; None after the last.
 
         Raises:
-            GatewayError: the text could not be synthesised, or not to its end.
+            GatewayError: the text could not be synthesized, or not to its end.
         """
         first = await self._audio.take()
         return None if first is None else b"".join((first, *self._audio.take_waiting()))

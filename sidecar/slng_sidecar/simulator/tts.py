@@ -55,7 +55,7 @@ class TtsSession:
         self._refused = refused
         self._synthesizer: Synthesizer | None = None
         self._encoding, self._rate = "linear16", _DEFAULT_RATE
-        self._initialised = False
+        self._initialized = False
         self._ready = asyncio.Event()
         self._waiting: asyncio.Queue[_Text | _Flush | _Clear | _Expired] = asyncio.Queue(_MAX_WAITING)
         self._cleared = asyncio.Event()
@@ -78,7 +78,7 @@ class TtsSession:
     async def on_message(self, message: dict[str, Any]) -> None:
         """Handle a text message."""
         kind = type_of(message)
-        if kind in ("text", "flush") and not self._initialised:
+        if kind in ("text", "flush") and not self._initialized:
             await self._connection.send_error("invalid_request", f"'{kind}' came before 'init'")
             return
         match kind:
@@ -105,7 +105,7 @@ class TtsSession:
 
     async def _init(self, message: dict[str, Any]) -> None:
         connection, profile = self._connection, self._connection.profile
-        if self._initialised:
+        if self._initialized:
             return
         if self._refused:
             await connection.send_error(*self._refused)
@@ -126,7 +126,7 @@ class TtsSession:
             return
         self._encoding, self._rate = encoding, int(rate)
         self._synthesizer = connection.simulator.synthesizer(connection.model)
-        self._initialised = True
+        self._initialized = True
         # The connection is read on meanwhile, because text before ready is accepted and spoken.
         self._tasks.create_task(self._become_ready(), name="simulator: ready")
 

@@ -73,12 +73,12 @@ class Metrics:
         )
         self.audio = Counter(
             prefix + "audio_seconds",
-            "Seconds of audio received from clients (stt) and synthesised (tts)",
+            "Seconds of audio received from clients (stt) and synthesized (tts)",
             ["kind", "model"],
             registry=registry,
         )
         self.characters = Counter(
-            prefix + "characters", "Characters of text to synthesise", ["model"], registry=registry
+            prefix + "characters", "Characters of text to synthesize", ["model"], registry=registry
         )
         self.repaired = Counter(
             prefix + "stt_repaired_audio_seconds",

@@ -98,7 +98,7 @@ class HttpBridge:
         on_rate: Callable[[int], None],
         observer: UpstreamObserver,
     ) -> AsyncGenerator[bytes, None]:
-        """Synthesise a text and yield its audio as 16-bit mono PCM, as it comes.
+        """Synthesize a text and yield its audio as 16-bit mono PCM, as it comes.
 
         If the connection is lost before the first audio, the request is sent once more.
 
@@ -109,7 +109,7 @@ class HttpBridge:
 
         Raises:
             BridgeMissing: the gateway answered 404, 405 or 501.
-            GatewayError: the text could not be synthesised, or not to its end.
+            GatewayError: the text could not be synthesized, or not to its end.
         """
         has_audio = False
         for last_try in (False, True):

@@ -165,7 +165,7 @@ class Standby:
     def claim(
         self, target: Target, init: str, owner: ConnectionOwner, number: int
     ) -> tuple[StandbyConnection | None, StandbyResult]:
-        """Hand a connection over to a session.
+        """Transfer a connection to a session.
 
         A connection that is still opening is handed over, too, since one dial is enough. ``owner`` gets its
         ``upstream_ready`` soon, or as soon as it comes.

@@ -1,4 +1,4 @@
-"""HTTP TTS: one text, whose audio is sent while it is synthesised."""
+"""HTTP TTS: one text, whose audio is sent while it is synthesized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that a replay repeats: recognised by their likeness and removed."""
+"""Words that a replay repeats: recognized by their likeness and removed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ReplayDeduplicator:
     def _count_repeats(self, text: str) -> int:
         """Return how many of the first words were delivered before.
 
-        A replay may begin within a word, which is then recognised as another one. A first word that is followed by
+        A replay may begin within a word, which is then recognized as another one. A first word that is followed by
         expected words therefore counts as one of them.
         """
         words = [plain_word(word) for word in text.split()]

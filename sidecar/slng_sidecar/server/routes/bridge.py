@@ -56,7 +56,7 @@ def bridge_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthes
         summary="Say a text",
         response_class=Response,
         responses={
-            200: {"content": {"audio/wav": {}, "audio/pcm": {}}, "description": "the audio, while it is synthesised"},
+            200: {"content": {"audio/wav": {}, "audio/pcm": {}}, "description": "the audio, while it is synthesized"},
             **ERRORS,
         },
         openapi_extra={

@@ -67,7 +67,7 @@ def openai_routes(gateway: Gateway, sessions: SessionFactory, synthesis: Synthes
         responses={
             200: {
                 "content": {kind: {} for kind in _SPEECH_TYPES},
-                "description": "the audio, while it is synthesised",
+                "description": "the audio, while it is synthesized",
             },
             **ERRORS,
         },
