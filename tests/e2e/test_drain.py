@@ -128,7 +128,7 @@ async def test_sighup_applies_what_can_change_and_names_what_cannot(tmp_path: Pa
             assert (await client.get(f"{sidecar.url}/v1/status")).json()["max_sessions"] == 3
             config.write_text("sidecar_max_sessions = none\n")
             sidecar.process.send_signal(signal.SIGHUP)
-            await sidecar.says("SIGHUP: the settings cannot be used, the old ones hold")
+            await sidecar.says("SIGHUP: the settings cannot be used, so the previous ones stay")
             assert (await client.get(f"{sidecar.url}/v1/status")).json()["max_sessions"] == 3
 
 
