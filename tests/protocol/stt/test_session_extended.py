@@ -274,6 +274,32 @@ def test_a_finalize_answered_while_a_final_is_held_covers_nothing_of_that_final(
     assert talk.client({**FINALIZE, "id": "b"}) == [finalized("b", "empty", 0)]
 
 
+def test_a_late_empty_answer_is_not_the_answer_to_the_next_finalize() -> None:
+    talk = live(finalize_timeout=3)
+    talk.client(silence(200), {**FINALIZE, "id": "a"})
+    assert talk.wait(3) == [finalized("a", "timeout", 0)]
+    talk.client(speech(500), {**FINALIZE, "id": "b"})
+
+    assert to_client(talk.upstream(final("", from_finalize=True)), "finalized") == []
+
+    steps = talk.upstream(final("one", (0.2, 0.7), from_finalize=True))
+    assert [(answer["finalize_id"], answer["outcome"]) for answer in to_client(steps, "finalized")] == [("b", "final")]
+
+
+@pytest.mark.parametrize("marked", [True, None])
+def test_an_answer_that_may_be_late_covers_no_audio_of_the_next_finalize(marked: bool | None) -> None:
+    talk = live(finalize_timeout=3)
+    talk.client(speech(500), {**FINALIZE, "id": "a"})
+    assert talk.wait(3) == [finalized("a", "timeout", 0)]
+    untranscribed = speech(400) + silence(100)
+    talk.client(untranscribed, {**FINALIZE, "id": "b"})
+
+    talk.upstream(final("early", from_finalize=marked))
+
+    talk.lost()
+    assert sent(talk.ready(), talk.newest).endswith(untranscribed)
+
+
 def test_a_final_is_held_no_longer_than_its_finalize_waits() -> None:
     talk = live(finalize_timeout=3)
     talk.client(speech(500), {**FINALIZE, "id": "a"}, speech(500), {**FINALIZE, "id": "b"}, speech(500))

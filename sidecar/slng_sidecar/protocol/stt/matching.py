@@ -8,7 +8,7 @@ its arrival. In doubt audio counts as not covered and is replayed after a drop (
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from slng_sidecar.protocol.messages import Transcript
@@ -53,7 +53,7 @@ class FinalMatch:
 
 
 def match_final(
-    message: Transcript, segment: Segment, finalizes: Iterable[Finalize], buffer: ReplayBuffer, now: float, lag: float
+    message: Transcript, segment: Segment, finalizes: Collection[Finalize], buffer: ReplayBuffer, now: float, lag: float
 ) -> FinalMatch:
     """Decide what a final of a segment means.
 
@@ -72,7 +72,10 @@ def match_final(
         else:
             outcome = HeldOutcome.CONTINUED
             answered = answered or held.finalize
-    covered, is_exact = _coverage(message, segment, answered, buffer, now - lag)
+    # If the time of an older finalize ran out, this may be its late answer, which covers no audio after it.
+    oldest = next((finalize for finalize in finalizes if finalize.sent_on == segment.link.number), answered)
+    certain = answered if answered is oldest else None
+    covered, is_exact = _coverage(message, segment, certain, buffer, now - lag)
     return FinalMatch(answered, tuple(passed), is_sure, outcome, covered, is_exact)
 
 
@@ -92,7 +95,10 @@ def _answered_by(
     if span is None:
         if not message.text.strip() and segment.transcripts.is_partial_pending and not message.from_finalize:
             return None, [], True
-        return (waiting or mine)[0], [], True
+        # Upstream answers in order, so a marked answer without words may be the late one to a finalize whose time ran
+        # out. Words are always delivered as the answer that the client waits for.
+        is_late = message.from_finalize and not message.text.strip()
+        return (mine if is_late else waiting or mine)[0], [], True
     passed: list[Finalize] = []
     for finalize in mine:
         if span[0] >= finalize.offset:
