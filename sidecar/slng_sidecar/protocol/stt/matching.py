@@ -1,8 +1,9 @@
 """What a final means: which finalize it answers and which audio it covers. These functions decide and change nothing.
 
 Upstream does not say which audio a final covers. The rule is: with word times, up to the end of its last word;
-without, if it answers a finalize, up to that finalize; otherwise, nothing that was sent less than ``final_lag`` before
-its arrival. In doubt audio counts as not covered and is replayed after a drop (``docs/explain/guarantees.md``).
+without, if it answers a finalize and cannot be the late answer to an older one, up to that finalize; otherwise, nothing
+that was sent less than ``final_lag`` before its arrival. In doubt audio counts as not covered and is replayed after a
+drop (``docs/explain/guarantees.md``).
 """
 
 from __future__ import annotations
