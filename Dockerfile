@@ -1,4 +1,4 @@
-# The sidecar. EXTRAS are the extras of sidecar/pyproject.toml; add simulator for an image that works offline.
+# The sidecar. EXTRAS are the extras of sidecar/pyproject.toml; add simulator-neural for an image that works offline.
 FROM python:3.13-slim AS build
 ARG EXTRAS=codecs,otel
 WORKDIR /src

@@ -1,4 +1,4 @@
-"""Measure the image: its size with and without the codecs, and how long a container takes until it serves requests.
+"""Measure the image: its size with and without the codecs and offline speech, and how long a container takes until it serves requests.
 
 ``python -m bench.image`` builds the images and removes them afterwards. It needs a Docker engine.
 """
@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 _ROOT = Path(__file__).parent.parent
-_EXTRAS = ("codecs,otel", "otel")
+_EXTRAS = ("codecs,otel", "otel", "simulator-neural", "simulator")
 _RUNS = 5
 _START_TIMEOUT = 30.0
 _DOCKER_TIMEOUT = 900.0
@@ -69,7 +69,7 @@ def main() -> None:
         finally:
             _docker("image", "rm", image)
         took = f"{statistics.median(seconds):.1f} s ({min(seconds):.1f}-{max(seconds):.1f})"
-        print(f"{extras:12} {size:.0f} MB, {took}")
+        print(f"{extras:16} {size:.0f} MB, {took}")
 
 
 if __name__ == "__main__":

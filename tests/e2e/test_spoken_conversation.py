@@ -15,6 +15,7 @@ from slng_sidecar.simulator import recognize, speak
 from support.audio import at_speaking_level
 from support.paths import ROOT
 from support.processes import serving
+from support.sentences import words_of
 from support.transports import RoomTransport
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,8 @@ class Visitor:
                 await asyncio.sleep(0.1)
         audio = self._room.played()[self._played :]
         self._played += len(audio)
-        return await asyncio.to_thread(lambda: recognize(_at_rate(audio, self._room.out_rate)))
+        text = await asyncio.to_thread(lambda: recognize(_at_rate(audio, self._room.out_rate)))
+        return " ".join(words_of(text))
 
 
 def _at_rate(pcm: bytes, rate: int) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from slng_sidecar.simulator import recognize, speak
 from support.processes import COMMAND, environment, serving, started
+from support.sentences import words_of
 
 SENTENCES = (
     "Please call the front desk and ask for a quiet room.",
@@ -35,7 +36,7 @@ def without_repeats(words: list[str], expected: list[str]) -> list[str]:
 async def test_a_killed_upstream_loses_nothing_of_the_transcript(tmp_path: Path) -> None:
     pause = bytes(2 * 16_000)
     pcm = b"".join([await asyncio.to_thread(speak, sentence) + pause for sentence in SENTENCES])
-    undisturbed = (await asyncio.to_thread(recognize, pcm)).split()
+    undisturbed = words_of(await asyncio.to_thread(recognize, pcm))
     path = tmp_path / "long.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
@@ -49,14 +50,14 @@ async def test_a_killed_upstream_loses_nothing_of_the_transcript(tmp_path: Path)
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
             )  # fmt: skip
             assert process.stdout is not None
-            spoken = (await process.stdout.readline()).decode().split()  # the first sentence is transcribed
+            spoken = words_of((await process.stdout.readline()).decode())  # the first sentence is transcribed
             first.process.kill()
             await first.ends()
             async with started("simulate", "--port", port) as second:
                 out, err = await process.communicate()
                 assert process.returncode == 0, err.decode()
                 assert "Upstream is back" in err.decode()
-                spoken += out.decode().split()
+                spoken += words_of(out.decode())
                 assert without_repeats(spoken, undisturbed) == undisturbed
                 assert second.code is None
         first.code = 0

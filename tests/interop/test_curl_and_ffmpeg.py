@@ -16,6 +16,7 @@ from slng_sidecar.engines import signal
 from slng_sidecar.simulator import recognize
 from support.processes import need, serving, started
 from support.running import gateway_and_simulator
+from support.sentences import words_of
 
 pytestmark = pytest.mark.slow
 
@@ -68,11 +69,12 @@ async def test_curl_gets_speech_and_its_transcript(address: str, tmp_path: Path)
 
     # The recognizer itself, with the same audio at the rate to which the sidecar converts it.
     resampling = resampler(rate, 16_000)
-    directly = recognize(resampling.feed(samples.tobytes()) + resampling.end(), 16_000)
+    pcm = resampling.feed(samples.tobytes()) + resampling.end()
+    directly = await asyncio.to_thread(recognize, pcm, 16_000)
     form = ("-F", "model=whisper-1", "-F", "file=@a.wav")
     text = curl(f"{address}/v1/audio/transcriptions", *form, cwd=tmp_path)["text"]
     assert text == directly
-    assert {"call", "front", "desk", "room"} <= set(text.split())
+    assert {"call", "front", "desk", "room"} <= set(words_of(text))
     reply = curl(f"{address}{STT}", "--data-binary", "@a.wav", cwd=tmp_path)
     assert reply["alternatives"][0]["transcript"] == text
     assert curl(f"{address}{STT}", "-F", "audio=@a.wav", cwd=tmp_path)["alternatives"][0]["transcript"] == text
@@ -91,7 +93,7 @@ async def test_speech_that_ffmpeg_converted_is_transcribed(name: str, tmp_path: 
         run("ffmpeg", "-v", "error", "-i", f"a.{suffix}", "-ac", "2", "-ar", "44100", "b.m4a", cwd=tmp_path)
         form = ("-F", "file=@b.m4a", "-F", "model=whisper-1")
         text = curl(f"{sidecar.url}/v1/audio/transcriptions", *form, cwd=tmp_path)["text"]
-        assert {"call", "front", "desk", "room"} <= set(text.split())
+        assert {"call", "front", "desk", "room"} <= set(words_of(text))
 
 
 @pytest.mark.timeout(120)
@@ -103,7 +105,7 @@ async def test_ffmpeg_uploads_while_it_records(tmp_path: Path) -> None:
         run("curl", "-sS", "--fail", "-d", body, f"{sidecar.url}{TTS}", "-o", "a.wav", cwd=tmp_path)
         pipe = f"ffmpeg -v error -i a.wav -f webm -c:a libopus - | curl -sS --fail -T - -X POST {sidecar.url}{STT}"
         reply = run("bash", "-o", "pipefail", "-c", pipe, cwd=tmp_path)
-        assert {"call", "front", "desk", "room"} <= set(json.loads(reply)["alternatives"][0]["transcript"].split())
+        assert {"call", "front", "desk", "room"} <= set(words_of(json.loads(reply)["alternatives"][0]["transcript"]))
 
 
 async def test_ffmpeg_alone_gets_a_text_spoken(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ is missing from a wheel shows here. The working tree cannot hide it.
 
 from __future__ import annotations
 
+import asyncio
 import email
 import json
 import os
@@ -27,6 +28,7 @@ import pytest
 import slng_sidecar
 import soundfile
 from support.processes import serving, started
+from support.sentences import words_of
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
@@ -89,12 +91,20 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
 
 
 @pytest.fixture(scope="module")
+def fallback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """Install the sidecar with the offline speech that every platform has."""
+    folder = tmp_path_factory.mktemp("fallback")
+    yield _install(folder, f"slng-sidecar[simulator] @ {wheel('slng_sidecar').as_uri()}")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Install the sidecar with its extras for offline speech, and the plugin beside it."""
     folder = tmp_path_factory.mktemp("full")
     yield _install(
         folder,
-        f"slng-sidecar[codecs,simulator] @ {wheel('slng_sidecar').as_uri()}",
+        f"slng-sidecar[codecs,simulator-neural] @ {wheel('slng_sidecar').as_uri()}",
         f"pipecat-slng-sidecar @ {wheel('pipecat_slng_sidecar').as_uri()}",
     )
     shutil.rmtree(folder)  # Pipecat takes about 1 GB, and pytest would keep the last three of them
@@ -153,12 +163,31 @@ async def test_the_sidecar_without_extras_serves_and_says_a_sentence(bare: Envir
         await say(bare, sidecar.url, tmp_path / "x.wav")
 
 
-async def test_the_sidecar_with_extras_says_a_sentence_in_a_real_voice(full: Environment, tmp_path: Path) -> None:
+async def transcribe(environment: Environment, url: str, file: Path) -> list[str]:
+    """Run ``slng-sidecar transcribe`` and return the words that it prints."""
+    process = await asyncio.create_subprocess_exec(
+        environment.command, "transcribe", file, "--url", url, "--pace", "4", stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return words_of(out.decode())
+
+
+async def test_the_fallback_says_a_sentence_and_understands_some_of_it(fallback: Environment, tmp_path: Path) -> None:
     # Without flite on the path the simulator must find the voice that the `simulator` extra has installed.
+    settings = {"PATH": os.fspath(fallback.bin), "SIDECAR_CONFIDENCE_THRESHOLD": "0"}
+    async with serving("--simulate", cwd=tmp_path, command=(fallback.command,), **settings) as sidecar:
+        assert "voice: eSpeak NG, recognizer: PocketSphinx" in sidecar.err
+        await say(fallback, sidecar.url, tmp_path / "x.wav")
+        assert len(set(words_of(SENTENCE)) & set(await transcribe(fallback, sidecar.url, tmp_path / "x.wav"))) >= 3
+
+
+async def test_the_sidecar_with_extras_says_a_sentence_and_understands_it(full: Environment, tmp_path: Path) -> None:
     path = os.fspath(full.bin)
     async with serving("--simulate", cwd=tmp_path, command=(full.command,), PATH=path) as sidecar:
-        assert "voice: eSpeak NG, recognizer: PocketSphinx" in sidecar.err
+        assert "voice: Hibari (eSpeak NG for other languages), recognizer: Moonshine" in sidecar.err
         await say(full, sidecar.url, tmp_path / "x.wav")
+        assert await transcribe(full, sidecar.url, tmp_path / "x.wav") == words_of(SENTENCE)
         # MP3 needs the `codecs` extra.
         body = {"model": "tts-1", "voice": "alloy", "response_format": "mp3", "input": SENTENCE}
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from slng_sidecar.engines import signal
+from slng_sidecar.engines.interface import RecognizedWord
 from slng_sidecar.engines.pcm import tone
-from slng_sidecar.engines.pocketsphinx import RecognizedWord
 from slng_sidecar.engines.recognizers import RecognizedUtterance, SignalRecognizer
 from slng_sidecar.engines.signal import SignalWord
 from slng_sidecar.simulator import Simulator

@@ -15,6 +15,7 @@ from slng_sidecar.simulator import recognize, speak
 
 from support.audio import at_speaking_level
 from support.processes import need
+from support.sentences import words_of
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -97,7 +98,7 @@ async def ask_question(page: Page, address: str) -> str:
     asked_at = await page.evaluate("played.length")
     answer = page.locator(".bot", has_text="You said: please call the front desk and ask for a quiet room")
     await answer.wait_for(timeout=WAIT * 1000)
-    assert "please call the front desk" in await page.locator(".you").first.inner_text()
+    assert "Please call the front desk" in await page.locator(".you").first.inner_text()
     await page.wait_for_function(HAS_SPOKEN, arg=asked_at, timeout=WAIT * 1000)
     audio = base64.b64decode(await page.evaluate(PLAYED, asked_at))
-    return await asyncio.to_thread(recognize, audio)
+    return " ".join(words_of(await asyncio.to_thread(recognize, audio)))

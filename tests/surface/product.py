@@ -13,7 +13,7 @@ import slng_sidecar as sidecar
 from slng_sidecar.cli.main import app as command_line
 from slng_sidecar.config import FIXED as NEEDS_RESTART
 from slng_sidecar.config import Settings, load_settings
-from slng_sidecar.engines.pocketsphinx import recognize as recognise
+from slng_sidecar.engines.selection import recognize as recognise
 from slng_sidecar.engines.signal import Decoder, decode, encode
 from slng_sidecar.engines.signal import SignalWord as Word
 from slng_sidecar.keys import SECRETS

@@ -168,7 +168,7 @@ async def _serve(
         )
 
 
-app.command(name="simulate")(simulation.simulate)
+app.command(name="simulate", cls=simulation.SimulateCommand)(simulation.simulate)
 
 
 @app.command()

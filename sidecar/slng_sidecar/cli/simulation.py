@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import httpx
 import typer
 from pydantic import SecretStr
+from typer.core import TyperCommand
+from typing_extensions import override
 
 from slng_sidecar.cli.address import SidecarAddress
 from slng_sidecar.config import Settings, secrets_of
@@ -30,6 +32,22 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _ASK_SECONDS = 5.0
 _SPEECHES = ("auto", "real", "signal", "tone")
+# A test compares them with those of the engines, which are not imported for --help.
+_SYNTHESIZERS = ("hibari", "flite", "espeak", "signal", "tone")
+_RECOGNIZERS = ("moonshine", "pocketsphinx", "signal", "script")
+
+
+class SimulateCommand(TyperCommand):
+    """The command ``simulate``, whose help names the engines that are installed here."""
+
+    @override
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        from slng_sidecar.engines.selection import Engines
+
+        engines = Engines()
+        self.epilog = f"Engines in use here: {engines.synthesizer_title}; {engines.recognizer_title}."
+        super().format_help(ctx, formatter)
 
 
 class SimulatorFailed(Exception):
@@ -42,9 +60,16 @@ def simulate(
     speech: Annotated[
         str,
         typer.Option(
-            help="auto: real speech if installed; real: require it; signal: numbered signal; tone: tone and script."
+            help="Both engines at once. auto: real speech if installed; real: require it; signal: numbered signal; "
+            "tone: tone and script."
         ),
     ] = "auto",
+    synthesizer: Annotated[
+        str | None, typer.Option(help=f"The synthesizer, in place of --speech: {', '.join(_SYNTHESIZERS)}.")
+    ] = None,
+    recognizer: Annotated[
+        str | None, typer.Option(help=f"The recognizer, in place of --speech: {', '.join(_RECOGNIZERS)}.")
+    ] = None,
     faults: Annotated[
         Path | None, typer.Option(help="A JSON file with faults; docs/reference/simulator.md describes them.")
     ] = None,
@@ -72,12 +97,19 @@ def simulate(
     from slng_sidecar.net.serving import CannotListen
     from slng_sidecar.simulator import BadFault, BadProfile, SimulatorOptions, parse_profile, parse_script
 
-    if speech not in _SPEECHES:
-        _fail(f"--speech takes {', '.join(_SPEECHES)}, not {speech!r}.")
+    for option, given, accepted in (
+        ("--speech", speech, _SPEECHES),
+        ("--synthesizer", synthesizer, _SYNTHESIZERS),
+        ("--recognizer", recognizer, _RECOGNIZERS),
+    ):
+        if given is not None and given not in accepted:
+            _fail(f"{option} takes {', '.join(accepted)}, not {given!r}.")
     setup_logging("warning", "text")
     try:
         options = SimulatorOptions(
             speech=speech,  # type: ignore[arg-type] # checked above
+            synthesizer=synthesizer,
+            recognizer=recognizer,
             keys=tuple(key or ()),
             regional=regional,
             max_connections=max_connections,
@@ -165,12 +197,12 @@ def settings_for(settings: Settings, url: str) -> tuple[Settings, Secrets]:
 
 async def _simulate(options: SimulatorOptions, host: str, port: int, *, child: bool) -> None:
     from slng_sidecar.net.serving import signals
-    from slng_sidecar.simulator import describe, running_simulator
+    from slng_sidecar.simulator import running_simulator
 
-    voice, recognizer = describe(options.speech)
-    description = f"voice: {voice}, recognizer: {recognizer}"
     with signals() as received:
         async with running_simulator(options, host, port) as simulator:
+            engines = simulator.engines
+            description = f"voice: {engines.synthesizer_title}, recognizer: {engines.recognizer_title}"
             if child:
                 # The parent ends the child. Ctrl-C at the terminal reaches both, so the child must ignore it.
                 print(json.dumps({"url": simulator.url, "description": description}), flush=True)

@@ -44,12 +44,13 @@ def bytes_of(samples: array[int]) -> bytes:
 def tone(ms: float, rate: int) -> bytes:
     """Return a 440 Hz tone at a third of full level, with faded ends."""
     count = int(rate * ms / 1000)
+    second = _second_of_tone(rate)
+    samples = (second * (count // rate + 1))[:count]
     fade = max(1, min(count // 2, rate // 100))
-    step = 2 * math.pi * 440 / rate
-    level = _FULL / 3
-    return bytes_of(
-        array("h", (int(level * min(1, i / fade, (count - i) / fade) * math.sin(step * i)) for i in range(count)))
-    )
+    for i in range(min(fade, count)):
+        samples[i] = samples[i] * i // fade
+        samples[-1 - i] = samples[-1 - i] * (i + 1) // fade
+    return bytes_of(samples)
 
 
 def resample(pcm: bytes, rate: int, wanted: int) -> bytes:
@@ -102,6 +103,12 @@ def encode(pcm: bytes, encoding: str) -> bytes:
 
 ENCODINGS = {"linear16": 2, "mulaw": 1, "alaw": 1}
 """The encodings that ``encode`` supports, with the bytes of a sample."""
+
+
+@lru_cache(maxsize=8)
+def _second_of_tone(rate: int) -> array[int]:
+    step = 2 * math.pi * 440 / rate
+    return array("h", (int(_FULL / 3 * math.sin(step * i)) for i in range(rate)))
 
 
 @lru_cache(maxsize=16)

@@ -1,90 +1,63 @@
-"""Offline recognition of English speech with PocketSphinx.
+"""Recognition of English speech with PocketSphinx, and the alignment of known words to their sound.
 
-Everything here blocks and takes CPU time. ``workers`` runs it beside the event loop.
+PocketSphinx is small and installs everywhere, but understands only clear speech. ``moonshine`` uses its alignment.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from slng_sidecar.engines.interface import RecognizedWord, SpeechSegment
 from slng_sidecar.engines.pcm import resample
 
-RECOGNIZER_RATE = 16_000
-"""The sample rate of the recognizer's model."""
+NAME = "pocketsphinx"
+TITLE = "PocketSphinx"
 
-_FRAME_S = 0.02
-# Speech starts once this much of the last 100 ms is speech, so that a click is none.
-_ONSET_FRAMES, _ONSET_WINDOW = 3, 5
-_MARGIN_MS = 200
-# A segment is ended here at the latest, so that memory and decoding time stay bounded.
-_MAX_SEGMENT_MS = 30_000
+RATE = 16_000
+"""The sample rate of the model, in Hz."""
 
-
-@dataclass(frozen=True, slots=True)
-class RecognizedWord:
-    """A recognized word. ``start`` and ``end`` are seconds from the first byte of the connection's audio."""
-
-    text: str
-    start: float
-    end: float
-    confidence: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechSegment:
-    """Audio that contains speech, ``start_ms`` after the stream's first byte."""
-
-    pcm: bytes
-    rate: int
-    start_ms: float
+_FRAMES_A_SECOND = 100
+# Rough pronunciations, in the phones of the model, of the letters and digits of a word that its dictionary lacks. They
+# are good enough to find where the word is.
+_PHONES = {
+    "a": "AE", "b": "B", "c": "K", "d": "D", "e": "EH", "f": "F", "g": "G", "h": "HH", "i": "IH", "j": "JH", "k": "K",
+    "l": "L", "m": "M", "n": "N", "o": "AA", "p": "P", "q": "K", "r": "R", "s": "S", "t": "T", "u": "AH", "v": "V",
+    "w": "W", "x": "K S", "y": "IY", "z": "Z", "0": "Z IH R OW", "1": "W AH N", "2": "T UW", "3": "TH R IY",
+    "4": "F AO R", "5": "F AY V", "6": "S IH K S", "7": "S EH V AH N", "8": "EY T", "9": "N AY N",
+}  # fmt: skip
 
 
 @cache
-def recognizer_installed() -> bool:
-    """Return whether the recognizer is installed. The answer is cached."""
+def installed() -> bool:
+    """Return whether PocketSphinx is installed."""
     return find_spec("pocketsphinx") is not None
 
 
-def recognize(pcm: bytes, rate: int = RECOGNIZER_RATE, endpoint_ms: float = 300) -> str:
-    """Return the words in a whole piece of 16-bit mono PCM.
-
-    The audio is cut at its silences and decoded segment by segment, as in a session, so the words are the same.
-
-    Args:
-        endpoint_ms: the silence that ends a segment, in milliseconds; 0 cuts only what is longer than 30 s.
-
-    Raises:
-        RuntimeError: no recognizer is installed.
-    """
-    segmenter = SpeechSegmenter(rate, endpoint_ms)
-    segments = segmenter.feed(pcm)
-    if (last := segmenter.finish()) is not None:
-        segments.append(last)
-    return " ".join(word.text for segment in segments for word in recognize_segment(segment))
+def languages() -> frozenset[str]:
+    """Return English, the language of the model in the package."""
+    return frozenset({"en"})
 
 
-def recognize_segment(segment: SpeechSegment) -> list[RecognizedWord]:
-    """Return the words of one segment.
+def load() -> None:
+    """Load the recognizer's model, which takes a third of a second."""
+    _decoder()
 
-    Raises:
-        RuntimeError: no recognizer is installed.
-    """
+
+def recognize(segment: SpeechSegment) -> list[RecognizedWord]:
+    """Return the words of one segment. A word's confidence is its posterior probability in the lattice."""
     decoder = _decoder()
-    # The noise estimate starts anew, so that a segment's words do not depend on the segments before it.
-    decoder.reinit_feat()
-    decoder.start_utt()
-    decoder.process_raw(resample(segment.pcm, segment.rate, RECOGNIZER_RATE), full_utt=True)
-    decoder.end_utt()
-    frames_a_second = 100
+    _decode(decoder, resample(segment.pcm, segment.rate, RATE))
     first = segment.start_ms / 1000
     return [
         RecognizedWord(
             part.word.split("(")[0],
-            round(first + part.start_frame / frames_a_second, 3),
-            round(first + (part.end_frame + 1) / frames_a_second, 3),
+            round(first + part.start_frame / _FRAMES_A_SECOND, 3),
+            round(first + (part.end_frame + 1) / _FRAMES_A_SECOND, 3),
             round(min(1.0, part.prob), 3),
         )
         for part in decoder.seg() or ()
@@ -92,123 +65,74 @@ def recognize_segment(segment: SpeechSegment) -> list[RecognizedWord]:
     ]
 
 
-class SpeechSegmenter:
-    """Cuts a stream at its silences.
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Where known words are in their sound.
 
     Attributes:
-        position_ms: milliseconds of audio that were fed.
+        times: the start and the end of each word, in seconds.
+        fit: how well the words fit the sound: the logarithm of the acoustic score, per frame of a word. The best
+            possible value is 0, and PocketSphinx scores each frame relative to the best sound that it knows.
     """
 
-    def __init__(self, rate: int, endpoint_ms: float) -> None:
-        """Create a segmenter.
-
-        Args:
-            rate: the sample rate in Hz.
-            endpoint_ms: the silence that ends a segment; 0 if only ``finish`` does.
-
-        Raises:
-            RuntimeError: no recognizer is installed.
-        """
-        self._vad = _vad(rate)
-        self._rate = rate
-        self._frame = self._vad.frame_bytes
-        self._frame_ms = self._frame / 2 / rate * 1000
-        self._endpoint_ms = endpoint_ms
-        self._margin = round(_MARGIN_MS / self._frame_ms) * self._frame
-        self._rest = b""
-        self._kept = bytearray()
-        self._kept_from = 0  # the byte that self._kept begins with
-        self._recent: list[bool] = []
-        self._speech_end: int | None = None  # in bytes, while a segment is open
-
-    @property
-    def position_ms(self) -> float:
-        """Milliseconds of audio that were fed."""
-        return self._ms(self._kept_from + len(self._kept) + len(self._rest))
-
-    @property
-    def in_speech(self) -> bool:
-        """Whether a segment is open."""
-        return self._speech_end is not None
-
-    def feed(self, pcm: bytes) -> list[SpeechSegment]:
-        """Process more audio, and return the segments that ended in it."""
-        data = self._rest + pcm
-        whole = len(data) - len(data) % self._frame
-        self._rest = data[whole:]
-        frames = (data[at : at + self._frame] for at in range(0, whole, self._frame))
-        return [segment for frame in frames if (segment := self._take(frame)) is not None]
-
-    def partial(self) -> SpeechSegment | None:
-        """Return the open segment as far as it came; None if there is none."""
-        return self._segment(self._end) if self.in_speech else None
-
-    def finish(self) -> SpeechSegment | None:
-        """End the open segment and return it; None if there is none."""
-        if self._speech_end is None:
-            return None
-        # The silence after the last speech has the same length as at an endpoint, whatever ended the segment.
-        segment = self._segment(self._speech_end + self._margin)
-        self._close(min(self._speech_end, self._end))
-        return segment
-
-    def _take(self, frame: bytes) -> SpeechSegment | None:
-        self._kept += frame
-        speech = self._vad.is_speech(frame)
-        self._recent = [*self._recent[1 - _ONSET_WINDOW :], speech]
-        if self._speech_end is None:
-            if sum(self._recent) >= _ONSET_FRAMES:
-                self._speech_end = self._end
-            else:
-                self._forget(self._end - self._margin - _ONSET_WINDOW * self._frame)
-            return None
-        if speech:
-            self._speech_end = self._end
-        silence = self._ms(self._end - self._speech_end)
-        if (self._endpoint_ms and silence >= self._endpoint_ms) or self._ms(len(self._kept)) >= _MAX_SEGMENT_MS:
-            return self.finish()
-        return None
-
-    @property
-    def _end(self) -> int:
-        return self._kept_from + len(self._kept)
-
-    def _segment(self, until: int) -> SpeechSegment:
-        pcm = bytes(self._kept[: until - self._kept_from])
-        pcm += bytes(until - self._kept_from - len(pcm))
-        return SpeechSegment(pcm, self._rate, self._ms(self._kept_from))
-
-    def _close(self, at: int) -> None:
-        self._speech_end = None
-        self._recent = []
-        self._forget(at)
-
-    def _forget(self, before: int) -> None:
-        if (count := before - self._kept_from) > 0:
-            del self._kept[:count]
-            self._kept_from += count
-
-    def _ms(self, count: int) -> float:
-        return count / 2 / self._rate * 1000
+    times: tuple[tuple[float, float], ...]
+    fit: float
 
 
-def prepare_recognizer() -> None:
-    """Load the recognizer's model, which takes a third of a second."""
-    _decoder()
+def align(pcm: bytes, words: Sequence[str]) -> Alignment | None:
+    """Find words in their sound.
 
+    Args:
+        pcm: 16-bit mono PCM at ``RATE`` Hz.
+        words: words in any spelling, each with a letter or a digit.
 
-@lru_cache(maxsize=1)
-def _decoder() -> Any:
+    Returns:
+        None if the words cannot have made this sound.
+    """
+    decoder = _aligner()
+    spelled = [_in_dictionary(decoder, word) for word in words]
     try:
-        from pocketsphinx import Decoder
-    except ImportError:
-        raise RuntimeError("No recognizer is installed: install slng-sidecar[simulator].") from None
+        decoder.set_align_text(" ".join(spelled))
+        _decode(decoder, pcm)
+    except RuntimeError:  # PocketSphinx raises it where the search finds no path.
+        return None
+    parts = [part for part in decoder.seg() or () if part.word[0] not in "<[("]
+    if not words or len(parts) != len(words):
+        return None
+    frames = sum(part.end_frame + 1 - part.start_frame for part in parts)
+    fit = sum(math.log(max(part.ascore, 1e-300)) for part in parts) / frames
+    times = ((part.start_frame / _FRAMES_A_SECOND, (part.end_frame + 1) / _FRAMES_A_SECOND) for part in parts)
+    return Alignment(tuple(times), fit)
+
+
+def _in_dictionary(decoder: Any, word: str) -> str:
+    """Return the spelling of a word in the dictionary, to which it is added if it is missing."""
+    spelled = "".join(letter for letter in word.lower().replace("\u2019", "'") if letter.isalnum() or letter == "'")
+    spelled = spelled.strip("'")
+    if decoder.lookup_word(spelled) is None:
+        phones = " ".join(_PHONES.get(letter, "AH") for letter in spelled if letter != "'")
+        decoder.add_word(spelled, phones, update=True)
+    return spelled
+
+
+def _decode(decoder: Any, pcm: bytes) -> None:
+    # The noise estimate starts anew, so that a segment's words do not depend on the segments before it.
+    decoder.reinit_feat()
+    decoder.start_utt()
+    decoder.process_raw(pcm, full_utt=True)
+    decoder.end_utt()
+
+
+@cache
+def _decoder() -> Any:
+    from pocketsphinx import Decoder
+
     return Decoder(logfn="/dev/null", cmn="batch")
 
 
-def _vad(rate: int) -> Any:
-    try:
-        from pocketsphinx import Vad
-    except ImportError:
-        raise RuntimeError("No recognizer is installed: install slng-sidecar[simulator].") from None
-    return Vad(2, rate, _FRAME_S)
+@cache
+def _aligner() -> Any:
+    from pocketsphinx import Decoder
+
+    # With wider beams, and the default ones are wider, some alignments lack the last words of clear speech.
+    return Decoder(logfn="/dev/null", cmn="batch", lm=None, beam=1e-20, pbeam=1e-20, wbeam=1e-14)

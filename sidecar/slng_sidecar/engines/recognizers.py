@@ -13,9 +13,10 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from slng_sidecar.engines import pocketsphinx, signal
+from slng_sidecar.engines import signal
+from slng_sidecar.engines.interface import RecognizedWord, SpeechSegment
 from slng_sidecar.engines.pcm import samples_of
-from slng_sidecar.engines.pocketsphinx import RecognizedWord, SpeechSegment
+from slng_sidecar.engines.segmenter import SpeechSegmenter
 from slng_sidecar.engines.workers import Workers
 
 _LOUD = 1500
@@ -30,6 +31,12 @@ class RecognizedUtterance:
 
     words: tuple[RecognizedWord, ...] = ()
     segment: SpeechSegment | None = None
+
+
+def mean_confidence(words: Sequence[RecognizedWord]) -> float | None:
+    """Return the mean confidence of the words that have one; None if none has."""
+    scores = [word.confidence for word in words if word.confidence is not None]
+    return round(sum(scores) / len(scores), 3) if scores else None
 
 
 class Recognizer(Protocol):
@@ -114,10 +121,11 @@ class SignalRecognizer(Recognizer):
 
 
 class SpeechRecognizer(Recognizer):
-    """Recognizes English speech. A worker process decodes each utterance as a whole."""
+    """Recognizes speech with an engine. A worker process decodes each utterance as a whole."""
 
-    def __init__(self, rate: int, endpoint_ms: float, workers: Workers) -> None:
-        self._segmenter = pocketsphinx.SpeechSegmenter(rate, endpoint_ms)
+    def __init__(self, rate: int, endpoint_ms: float, engine: str, workers: Workers) -> None:
+        self._segmenter = SpeechSegmenter(rate, endpoint_ms)
+        self._engine = engine
         self._workers = workers
 
     @property
@@ -146,7 +154,10 @@ class SpeechRecognizer(Recognizer):
 
     @override
     async def words(self, utterance: RecognizedUtterance) -> Sequence[RecognizedWord]:
-        return await self._workers.recognize(utterance.segment) if utterance.segment else ()
+        if utterance.segment is None:
+            return ()
+        words: list[RecognizedWord] = await self._workers.call(self._engine, "recognize", utterance.segment)
+        return words
 
 
 class ScriptRecognizer(Recognizer):

@@ -1,29 +1,27 @@
-"""Worker processes that synthesize and recognize speech, which would block the event loop for hundreds of milliseconds.
+"""Worker processes that run the engines, which would block the event loop for hundreds of milliseconds.
 
 A worker runs ``main`` as a program. It reads pickled calls from its standard input and ends when that is closed, so it
-cannot outlive the simulator, however that ends.
+cannot outlive the process that started it, however that ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import pickle
+import resource
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
-from slng_sidecar.engines.pocketsphinx import SpeechSegment, prepare_recognizer, recognize_segment
-from slng_sidecar.engines.voices import speak
-
 _LENGTH = struct.Struct("!I")
-_CALLS: dict[str, Callable[..., Any]] = {
-    "speak": speak,
-    "recognize": recognize_segment,
-    "prepare_ear": prepare_recognizer,
-}
+_ENGINES = __name__.rpartition(".")[0]
+# Of virtual memory. A worker with a neural engine reserves about 1 GiB, of which it uses a quarter.
+_MEMORY_LIMIT = 4 << 30
+_MAX_WAITING = 64
 
 
 class WorkerFailed(RuntimeError):
@@ -31,60 +29,97 @@ class WorkerFailed(RuntimeError):
 
 
 class Workers:
-    """A fixed number of worker processes, each started when it is first needed."""
+    """A fixed number of worker processes, each started when it is first needed.
 
-    def __init__(self, count: int = 2) -> None:
+    The calls that wait for a worker are bounded, and so is the memory of each worker.
+    """
+
+    def __init__(self, count: int) -> None:
         self._free: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
         self._workers = [_Worker() for _ in range(count)]
         for worker in self._workers:
             self._free.put_nowait(worker)
+        self._waiting = 0
+        self._running: set[asyncio.Task[Any]] = set()
 
     @property
     def idle(self) -> bool:
         """Whether a call would start at once."""
         return not self._free.empty()
 
-    async def speak(self, text: str, rate: int) -> bytes:
-        """Return a text as PCM; see ``voices.speak``.
+    async def call(self, engine: str, function: str, *arguments: Any) -> Any:
+        """Call a function of an engine in a worker, once one is free.
+
+        A caller that is cancelled leaves at once. The worker finishes the call and is then free again.
+
+        Args:
+            engine: the engine's module in this package.
+            function: the function's name.
+            arguments: its arguments.
 
         Raises:
-            WorkerFailed: it could not be synthesized.
+            WorkerFailed: the call failed, its worker ended, or too many calls wait already.
         """
-        pcm: bytes = await self._call("speak", text, rate)
-        return pcm
+        if self._waiting >= _MAX_WAITING:
+            raise WorkerFailed(f"{_MAX_WAITING} calls wait for the speech engines already")
+        self._waiting += 1
+        try:
+            worker = await self._free.get()
+        finally:
+            self._waiting -= 1
+        return await self._run(worker, (engine, function, *arguments))
 
-    async def recognize(self, segment: SpeechSegment) -> list[Any]:
-        """Return the words of a segment; see ``pocketsphinx.recognize_segment``.
+    async def load(self, engines: Iterable[str]) -> None:
+        """Load engines in every worker. Other calls wait until then.
 
         Raises:
-            WorkerFailed: it could not be recognized.
+            WorkerFailed: an engine could not be loaded.
         """
-        words: list[Any] = await self._call("recognize", segment)
-        return words
-
-    async def prepare_recognizer(self) -> None:
-        """Load the recognizer in every worker, so that the first final is not late."""
-        await asyncio.gather(*(self._call("prepare_ear") for _ in self._workers))
+        calls = [(engine, "load") for engine in engines]
+        workers = [await self._free.get() for _ in self._workers]
+        await asyncio.gather(*(self._run(worker, *calls) for worker in workers))
 
     async def close(self) -> None:
-        """End the processes."""
+        """End the processes. Calls that still run fail."""
         for worker in self._workers:
             await worker.close()
+        if self._running:
+            await asyncio.wait(self._running)
 
-    async def _call(self, name: str, *arguments: Any) -> Any:
-        worker = await self._free.get()
-        try:
-            return await worker.call(name, *arguments)
-        finally:
-            self._free.put_nowait(worker)
+    async def _run(self, worker: _Worker, *calls: tuple[Any, ...]) -> Any:
+        """Run calls in a worker and free it, even if the caller is cancelled meanwhile."""
+        task = asyncio.create_task(worker.run(calls), name="engines: call")
+        self._running.add(task)
+        task.add_done_callback(lambda done: self._finished(done, worker))
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any], worker: _Worker) -> None:
+        self._running.discard(task)
+        self._free.put_nowait(worker)
+        if not task.cancelled():
+            task.exception()  # the caller may have left, and then nobody else retrieves it
 
 
 class _Worker:
+    """One process, which runs one call at a time."""
+
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
-        self._calls = 0
+        self._closed = False
 
-    async def call(self, name: str, *arguments: Any) -> Any:
+    async def run(self, calls: Iterable[tuple[Any, ...]]) -> Any:
+        """Run calls one after the other, and return the last one's value."""
+        value = None
+        for call in calls:
+            value = await self._call(call)
+        return value
+
+    async def close(self) -> None:
+        """End the process for good."""
+        self._closed = True
+        await self._end()
+
+    async def _call(self, call: tuple[Any, ...]) -> Any:
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -92,31 +127,27 @@ class _Worker:
                 f"from {__name__} import main; main()",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C must reach only the simulator, which ends its workers itself
+                start_new_session=True,  # Ctrl-C must reach only the parent, which ends its workers itself
             )
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        self._calls += 1
-        number = self._calls
-        call = pickle.dumps((number, name, arguments))
+        data = pickle.dumps(call)
         try:
-            process.stdin.write(_LENGTH.pack(len(call)) + call)
+            if self._closed:  # while the process started
+                raise OSError
+            process.stdin.write(_LENGTH.pack(len(data)) + data)
             await process.stdin.drain()
-            while True:
-                (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-                answered, failure, value = pickle.loads(await process.stdout.readexactly(length))
-                # The caller of an earlier call may have gone before its answer was read.
-                if answered == number:
-                    break
+            (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+            failure, value = pickle.loads(await process.stdout.readexactly(length))
         except (OSError, asyncio.IncompleteReadError):
-            await self.close()
-            raise WorkerFailed(f"the worker ended during the call {name}") from None
+            await self._end()
+            raise WorkerFailed(f"the worker of {call[0]} ended") from None
         if failure:
             raise WorkerFailed(failure)
         return value
 
-    async def close(self) -> None:
+    async def _end(self) -> None:
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -130,19 +161,21 @@ class _Worker:
 def _work(calls: BinaryIO, answers: BinaryIO) -> None:
     while head := calls.read(_LENGTH.size):
         (length,) = _LENGTH.unpack(head)
-        number, name, arguments = pickle.loads(calls.read(length))
+        engine, function, *arguments = pickle.loads(calls.read(length))
         value, failure = None, None
         try:
-            value = _CALLS[name](*arguments)
+            value = getattr(importlib.import_module(f"{_ENGINES}.{engine}"), function)(*arguments)
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
-        data = pickle.dumps((number, failure, value))
+        data = pickle.dumps((failure, value))
         answers.write(_LENGTH.pack(len(data)) + data)
         answers.flush()
 
 
 def main() -> None:
     """Run a worker: answer calls until standard input is closed."""
+    with contextlib.suppress(OSError, ValueError):  # some systems have no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     calls = sys.stdin.buffer
     # Output that libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "wb")

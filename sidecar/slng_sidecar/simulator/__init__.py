@@ -8,9 +8,7 @@ People run it as ``slng-sidecar simulate`` (``docs/reference/simulator.md``). In
         await simulator.log.until(lambda log: log.dials == 2)
 """
 
-from slng_sidecar.engines.pocketsphinx import recognize
-from slng_sidecar.engines.selection import SIGNAL_MODELS, Speech, describe
-from slng_sidecar.engines.voices import speak
+from slng_sidecar.engines.selection import SIGNAL_MODELS, Speech, recognize, speak
 from slng_sidecar.simulator.app import create_simulator, running_simulator
 from slng_sidecar.simulator.faults import BadFault, Fault, parse_script
 from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, SimulatorOptions
@@ -33,7 +31,6 @@ __all__ = [
     "Speech",
     "check_profile",
     "create_simulator",
-    "describe",
     "parse_profile",
     "parse_script",
     "recognize",

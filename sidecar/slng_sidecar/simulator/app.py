@@ -10,7 +10,6 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from slng_sidecar.engines.selection import recognizes_speech
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.net.serving import listen_tcp, serving
 from slng_sidecar.simulator.connection import BridgeSession, SimulatedConnection
@@ -32,7 +31,7 @@ def create_simulator(options: SimulatorOptions | None = None) -> Starlette:
 
     Raises:
         BadProfile, BadFault: an option has an unknown field or value.
-        RuntimeError: real speech was asked for but is not installed.
+        NotInstalled: an engine was chosen that is not installed.
     """
     simulator = Simulator(options or SimulatorOptions())
 
@@ -44,7 +43,7 @@ def create_simulator(options: SimulatorOptions | None = None) -> Starlette:
         finally:
             preparing.cancel()
             await asyncio.wait([preparing])
-            await simulator.workers.close()
+            await simulator.engines.close()
 
     async def bridge(websocket: WebSocket) -> None:
         kind = "stt" if "/stt/" in websocket.url.path else "tts"
@@ -66,7 +65,7 @@ async def running_simulator(
     Raises:
         CannotListen: the socket cannot be opened.
         BadProfile, BadFault: an option has an unknown field or value.
-        RuntimeError: real speech was asked for but is not installed.
+        NotInstalled: an engine was chosen that is not installed.
     """
     app = create_simulator(options)
     simulator: Simulator = app.state.simulator
@@ -100,7 +99,7 @@ def _new_session(connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, o
 
 
 async def _prepare(simulator: Simulator) -> None:
-    if recognizes_speech(simulator.options.speech):
-        with contextlib.suppress(WorkerFailed):
-            await simulator.workers.prepare_recognizer()
+    # What cannot be loaded fails again, and is then reported, when it is used.
+    with contextlib.suppress(WorkerFailed):
+        await simulator.engines.load()
     simulator.prepared.set()

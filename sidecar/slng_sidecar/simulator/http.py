@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import dataclasses
 import json
-import wave
-from collections.abc import AsyncIterator, Iterator
-from io import BytesIO
+import math
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +15,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from slng_sidecar.engines.pcm import wav_head
+from slng_sidecar.engines.recognizers import mean_confidence
+from slng_sidecar.engines.selection import LanguageUnsupported
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.net.serving import transport_of
 from slng_sidecar.protocol.errors import GatewayError
@@ -27,6 +26,8 @@ from slng_sidecar.simulator.profiles import RouteProfile
 from slng_sidecar.simulator.records import Record
 from slng_sidecar.simulator.replies import refusal_of
 from slng_sidecar.simulator.state import Simulator
+from slng_sidecar.simulator.uploads import parse_upload, samples_of
+from slng_sidecar.simulator.voices import voices_of
 
 _MAX_UPLOAD = 32 << 20
 _PIECE = 8192
@@ -104,18 +105,25 @@ async def _speech(request: Request, record: Record, profile: RouteProfile, body:
     text = body.get("text")
     if not isinstance(text, str) or not text.strip():
         return _error(400, "'text' is required")
+    voice = body.get("voice", body.get("model"))
     try:
-        pcm = await _simulator(request).synthesizer(record.model).synthesize(text, profile.http_rate)
+        synthesizer = _simulator(request).synthesizer(record.model, None, voice if isinstance(voice, str) else None)
+        pieces = synthesizer.synthesize(text, profile.http_rate)
+        # An engine that fails at once is a refusal. The rest is synthesized while it is sent.
+        first = await anext(pieces, b"")
+    except LanguageUnsupported as error:
+        return _error(400, str(error))
     except WorkerFailed as error:
         return _error(502, str(error))
-    whole = _in_format(pcm, profile)
+    body_pieces = _in_format(first, pieces, profile)
     media_type = profile.http_type or _TYPES[profile.http_format]
     if profile.break_bytes:
+        whole = b"".join([piece async for piece in body_pieces])
         return _Broken(whole[: profile.break_bytes], media_type)
-    if profile.truncate_bytes:
-        whole = whole[: profile.truncate_bytes]
     return StreamingResponse(
-        _pieces(request, record, whole, profile), media_type=media_type, headers={"x-slng-request-id": f"r-{record.id}"}
+        _sent(request, record, body_pieces, profile),
+        media_type=media_type,
+        headers={"x-slng-request-id": f"r-{record.id}"},
     )
 
 
@@ -135,24 +143,32 @@ async def _stt_reply(request: Request, record: Record, profile: RouteProfile) ->
     if len(body) > _MAX_UPLOAD:
         return _error(413, "Payload Too Large")
     try:
-        fields, audio = _upload(request.headers.get("content-type", ""), body)
+        fields, audio = parse_upload(request.headers.get("content-type", ""), body)
     except ValueError as error:
         return _error(400, str(error))
     record.received.append((0.0, fields))
     simulator.log.audio(record, audio)
     try:
-        rate, pcm = _samples(audio, fields)
+        rate, pcm = samples_of(audio, fields)
     except ValueError as error:
         return _error(400, str(error))
-    recognizer = simulator.recognizer(record.model, rate, profile.endpoint_ms)
+    language = fields.get("language")
+    try:
+        recognizer = simulator.recognizer(
+            record.model, language if isinstance(language, str) else None, rate, profile.endpoint_ms
+        )
+    except LanguageUnsupported as error:
+        return _error(400, str(error))
     utterances = recognizer.feed(pcm)
     if (last := recognizer.finish(last=True)) is not None:
         utterances.append(last)
     try:
-        words = [word.text for utterance in utterances for word in await recognizer.words(utterance)]
+        words = [word for utterance in utterances for word in await recognizer.words(utterance)]
     except WorkerFailed as error:
         return _error(502, str(error))
-    alternative = {"transcript": " ".join(words), "confidence": profile.confidence or 0.0}
+    score = mean_confidence(words) if profile.confidence is not None else None
+    confidence = profile.confidence or 0.0 if score is None else score
+    alternative = {"transcript": " ".join(word.text for word in words), "confidence": confidence}
     reply = {"type": "transcription", "is_final": True, "alternatives": [alternative], "channel": 0}
     return JSONResponse(reply | {"language": fields.get("language", "en")})
 
@@ -220,92 +236,59 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _upload(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes]:
-    """Parse a form, JSON with base64, or raw audio, and return the fields and the audio."""
-    kind, _, parameters = content_type.partition(";")
-    match kind.strip().lower():
-        case "multipart/form-data":
-            fields = dict(_multipart(parameters, body))
-            audio = fields.pop("audio", None)
-            if audio is None:
-                raise ValueError("the part 'audio' is missing")
-            return {name: value.decode(errors="replace") for name, value in fields.items()}, audio
-        case "application/json":
-            try:
-                given = parse_object(body.decode())
-                return given, base64.b64decode(given.pop("audio"), validate=True)
-            except (GatewayError, UnicodeDecodeError, KeyError, TypeError, binascii.Error):
-                raise ValueError("'audio' takes base64; the simulator fetches no 'url'") from None
-    return {}, body
-
-
-def _multipart(parameters: str, body: bytes) -> Iterator[tuple[str, bytes]]:
-    boundary = next((p.partition("=")[2] for p in parameters.split(";") if p.strip().startswith("boundary=")), "")
-    mark = b"\r\n--" + boundary.strip().strip('"').encode()
-    for part in (b"\r\n" + body).split(mark)[1:-1]:
-        head, _, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        for line in head.decode(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip().lower() == "content-disposition" and 'name="' in value:
-                yield value.partition(' name="')[2].partition('"')[0], content
-
-
-def _samples(audio: bytes, fields: dict[str, Any]) -> tuple[int | None, bytes]:
-    """Return the sample rate and the samples. The rate is None for compressed audio."""
-    if audio[:4] == b"RIFF":
-        try:
-            with wave.open(BytesIO(audio)) as file:
-                if file.getsampwidth() != 2 or file.getnchannels() != 1:
-                    raise ValueError("the simulator accepts 16-bit mono WAV only")
-                return file.getframerate(), file.readframes(file.getnframes())
-        except (wave.Error, EOFError):
-            raise ValueError("that WAV cannot be read") from None
-    if str(fields.get("encoding", "linear16")) != "linear16":
-        return None, audio
-    try:
-        rate = int(fields.get("sample_rate", 16_000))
-    except (TypeError, ValueError):
-        raise ValueError("sample_rate takes a number") from None
-    if not 8000 <= rate <= 48_000:
-        raise ValueError("sample_rate is 8000 to 48000")
-    return rate, audio
-
-
-def _in_format(pcm: bytes, profile: RouteProfile) -> bytes:
+async def _in_format(first: bytes, rest: AsyncIterator[bytes], profile: RouteProfile) -> AsyncIterator[bytes]:
+    """Yield speech in the profile's format, in pieces."""
     match profile.http_format:
-        case "wav":
-            return wav_head(profile.http_rate, None) + pcm
-        case "wav_exact":
-            return wav_head(profile.http_rate, len(pcm)) + pcm
         case "mp3":
-            return _MP3
+            yield _MP3
+            return
         case "ogg":
-            return _OGG
-    return pcm
+            yield _OGG
+            return
+        case "wav_exact":
+            first += b"".join([piece async for piece in rest])
+            yield wav_head(profile.http_rate, len(first))
+        case "wav":
+            yield wav_head(profile.http_rate, None)
+    yield first
+    async for piece in rest:
+        yield piece
 
 
-async def _pieces(request: Request, record: Record, whole: bytes, profile: RouteProfile) -> AsyncIterator[bytes]:
+async def _sent(
+    request: Request, record: Record, pieces: AsyncIterator[bytes], profile: RouteProfile
+) -> AsyncIterator[bytes]:
     """Yield the body in real time, as the bridge sends its audio, and record who ended it."""
     log = _simulator(request).log
     try:
-        async for piece in _paced(whole, profile):
+        async for piece in _paced(pieces, profile):
             yield piece
             record.audio_out += len(piece)
             log.touch()
         record.ended = "simulator"
+    except WorkerFailed:
+        record.ended = "simulator"
+        transport_of(request.scope).abort()
     finally:
         record.ended = record.ended or "client"
         log.touch()
 
 
-async def _paced(whole: bytes, profile: RouteProfile) -> AsyncIterator[bytes]:
+async def _paced(pieces: AsyncIterator[bytes], profile: RouteProfile) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     begun = loop.time() + profile.first_audio_ms / 1000
     bytes_a_second = 2 * profile.http_rate * profile.pace
-    for at in range(0, len(whole), _PIECE):
-        due = begun + (at / bytes_a_second if bytes_a_second else 0)
-        await asyncio.sleep(max(0, due - loop.time()))
-        yield whole[at : at + _PIECE]
+    sent, left = 0, profile.truncate_bytes or math.inf
+    async for whole in pieces:
+        for at in range(0, len(whole), _PIECE):
+            due = begun + (sent / bytes_a_second if bytes_a_second else 0)
+            await asyncio.sleep(max(0, due - loop.time()))
+            piece = whole[at : at + int(min(left, _PIECE))]
+            yield piece
+            sent += len(piece)
+            left -= len(piece)
+            if not left:
+                return
 
 
 def _error(status: int, text: str) -> JSONResponse:
@@ -345,6 +328,7 @@ async def _catalogue(request: Request) -> Response:
             "api_path": f"/v1/bridges/unmute/{kind}/{model}",
             "available_regions": [],
             "region_details": [],
+            "voices": [voice.as_dict() for voice in voices_of(model)],
             "supported_protocols": ["https", "wss"],
         }
         for kind, model in _simulator(request).known_models()

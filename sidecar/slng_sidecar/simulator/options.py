@@ -21,8 +21,11 @@ class SimulatorOptions:
     """How the simulator behaves, besides its route profiles and faults.
 
     Attributes:
-        speech: ``auto`` uses real speech if it is installed, otherwise a tone and the script; ``real`` requires it;
-            ``signal`` is the numbered signal; ``tone`` a tone and the script.
+        speech: the synthesizer and the recognizer, as ``Engines`` chooses them. ``auto`` uses real speech if it is
+            installed, otherwise a tone and the script; ``real`` requires it; ``signal`` is the numbered signal;
+            ``tone`` a tone and the script.
+        synthesizer: the name of a synthesizer in place of what ``speech`` means.
+        recognizer: the name of a recognizer, likewise.
         keys: the API keys that are accepted; if empty, every key but ``bad``.
         regional: whether it behaves as a regional gateway, which has no HTTP bridge (405). A Host header of
             ``{world_part}.api.slng.ai`` or ``api.slng.ai`` overrides this.
@@ -38,6 +41,8 @@ class SimulatorOptions:
     """
 
     speech: Speech = "auto"
+    synthesizer: str | None = None
+    recognizer: str | None = None
     keys: tuple[str, ...] = ()
     regional: bool = False
     unknown_status: int = 404

@@ -9,9 +9,8 @@ from typing import Any, Protocol
 from starlette.responses import JSONResponse, Response
 
 from slng_sidecar.engines.recognizers import Recognizer
-from slng_sidecar.engines.selection import describe, recognizer_for, synthesizer_for
+from slng_sidecar.engines.selection import Engines
 from slng_sidecar.engines.synthesizers import Synthesizer
-from slng_sidecar.engines.workers import Workers
 from slng_sidecar.protocol.errors import GatewayError
 from slng_sidecar.protocol.route import WORLD_PARTS, check_byok, check_model, is_hosted
 from slng_sidecar.simulator.faults import BadFault, Fault, FaultBook, parse_script
@@ -19,6 +18,7 @@ from slng_sidecar.simulator.options import BAD_PROVIDER_KEY, REFUSED_KEY, Simula
 from slng_sidecar.simulator.profiles import UNDEPLOYED, RouteProfile, check_profile, profile_of, route_profile
 from slng_sidecar.simulator.proxy import TcpProxy
 from slng_sidecar.simulator.records import Log, Record
+from slng_sidecar.simulator.voices import timbre_of
 
 
 class LiveConnection(Protocol):
@@ -40,13 +40,12 @@ class Simulator:
         log: everything that was dialled.
         faults: the fault script.
         live: the open WebSockets, in the order in which they were accepted.
-        prepared: set once the recognizer is loaded, if there is one.
+        engines: the synthesizers and the recognizer.
+        prepared: set once the engines are loaded, if there are any.
         stopping: set once all connections must end.
         proxy: the TCP proxy that connections go through; None without ``options.tcp``.
         host: where it is served; empty until it is.
         port: likewise; 0 until it is served.
-        voice_name: the synthesizer in use, for people.
-        recognizer_name: the recognizer in use, for people.
     """
 
     def __init__(self, options: SimulatorOptions) -> None:
@@ -54,11 +53,11 @@ class Simulator:
 
         Raises:
             BadProfile, BadFault: an option has an unknown field or value.
-            RuntimeError: real speech was asked for but is not installed.
+            NotInstalled: an engine was chosen that is not installed.
         """
         check_profile(options.profile)
         check_profile(options.overrides)
-        self.voice_name, self.recognizer_name = describe(options.speech)
+        self.engines = Engines(options.speech, synthesizer=options.synthesizer, recognizer=options.recognizer)
         self.options = options
         self.log = Log(options.keep_audio)
         script = parse_script(list(options.faults))
@@ -67,7 +66,6 @@ class Simulator:
         self.live: dict[LiveConnection, None] = {}
         self.prepared = asyncio.Event()
         self.stopping = asyncio.Event()
-        self.workers = Workers()
         self.proxy: TcpProxy | None = None
         self.host, self.port = "", 0
 
@@ -179,13 +177,21 @@ class Simulator:
         """Return the profile of a new connection."""
         return profile_of(kind, model, self.options.profile, self.options.overrides)
 
-    def recognizer(self, model: str, rate: int | None, endpoint_ms: float) -> Recognizer:
-        """Return the recognizer of a connection. ``rate`` is None for compressed audio."""
-        return recognizer_for(self.options.speech, model, rate, endpoint_ms, self.options.script, self.workers)
+    def recognizer(self, model: str, language: str | None, rate: int | None, endpoint_ms: float) -> Recognizer:
+        """Return the recognizer of a connection. ``rate`` is None for compressed audio.
 
-    def synthesizer(self, model: str) -> Synthesizer:
-        """Return the synthesizer of a connection."""
-        return synthesizer_for(self.options.speech, model, self.workers)
+        Raises:
+            LanguageUnsupported: it does not recognize the language.
+        """
+        return self.engines.recognizer(model, language, rate, endpoint_ms, self.options.script)
+
+    def synthesizer(self, model: str, language: str | None, voice: str | None) -> Synthesizer:
+        """Return the synthesizer of a connection.
+
+        Raises:
+            LanguageUnsupported: it does not speak the language.
+        """
+        return self.engines.synthesizer(model, language, voice, timbre_of(voice))
 
     def known_models(self) -> Iterable[tuple[str, str]]:
         """Return the kind and the model of each entry of the catalogue."""

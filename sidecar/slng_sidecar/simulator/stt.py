@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slng_sidecar.engines.pocketsphinx import RecognizedWord
-from slng_sidecar.engines.recognizers import RecognizedUtterance, Recognizer
+from slng_sidecar.engines.interface import RecognizedWord
+from slng_sidecar.engines.recognizers import RecognizedUtterance, Recognizer, mean_confidence
+from slng_sidecar.engines.selection import LanguageUnsupported
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.protocol.messages import type_of
 from slng_sidecar.simulator.connection import SimulatedConnection
@@ -113,7 +114,13 @@ class SttSession:
         # The length of compressed audio is unknown: a message counts as 20 ms, the usual length of its frames.
         self._bytes_a_ms = rate / 500
         pcm_rate = rate if encoding == "linear16" else None
-        self._recognizer = connection.simulator.recognizer(connection.model, pcm_rate, profile.endpoint_ms)
+        try:
+            self._recognizer = connection.simulator.recognizer(
+                connection.model, self._language, pcm_rate, profile.endpoint_ms
+            )
+        except LanguageUnsupported as error:
+            await connection.send_error("config_error", str(error))
+            return
         # The connection is read on meanwhile, because audio before ready is a violation.
         self._tasks.create_task(self._become_ready(), name="simulator: ready")
 
@@ -199,10 +206,9 @@ class SttSession:
         profile = self._connection.profile
         texts = (_NUMERALS.get(word.text.lower(), word.text) if profile.numerals else word.text for word in words)
         fields: dict[str, Any] = {"transcript": " ".join(texts)}
-        scores = [word.confidence for word in words if word.confidence is not None]
-        score = round(sum(scores) / len(scores), 3) if scores else profile.confidence
         if words and profile.confidence is not None:
-            fields["confidence"] = score
+            score = mean_confidence(words)
+            fields["confidence"] = profile.confidence if score is None else score
         return fields
 
     # Partials

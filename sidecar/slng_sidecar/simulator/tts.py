@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from slng_sidecar.engines.pcm import ENCODINGS, encode
+from slng_sidecar.engines.selection import LanguageUnsupported
 from slng_sidecar.engines.synthesizers import Synthesizer
 from slng_sidecar.engines.workers import WorkerFailed
 from slng_sidecar.protocol.messages import type_of
@@ -124,8 +126,17 @@ class TtsSession:
             return
         if await self._unknown_dictionary(config.get("pronunciation")):
             return
+        language, voice = config.get("language", message.get("language")), message.get("voice")
+        try:
+            self._synthesizer = connection.simulator.synthesizer(
+                connection.model,
+                language if isinstance(language, str) else None,
+                voice if isinstance(voice, str) else None,
+            )
+        except LanguageUnsupported as error:
+            await connection.send_error("config_error", str(error))
+            return
         self._encoding, self._rate = encoding, int(rate)
-        self._synthesizer = connection.simulator.synthesizer(connection.model)
         self._initialized = True
         # The connection is read on meanwhile, because text before ready is accepted and spoken.
         self._tasks.create_task(self._become_ready(), name="simulator: ready")
@@ -240,22 +251,39 @@ class TtsSession:
         if profile.silent:
             return
         assert self._synthesizer is not None
+        self._segment += 1
+        segment = {"segment_id": f"g-{self._segment}"}
+        begun = False
         try:
-            audio = await self._synthesizer.synthesize(item.text, self._rate)
+            async with contextlib.aclosing(self._synthesizer.synthesize(item.text, self._rate)) as pieces:
+                while (piece := await self._unless_cleared(anext(pieces, None))) is not None:
+                    if not begun and profile.zero_length and first:
+                        await connection.send_audio(b"")
+                    if not begun and profile.segments:
+                        await connection.send({"type": "segment_start", **segment})
+                    begun = True
+                    await self._play(encode(piece, self._encoding))
+                    if self._cleared.is_set():
+                        break
         except WorkerFailed as error:
             await connection.send_error("provider_error", str(error))
             return
-        if profile.zero_length and first:
-            await connection.send_audio(b"")
-        self._segment += 1
-        segment = {"segment_id": f"g-{self._segment}"}
-        if profile.segments:
-            await connection.send({"type": "segment_start", **segment})
-        await self._play(encode(audio, self._encoding))
-        if profile.segments:
+        if begun and profile.segments:
             await connection.send({"type": "segment_end", **segment})
         if profile.segment_terminal and not self._cleared.is_set():
             await self._send_terminal()
+
+    async def _unless_cleared(self, synthesis: Awaitable[bytes | None]) -> bytes | None:
+        """Return the next piece of audio; None after the last one, or as soon as a clear comes."""
+        next_piece = asyncio.ensure_future(synthesis)
+        cleared = asyncio.ensure_future(self._cleared.wait())
+        try:
+            await asyncio.wait((next_piece, cleared), return_when=asyncio.FIRST_COMPLETED)
+            return await next_piece if next_piece.done() else None
+        finally:
+            next_piece.cancel()
+            cleared.cancel()
+            await asyncio.wait((next_piece, cleared))
 
     async def _play(self, audio: bytes) -> None:
         """Send audio in real time. After a clear it goes on only until the answer is due, or not at all."""
