@@ -1,4 +1,4 @@
-"""Measure the image: its size with and without the codecs and offline speech, and how long a container takes until it serves requests.
+"""Measure the images: their sizes by extras, and how long a container takes until it serves requests.
 
 ``python -m bench.image`` builds the images and removes them afterwards. It needs a Docker engine.
 """
