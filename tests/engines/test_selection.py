@@ -35,9 +35,9 @@ def install(patch: pytest.MonkeyPatch, engines: Iterable[object]) -> None:
 @pytest.mark.parametrize(
     ("installed", "titles"),
     [
-        (ALL, ("Hibari (eSpeak NG for other languages)", "Moonshine")),
+        (ALL, ("Hibari and eSpeak NG", "Moonshine")),
         ((hibari, moonshine, pocketsphinx), ("Hibari", "Moonshine")),
-        ((flite, espeak, pocketsphinx), ("flite (eSpeak NG for other languages)", "PocketSphinx")),
+        ((flite, espeak, pocketsphinx), ("flite and eSpeak NG", "PocketSphinx")),
         ((espeak, pocketsphinx), ("eSpeak NG", "PocketSphinx")),
         ((), ("a tone", "a script")),
     ],

@@ -185,7 +185,7 @@ async def test_the_fallback_says_a_sentence_and_understands_some_of_it(fallback:
 async def test_the_sidecar_with_extras_says_a_sentence_and_understands_it(full: Environment, tmp_path: Path) -> None:
     path = os.fspath(full.bin)
     async with serving("--simulate", cwd=tmp_path, command=(full.command,), PATH=path) as sidecar:
-        assert "voice: Hibari (eSpeak NG for other languages), recognizer: Moonshine" in sidecar.err
+        assert "voice: Hibari and eSpeak NG, recognizer: Moonshine" in sidecar.err
         await say(full, sidecar.url, tmp_path / "x.wav")
         assert await transcribe(full, sidecar.url, tmp_path / "x.wav") == words_of(SENTENCE)
         # MP3 needs the `codecs` extra.

@@ -89,7 +89,7 @@ class Engines:
         self._speaking = dict.fromkeys([chosen, *others]) if chosen else {}
         self.synthesizer_title = chosen.TITLE if chosen else _TITLES[self._synthesizer]
         if chosen and (further := [engine for engine in self._speaking if engine.languages() - chosen.languages()]):
-            self.synthesizer_title += f" ({further[0].TITLE} for other languages)"
+            self.synthesizer_title += f" and {further[0].TITLE}"
         known = RECOGNIZERS.get(self._recognizer)
         self.recognizer_title = known.TITLE if known else _TITLES[self._recognizer]
         self._synthesizing = Workers(_SYNTHESIZING)
