@@ -20,7 +20,7 @@ def test_every_language_of_the_package_can_be_spoken() -> None:
     languages = espeak.languages()
     assert {"en", "es", "de", "fr", "hi", "zh", "no"} <= languages
     for language in languages:
-        assert espeak.speak("1 2 3", language, "neutral", 16_000), language
+        assert espeak.speak("1", language, "neutral", 22_050), language
 
 
 def test_each_language_has_three_voices_that_differ() -> None:

@@ -66,9 +66,9 @@ def test_names_and_numbers_that_no_dictionary_has_get_times() -> None:
 @pytest.mark.parametrize(
     "samples",
     [
-        *(pytest.param(white_noise(seed, 3, 10.0 ** -(1 + seed / 2)), id=f"noise {seed}") for seed in range(4)),
-        *(pytest.param(melody(seed, 4), id=f"melody {seed}") for seed in range(4)),
-        *(pytest.param(chords(seed, 4), id=f"chords {seed}") for seed in range(4)),
+        *(pytest.param(white_noise(seed, 3, 10.0 ** -(1 + seed / 2)), id=f"noise {seed}") for seed in range(3)),
+        *(pytest.param(melody(seed, 3), id=f"melody {seed}") for seed in range(2)),
+        *(pytest.param(chords(seed, 3), id=f"chords {seed}") for seed in range(2)),
         pytest.param(0.3 * np.sin(2 * np.pi * 440 * np.arange(3 * RATE) / RATE), id="tone"),
         pytest.param(np.zeros(3 * RATE), id="silence"),
     ],
@@ -78,7 +78,7 @@ def test_what_is_no_speech_gives_no_confident_words(samples: object) -> None:
     assert all(word.confidence is not None and word.confidence < CONFIDENT for word in words), text_of(words)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_two_voices_at_once_give_no_confident_words(seed: int) -> None:
     lines = drawn(seed, 8)
     one = said(" ".join(lines[:4]))

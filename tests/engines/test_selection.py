@@ -15,12 +15,9 @@ from slng_sidecar.engines.selection import (
     Engines,
     LanguageUnsupported,
     NotInstalled,
-    recognize,
-    speak,
 )
 from slng_sidecar.engines.synthesizers import SignalSynthesizer, SpeechSynthesizer, ToneSynthesizer
 from support.engines import need_engine
-from support.sentences import words_of
 
 ALL = (hibari, flite, espeak, moonshine, pocketsphinx)
 
@@ -152,9 +149,3 @@ async def test_loaded_engines_speak_a_long_text_piece_by_piece(loaded: Engines) 
     first = await anext(pieces)
     assert 0.3 < len(first) / 2 / 16_000 < 3
     assert len([piece async for piece in pieces]) == 19
-
-
-def test_what_is_spoken_is_recognized_without_a_session() -> None:
-    need_engine(hibari, moonshine)
-    pcm = speak("Please call me. Tomorrow morning is fine.", 24_000)
-    assert words_of(recognize(pcm, 24_000)) == words_of("Please call me. Tomorrow morning is fine.")

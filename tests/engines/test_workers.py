@@ -73,7 +73,7 @@ async def test_a_cancelled_caller_leaves_at_once_and_its_answer_reaches_nobody_e
         assert await speak(workers) == expected[0]
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(speak(workers, LONG), 0.001)
-        assert not workers.idle
+        assert workers._free.empty()
         assert await speak(workers) == expected[2]
         assert expected[2] != expected[1]
 
@@ -82,9 +82,20 @@ async def test_calls_wait_for_a_load() -> None:
     async with running() as workers:
         loading = asyncio.create_task(workers.load(["espeak"]))
         await asyncio.sleep(0)
-        assert not workers.idle
+        assert workers._free.empty()
         assert len(await speak(workers)) > 1000
         assert loading.done()
+
+
+async def test_one_worker_is_loaded_at_first_and_the_next_once_the_first_is_used() -> None:
+    async with running(2) as workers:
+        await workers.load(["espeak"])
+        assert [worker.is_started for worker in workers._workers].count(True) == 1
+        await speak(workers)
+        async with asyncio.timeout(20):
+            while not workers.has_spare:
+                await asyncio.sleep(0.01)
+        assert all(worker.is_started for worker in workers._workers)
 
 
 async def test_a_load_that_fails_is_reported() -> None:

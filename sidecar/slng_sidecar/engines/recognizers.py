@@ -68,7 +68,7 @@ class Recognizer(Protocol):
 
     @property
     def is_free(self) -> bool:
-        """Whether ``words`` would start at once, so that a partial delays no final."""
+        """Whether ``words`` would start at once and leave room for another call, so that a partial delays no final."""
 
 
 class SignalRecognizer(Recognizer):
@@ -136,7 +136,7 @@ class SpeechRecognizer(Recognizer):
     @property
     @override
     def is_free(self) -> bool:
-        return self._workers.idle
+        return self._workers.has_spare
 
     @override
     def feed(self, audio: bytes) -> list[RecognizedUtterance]:

@@ -32,6 +32,9 @@ class Workers:
     """A fixed number of worker processes, each started when it is first needed.
 
     The calls that wait for a worker are bounded, and so is the memory of each worker.
+
+    Mutable: ``_free``, the workers that run no call, the last used on top; ``_waiting``, the calls that wait for one;
+    ``_running``, the calls and loads under way; ``_load``, the calls that load a worker.
     """
 
     def __init__(self, count: int) -> None:
@@ -41,11 +44,12 @@ class Workers:
             self._free.put_nowait(worker)
         self._waiting = 0
         self._running: set[asyncio.Task[Any]] = set()
+        self._load: tuple[tuple[Any, ...], ...] = ()
 
     @property
-    def idle(self) -> bool:
-        """Whether a call would start at once."""
-        return not self._free.empty()
+    def has_spare(self) -> bool:
+        """Whether a call would leave another worker free."""
+        return self._free.qsize() > 1
 
     async def call(self, engine: str, function: str, *arguments: Any) -> Any:
         """Call a function of an engine in a worker, once one is free.
@@ -67,17 +71,27 @@ class Workers:
             worker = await self._free.get()
         finally:
             self._waiting -= 1
-        return await self._run(worker, (engine, function, *arguments))
+        self._load_another()
+        return await asyncio.shield(self._start(worker, (engine, function, *arguments)))
 
     async def load(self, engines: Iterable[str]) -> None:
-        """Load engines in every worker. Other calls wait until then.
+        """Load engines in one worker, and in another one at each call until all are loaded.
 
         Raises:
             WorkerFailed: an engine could not be loaded.
         """
-        calls = [(engine, "load") for engine in engines]
-        workers = [await self._free.get() for _ in self._workers]
-        await asyncio.gather(*(self._run(worker, *calls) for worker in workers))
+        self._load = tuple((engine, "load") for engine in engines)
+        if self._load:
+            await asyncio.shield(self._start(await self._free.get(), *self._load))
+
+    def _load_another(self) -> None:
+        """Load a worker that was not needed yet, because the next call may come while this one runs."""
+        if self._load and not self._free.empty():
+            worker = self._free.get_nowait()
+            if worker.is_started:
+                self._free.put_nowait(worker)
+            else:
+                self._start(worker, *self._load)
 
     async def close(self) -> None:
         """End the processes. Calls that still run fail."""
@@ -86,12 +100,12 @@ class Workers:
         if self._running:
             await asyncio.wait(self._running)
 
-    async def _run(self, worker: _Worker, *calls: tuple[Any, ...]) -> Any:
+    def _start(self, worker: _Worker, *calls: tuple[Any, ...]) -> asyncio.Task[Any]:
         """Run calls in a worker and free it, even if the caller is cancelled meanwhile."""
         task = asyncio.create_task(worker.run(calls), name="engines: call")
         self._running.add(task)
         task.add_done_callback(lambda done: self._finished(done, worker))
-        return await asyncio.shield(task)
+        return task
 
     def _finished(self, task: asyncio.Task[Any], worker: _Worker) -> None:
         self._running.discard(task)
@@ -106,6 +120,11 @@ class _Worker:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._closed = False
+
+    @property
+    def is_started(self) -> bool:
+        """Whether its process was started and has not ended."""
+        return self._process is not None
 
     async def run(self, calls: Iterable[tuple[Any, ...]]) -> Any:
         """Run calls one after the other, and return the last one's value."""
