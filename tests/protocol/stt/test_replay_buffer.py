@@ -107,3 +107,27 @@ def test_messages_of_odd_length_do_not_shift_samples(odd: int) -> None:
     for start in range(0, len(whole), odd):
         buffer.append(whole[start : start + odd], 0)
     assert buffer.speech_ms(0, buffer.end) == 200
+
+
+def test_speech_whose_audio_was_trimmed_is_still_known() -> None:
+    buffer = ReplayBuffer(RATE, 1)
+    at = buffer.offset_at
+    for piece in (tone(200, 8000), bytes(RATE // 2), tone(200, 6000), bytes(2 * RATE)):
+        buffer.append(piece, 0)
+        buffer.trim()
+    assert buffer.floor > at(900)
+    assert not buffer.is_silent(0, buffer.end)
+    assert buffer.speech_ms(0, buffer.end) == 400
+    assert buffer.speech_ms(at(300), buffer.end) == 200
+    assert buffer.has_pause(0, at(900), 300)
+    assert buffer.is_silent(at(900), buffer.end)
+    buffer.release(at(300))
+    assert buffer.speech_ms(0, buffer.end) == 200
+
+
+def test_one_message_that_is_longer_than_the_buffer_is_remembered() -> None:
+    buffer = ReplayBuffer(RATE, 1)
+    buffer.append(tone(200, 8000) + bytes(2 * RATE), 0)
+    buffer.trim()
+    assert buffer.floor == buffer.end
+    assert buffer.speech_ms(0, buffer.end) == 200

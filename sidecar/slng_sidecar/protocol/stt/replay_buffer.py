@@ -7,21 +7,17 @@ arrival, and it is only ever cut between messages.
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator
-from sys import byteorder
 
-FRAME_MS = 20
-_SAMPLE = 2
+from slng_sidecar.protocol.stt.loudness import FRAME_MS, SAMPLE, PeakMemory, frame_size, peaks_of
+
 # A frame whose peak is below this is silence, and so is one below this share of the loudest frame.
 _SILENCE = 300
 _SOFT = 0.08
 # Noise must not count as speech that is still to be transcribed, so such speech must reach this share of the loudest.
 _CLEAR = 0.3
-# One sample in four is enough to measure the peak of a frame.
-_EVERY = 4
 
 
 class ReplayBuffer:
@@ -29,7 +25,7 @@ class ReplayBuffer:
 
     Mutable: ``floor``, the oldest byte that is kept; ``end``, one past the newest; ``_chunks``, the audio between them;
     ``_times``, for compressed audio, the milliseconds at which chunks ended; ``_peaks_by_half``, the peak of each of
-    the last half seconds, measured up to ``_measured``.
+    the last half seconds, measured up to ``_measured``; ``_trimmed``, how loud the audio was that ``trim`` removed.
     """
 
     def __init__(self, bytes_per_second: int, keep_seconds: float, *, compressed: bool = False) -> None:
@@ -51,6 +47,8 @@ class ReplayBuffer:
         self._began: float | None = None
         self._measured = 0
         self._peaks_by_half: deque[int] = deque(maxlen=6)
+        self._frame = frame_size(self._per_ms)
+        self._trimmed = PeakMemory(self._frame)
 
     def __repr__(self) -> str:
         return f"ReplayBuffer({self.ms(self.floor):.0f}-{self.ms(self.end):.0f} ms, {len(self._chunks)} chunks)"
@@ -65,14 +63,17 @@ class ReplayBuffer:
             self._times.append((self.end, (now - self._began) * 1000))
 
     def trim(self) -> None:
-        """Remove the oldest audio beyond the bound."""
+        """Remove the oldest audio beyond the bound. How loud it was is remembered until ``release``."""
         while self._chunks and self._too_long():
             start, data = self._chunks.popleft()
             self.floor = start + len(data)
+            if not self.compressed:
+                self._trimmed.remember(start, data)
 
     def release(self, offset: int) -> None:
-        """Remove the chunks that end at or before ``offset``."""
+        """Remove the chunks that end at or before ``offset``, and forget what was remembered before it."""
         chunks = self._chunks
+        self._trimmed.forget(offset)
         while chunks and chunks[0][0] + len(chunks[0][1]) <= offset:
             start, data = chunks.popleft()
             self.floor = start + len(data)
@@ -109,7 +110,7 @@ class ReplayBuffer:
     def offset_at(self, ms: float) -> int:
         """Return the offset at a millisecond: that of a whole sample, or of the last message that ends by then."""
         if not self.compressed:
-            return min(self.end, round(ms * self._per_ms) // _SAMPLE * _SAMPLE)
+            return min(self.end, round(ms * self._per_ms) // SAMPLE * SAMPLE)
         index = bisect_right(self._times, ms, key=lambda time: time[1])
         return self._times[index - 1][0] if index else self.floor
 
@@ -120,8 +121,8 @@ class ReplayBuffer:
         """
         if self.compressed:
             return offset
-        start = offset - offset % _SAMPLE
-        return start if start >= self.floor else start + _SAMPLE
+        start = offset - offset % SAMPLE
+        return start if start >= self.floor else start + SAMPLE
 
     def back(self, offset: int, ms: float) -> int:
         """Return the offset ``ms`` before another one, or the floor's if that is later."""
@@ -158,7 +159,7 @@ class ReplayBuffer:
         if not peaks:
             return self.aligned(end)
         softest = min(range(len(peaks)), key=lambda index: (peaks[index], -index))
-        return start + (softest * self._frame + self._frame // 2) // _SAMPLE * _SAMPLE
+        return start + (softest * self._frame + self._frame // 2) // SAMPLE * SAMPLE
 
     def silence_before(self, offset: int, ms: float) -> int | None:
         """Return the last silent moment within ``ms`` before an offset; None if there is none.
@@ -171,15 +172,11 @@ class ReplayBuffer:
         loud = self._loud(start, offset)[: max(0, offset - start) // self._frame]
         for index in range(len(loud) - 1, -1, -1):
             if not loud[index]:
-                return start + (index * self._frame + self._frame // 2) // _SAMPLE * _SAMPLE
+                return start + (index * self._frame + self._frame // 2) // SAMPLE * SAMPLE
         return None
 
-    @property
-    def _frame(self) -> int:
-        return max(_SAMPLE, int(FRAME_MS * self._per_ms) // _SAMPLE * _SAMPLE)
-
     def _loud(self, start: int, end: int, share: float = _SOFT) -> list[bool]:
-        peaks = self._peaks(start, end)
+        peaks = [*self._trimmed.peaks(start, min(end, self.floor)), *self._peaks(start, end)]
         limit = max(_SILENCE, share * max(self._loudest(), max(peaks, default=0)))
         return [peak > limit for peak in peaks]
 
@@ -192,15 +189,9 @@ class ReplayBuffer:
         return max(self._peaks_by_half, default=max(self._peaks(self._measured, self.end), default=0))
 
     def _peaks(self, start: int, end: int) -> list[int]:
-        """Return the highest amplitude of each frame. The last frame may be shorter."""
+        """Return the highest amplitude of each frame of the audio that is there. The last frame may be shorter."""
         start = self.aligned(max(start, self.floor))
-        pcm = b"".join(self.read(start, end))
-        samples = array("h", pcm[: len(pcm) // _SAMPLE * _SAMPLE])
-        if byteorder == "big":
-            samples.byteswap()
-        step = self._frame // _SAMPLE
-        frames = (samples[index : index + step : _EVERY] for index in range(0, len(samples), step))
-        return [max(max(frame), -min(frame)) for frame in frames]
+        return peaks_of(b"".join(self.read(start, end)), self._frame)
 
     def _too_long(self) -> bool:
         start, data = self._chunks[0]

@@ -248,8 +248,10 @@ class Segment:
 
     def release(self, buffer: ReplayBuffer) -> None:
         """Remove from the buffer what this segment will not need again."""
-        # A replay may begin a word's length before what is covered.
-        buffer.release(buffer.back(self.transcripts.covered, LONGEST_WORD_MS))
+        # A replay may begin a word's length before what is covered. What is not covered is needed even if its audio is
+        # gone, because it is remembered how loud it was.
+        covered = self.transcripts.covered
+        buffer.release(min(covered, buffer.back(covered, LONGEST_WORD_MS)))
 
     def _pause_before(self, offset: int, buffer: ReplayBuffer) -> int:
         """Return an offset before ``offset`` that lies within no word, as far as that can be known."""
