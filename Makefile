@@ -6,8 +6,9 @@ MADE_BOT := .venv/.made-bot
 MADE_BROWSER := .venv/.made-browser
 MADE_DIST := .venv/.made-dist
 # A variable, as its commas would end an argument of $(call).
-SIDECAR := './sidecar[codecs,otel,simulator]'
+SIDECAR := './sidecar[codecs,otel]'
 NEURAL := -e './sidecar[simulator-neural]'
+FALLBACKS := '-e./sidecar[simulator]' pocketsphinx
 # Two workers for each processor, as tests often wait; each takes tests from the others when its own are done.
 PARALLEL := -n auto --dist worksteal
 # The same commit always runs the same sample of the matrix, and the next commit runs another one.
@@ -21,13 +22,15 @@ unexport PYTHONDONTWRITEBYTECODE
 # $(call pip,python,arguments): install packages, and show what pip says only if it fails.
 pip = $(1) -m pip install --disable-pip-version-check $(2) >$@.log 2>&1 || { cat $@.log; exit 1; }
 
-# Some machines have no packages of these. The simulator then uses what SIDECAR has installed.
-define neural
-echo "Installing the simulator's neural voice and recognizer"
-$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --only-binary :all: $(NEURAL) >$(MADE)-neural.log 2>&1 || echo "They could not be installed, so the simulator uses flite or eSpeak NG, and PocketSphinx. Packages exist for Linux with glibc 2.34, macOS 15 on Apple silicon and Windows; pip's messages are in $(MADE)-neural.log."
+# Some machines have no packages of the best engines, and some none of eSpeak NG.
+define speech
+echo "Installing the simulator's voice and recognizer"
+$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --only-binary :all: $(NEURAL) >$(MADE)-speech.log 2>&1 || { \
+echo "The best ones could not be installed, so the simulator uses flite or eSpeak NG, and PocketSphinx. Packages exist for Linux with glibc 2.34, macOS 15 on Apple silicon and Windows; pip's messages are in $(MADE)-speech.log."; \
+for packages in $(FALLBACKS); do $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $$packages >>$(MADE)-speech.log 2>&1 && break; done; true; }
 endef
 
-.PHONY: help install neural run bot test coverage bench docs check check-all slow debug interop interop-envs browser containers dist matrix matrix-all matrix-docs soak fuzz format constraints clean
+.PHONY: help install speech run bot test coverage bench docs check check-all slow debug interop interop-envs browser containers dist matrix matrix-all matrix-docs soak fuzz format constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,11 +45,11 @@ $(MADE): pyproject.toml sidecar/pyproject.toml plugin/pyproject.toml constraints
 	@$(call pip,$(BIN)/python,-c constraints.txt 'pip>=25.1')
 	@echo "Installing both packages, their dependencies and the development tools"
 	@$(call pip,$(BIN)/python,-c constraints.txt --group dev -e $(SIDECAR) -e ./plugin)
-	@$(neural)
+	@$(speech)
 	@touch $(MADE)
 
-neural: $(MADE) ## install the simulator's better voice and recognizer, if there are packages for this machine
-	@$(neural)
+speech: $(MADE) ## install the simulator's voice and recognizer, the best for which there are packages here
+	@$(speech)
 
 run: $(MADE) ## start the gateway; with the simulator if there is no SLNG key
 	@echo "Starting the gateway; Ctrl-C stops it"
