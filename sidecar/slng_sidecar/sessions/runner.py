@@ -192,6 +192,8 @@ class SessionRunner:
             if self._closing is None or not writer.done():
                 self._do(self._machine.client_gone(self._loop.time()))
             self._disarm()
+            # Nothing is sent any more, so upstream must not wait until some of it has left.
+            self._to_client.discard()
             self._retire_all()
             # The task of a connection that was in standby belongs to somebody else, so the block does not await it.
             while self._upstreams:
