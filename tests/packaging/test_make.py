@@ -8,7 +8,6 @@ import subprocess
 import pytest
 from support.paths import ROOT
 
-
 MISSING = "--no-index no-such-package"
 
 

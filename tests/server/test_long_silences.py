@@ -93,3 +93,20 @@ async def test_a_session_is_transcribed_whole(
         await talk.send({"type": "finalize"}, {"type": "close"})
         await talk.until_closed()
         assert " ".join(talk.finals()).split() == words
+
+
+@pytest.mark.parametrize("subprotocol", [None, EXTENDED])
+@pytest.mark.parametrize("size", [640, 40 * SECOND], ids=["20 ms", "40 s"])
+async def test_audio_that_comes_faster_than_upstream_opens_is_transcribed_whole(
+    subprotocol: str | None, size: int
+) -> None:
+    audio, words = speech(*[8] * 12)
+    async with (
+        gateway_and_simulator(options(upgrade_ms=1500)) as (url, _),
+        talking(url, "stt", NOVA, subprotocol=subprotocol) as talk,
+    ):
+        await talk.send(STT_INIT, *(audio[at : at + size] for at in range(0, len(audio), size)))
+        await talk.send({"type": "finalize"}, {"type": "close"})
+        await talk.until_closed()
+        assert "error" not in talk.types
+        assert " ".join(talk.finals()).split() == words

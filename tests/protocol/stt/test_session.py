@@ -9,7 +9,7 @@ from slng_sidecar.protocol.errors import Close, GatewayError
 from slng_sidecar.protocol.stt.dialects import PlainStt
 from slng_sidecar.protocol.stt.options import SttOptions
 from slng_sidecar.protocol.stt.session import SttMachine
-from support.conversation import client_closed, dial, down, fatal, refusal, retire, up, upstream_close
+from support.conversation import Conversation, client_closed, dial, down, fatal, refusal, retire, up, upstream_close
 from support.plain_stt import CLOSE, FINALIZE, INIT, SECOND, final, live, new, opening
 
 # Opening
@@ -51,43 +51,72 @@ def test_held_audio_goes_up_only_once() -> None:
     assert talk.client(b"two") == [up(b"two")]
 
 
-def test_too_much_early_audio_drops_the_oldest_and_reports_that_once() -> None:
+def test_early_audio_is_not_dropped_but_holds_the_client_back() -> None:
     talk = opening(replay_seconds=1)
+    first, second, third = (bytes([n]) * (SECOND // 2) for n in range(3))
+
+    assert talk.client(first, second) == []
+    assert talk.machine.reads_client
+    assert talk.client(third, FINALIZE) == []
+    assert not talk.machine.reads_client
+
+    assert talk.ready()[1:] == [up(first), up(second), up(third), up(FINALIZE)]
+    assert talk.machine.reads_client
+
+
+def test_an_early_message_larger_than_the_limit_is_kept() -> None:
+    talk = opening(replay_seconds=1)
+    long = bytes(3 * SECOND)
+
+    assert talk.client(long) == []
+    assert talk.ready()[1:] == [up(long)]
+
+
+def away(**options: Any) -> Conversation:
+    """Return a session whose upstream was lost and is being dialled again."""
+    talk = live(**options)
+    assert talk.lost() == [dial(1)]
+    return talk
+
+
+def test_too_much_audio_in_an_outage_drops_the_oldest_and_reports_that_once() -> None:
+    talk = away(replay_seconds=1)
     first, second, third, fourth = (bytes([n]) * (SECOND // 2) for n in range(4))
 
     assert talk.client(first, second) == []
     assert talk.client(third) == [refusal("audio_overflow")]
     assert talk.client(fourth) == []
+    assert talk.machine.reads_client
 
-    assert talk.ready()[1:] == [up(third), up(fourth)]
+    assert talk.ready() == [up(third, 1), up(fourth, 1)]
     assert talk.machine.counts["audio_overflow_bytes"] == SECOND
     assert talk.errors[0]["retryable"] is True
 
 
 def test_an_overflow_leaves_a_finalize_at_its_place_among_the_audio_that_stays() -> None:
-    talk = opening(replay_seconds=1)
+    talk = away(replay_seconds=1)
     first, second, third = (bytes([n]) * (SECOND // 2) for n in range(3))
 
     talk.client(first, second, FINALIZE, third, FINALIZE)
 
-    assert talk.ready()[1:] == [up(second), up(FINALIZE), up(third), up(FINALIZE)]
+    assert talk.ready() == [up(second, 1), up(FINALIZE, 1), up(third, 1), up(FINALIZE, 1)]
 
 
 def test_a_finalize_whose_audio_was_all_dropped_is_answered_at_once() -> None:
-    talk = opening(replay_seconds=1)
+    talk = away(replay_seconds=1)
     half, whole = bytes(SECOND // 2), bytes([1]) * SECOND
 
     talk.client(half, FINALIZE, half, whole)
 
-    assert talk.ready()[1:] == [down(final("", from_finalize=True)), up(whole)]
+    assert talk.ready() == [down(final("", from_finalize=True)), up(whole, 1)]
 
 
 def test_a_message_larger_than_the_limit_is_dropped_as_a_whole() -> None:
-    talk = opening(replay_seconds=1)
+    talk = away(replay_seconds=1)
 
     assert talk.client(bytes(SECOND + 2)) == [refusal("audio_overflow")]
 
-    assert talk.ready() == [down({"type": "ready", "session_id": "s1"})]
+    assert talk.ready() == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +135,9 @@ def test_the_init_decides_how_many_bytes_a_second_has(config: dict[str, Any], by
 
     assert talk.machine.ahead_bytes == bytes_per_second
     assert talk.client(bytes(bytes_per_second)) == []
-    assert talk.client(b"\0\0") == [refusal("audio_overflow")]
+    assert talk.machine.reads_client
+    talk.client(b"\0\0")
+    assert not talk.machine.reads_client
 
 
 @pytest.mark.parametrize("config", [{"sample_rate": None}, {"encoding": None}, {"sample_rate": None, "encoding": None}])

@@ -53,6 +53,11 @@ class ReplayBuffer:
     def __repr__(self) -> str:
         return f"ReplayBuffer({self.ms(self.floor):.0f}-{self.ms(self.end):.0f} ms, {len(self._chunks)} chunks)"
 
+    @property
+    def is_full(self) -> bool:
+        """Whether ``trim`` would remove something."""
+        return bool(self._chunks) and self._too_long()
+
     def append(self, data: bytes, now: float) -> None:
         """Add audio."""
         self._chunks.append((self.end, data))

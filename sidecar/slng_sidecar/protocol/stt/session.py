@@ -73,8 +73,8 @@ class SttMachine:
 
     @property
     def reads_client(self) -> bool:
-        """Always true: audio that upstream does not accept is bounded by the replay buffer."""
-        return True
+        """Whether there is room for more audio. In an outage there always is, because then the oldest is dropped."""
+        return self._timeline is None or self._timeline.has_room
 
     @property
     def ahead_bytes(self) -> int:

@@ -98,6 +98,11 @@ class Timeline:
         """When the session is quiet if no more audio comes."""
         return self._audio_at + _QUIET_SECONDS
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more audio can be kept. Before the first ``ready`` none is dropped, so the client must wait."""
+        return self._outage.ready_sent or not self.buffer.is_full
+
     def is_quiet(self, now: float) -> bool:
         """Return whether an end now cuts nothing: no finalize waits, and no speech came since the last or for 1 s."""
         if not self._finals.is_settled:
@@ -117,7 +122,8 @@ class Timeline:
         self._audio_at = now
         self.buffer.append(data, now)
         commands = self._advance(now)
-        self.buffer.trim()
+        if self._outage.ready_sent:
+            self.buffer.trim()
         return [*commands, *self._outage.overflow(self._segments[-1] if self._segments else None, len(data))]
 
     def finalize(self, name: str | None, now: float) -> list[Command]:
