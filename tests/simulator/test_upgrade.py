@@ -133,13 +133,13 @@ async def test_types_can_be_spelt_otherwise() -> None:
 
 
 async def test_an_idle_connection_is_closed_without_a_message() -> None:
-    async with fast(idle_s=0.1, idle_code=1011, idle_reason="reaped") as simulator, stt(simulator) as client:
+    async with fast(idle_s=0.5, idle_code=1011, idle_reason="reaped") as simulator, stt(simulator) as client:
         assert await client.until_closed() == (1011, "reaped")
         assert client.types == ["ready"]
 
 
 async def test_pings_do_not_put_off_the_idle_close_and_keepalives_do() -> None:
-    async with fast(idle_s=0.15) as simulator, stt(simulator) as pinging, stt(simulator) as living:
+    async with fast(idle_s=0.6) as simulator, stt(simulator) as pinging, stt(simulator) as living:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         closed = asyncio.create_task(pinging.until_closed())
@@ -148,7 +148,7 @@ async def test_pings_do_not_put_off_the_idle_close_and_keepalives_do() -> None:
             await living.send({"type": "keepalive"})
             await asyncio.sleep(0.03)
         assert closed.result()[0] == 1008
-        assert loop.time() - begun < 1
+        assert loop.time() - begun < 5
         await living.send({"type": "finalize"})
         await living.until("final_transcript")
 

@@ -22,6 +22,8 @@ from slng_sidecar.simulator.tts import TtsSession
 
 _MAX_MESSAGE = 4 << 20
 _SHUTDOWN_TIMEOUT = 2
+# Seconds after the start, or at the first connection if that is earlier.
+_LOAD_AFTER = 2
 
 
 def create_simulator(options: SimulatorOptions | None = None) -> Starlette:
@@ -99,6 +101,10 @@ def _new_session(connection: SimulatedConnection, tasks: asyncio.TaskGroup, *, o
 
 
 async def _prepare(simulator: Simulator) -> None:
+    # Loading takes all processors for a second, in which the gateway beside the simulator still starts.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LOAD_AFTER):
+            await simulator.needed.wait()
     # What cannot be loaded fails again, and is then reported, when it is used.
     with contextlib.suppress(WorkerFailed):
         await simulator.engines.load()

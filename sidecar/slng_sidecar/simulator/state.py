@@ -41,6 +41,7 @@ class Simulator:
         faults: the fault script.
         live: the open WebSockets, in the order in which they were accepted.
         engines: the synthesizers and the recognizer.
+        needed: set once a connection or request needs an engine.
         prepared: set once the engines are loaded, if there are any.
         stopping: set once all connections must end.
         proxy: the TCP proxy that connections go through; None without ``options.tcp``.
@@ -64,6 +65,7 @@ class Simulator:
         self._check_tcp(script)
         self.faults = FaultBook(script)
         self.live: dict[LiveConnection, None] = {}
+        self.needed = asyncio.Event()
         self.prepared = asyncio.Event()
         self.stopping = asyncio.Event()
         self.proxy: TcpProxy | None = None
@@ -183,6 +185,7 @@ class Simulator:
         Raises:
             LanguageUnsupported: it does not recognize the language.
         """
+        self.needed.set()
         return self.engines.recognizer(model, language, rate, endpoint_ms, self.options.script)
 
     def synthesizer(self, model: str, language: str | None, voice: str | None) -> Synthesizer:
@@ -191,6 +194,7 @@ class Simulator:
         Raises:
             LanguageUnsupported: it does not speak the language.
         """
+        self.needed.set()
         return self.engines.synthesizer(model, language, voice, timbre_of(voice))
 
     def known_models(self) -> Iterable[tuple[str, str]]:
