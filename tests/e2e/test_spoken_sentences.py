@@ -56,7 +56,7 @@ async def test_sentences_are_understood_by_http() -> None:
 
 
 async def spoken_and_understood(lines: list[str]) -> tuple[list[tuple[str, str]], list[float], list[float]]:
-    """Say lines over one WebSocket and transcribe them over another.
+    """Speak lines over one WebSocket and transcribe them over another.
 
     Returns:
         The lines with their transcripts, the seconds from each flush to the first audio, and from each end of speech

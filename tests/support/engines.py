@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from slng_sidecar.engines.interface import RecognizedWord, RecognizerEngine, SpeechSegment, SynthesizerEngine
+from slng_sidecar.engines.interface import Engine, RecognizedWord, SpeechSegment
 
 RATE = 16_000
 
 
-def need_engine(*engines: RecognizerEngine | SynthesizerEngine) -> None:
+def need_engine(*engines: Engine) -> None:
     """Skip a test if an engine is missing. CI must have those that pip installs."""
     for engine in engines:
         if not engine.installed():

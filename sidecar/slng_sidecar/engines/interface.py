@@ -32,8 +32,8 @@ class SpeechSegment:
     start_ms: float
 
 
-class RecognizerEngine(Protocol):
-    """Turns speech into words.
+class Engine(Protocol):
+    """What both kinds of engines have.
 
     Attributes:
         NAME: the name in options and the name of the module.
@@ -47,14 +47,18 @@ class RecognizerEngine(Protocol):
         """Return whether it can be used here. The answer is cached."""
 
     def languages(self) -> frozenset[str]:
-        """Return the languages that it recognizes, as ISO 639 codes without a region."""
+        """Return the languages that it has, as ISO 639 codes without a region. The answer is cached."""
 
     def load(self) -> None:
-        """Load what it needs, so that the first segment is not late.
+        """Load what it needs, so that the first call is not late.
 
         Raises:
             ImportError: it is not installed.
         """
+
+
+class RecognizerEngine(Engine, Protocol):
+    """Turns speech into words."""
 
     def recognize(self, segment: SpeechSegment) -> list[RecognizedWord]:
         """Return the words of one segment.
@@ -64,29 +68,8 @@ class RecognizerEngine(Protocol):
         """
 
 
-class SynthesizerEngine(Protocol):
-    """Turns text into speech.
-
-    Attributes:
-        NAME: the name in options and the name of the module.
-        TITLE: the name for people.
-    """
-
-    NAME: str
-    TITLE: str
-
-    def installed(self) -> bool:
-        """Return whether it can be used here. The answer is cached."""
-
-    def languages(self) -> frozenset[str]:
-        """Return the languages that it speaks, as ISO 639 codes without a region. The answer is cached."""
-
-    def load(self) -> None:
-        """Load what it needs, so that the first text is not late.
-
-        Raises:
-            ImportError: it is not installed.
-        """
+class SynthesizerEngine(Engine, Protocol):
+    """Turns text into speech."""
 
     def speak(self, text: str, language: str, timbre: Timbre, rate: int) -> bytes:
         """Return a text as 16-bit mono PCM at ``rate`` Hz; nothing if the text has nothing to pronounce.

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import Literal
 
 from slng_sidecar.engines import espeak, flite, hibari, moonshine, pocketsphinx
-from slng_sidecar.engines.interface import RecognizerEngine, SpeechSegment, SynthesizerEngine, Timbre
+from slng_sidecar.engines.interface import Engine, RecognizerEngine, SpeechSegment, SynthesizerEngine, Timbre
 from slng_sidecar.engines.recognizers import Recognizer, ScriptRecognizer, SignalRecognizer, SpeechRecognizer
 from slng_sidecar.engines.segmenter import SpeechSegmenter
 from slng_sidecar.engines.sentences import pieces_of
@@ -196,7 +196,7 @@ def recognize(pcm: bytes, rate: int = 16_000, endpoint_ms: float = 300) -> str:
     return " ".join(word.text for segment in segments for word in engine.recognize(segment))
 
 
-def _choice(speech: Speech, engines: Mapping[str, SynthesizerEngine | RecognizerEngine], otherwise: str) -> str:
+def _choice(speech: Speech, engines: Mapping[str, Engine], otherwise: str) -> str:
     """Return the name of the engine that ``speech`` means; ``otherwise`` is what to use where there is none."""
     if speech == "signal":
         return "signal"
